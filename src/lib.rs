@@ -1,0 +1,4 @@
+//! A task server.
+
+pub mod task;
+pub mod tasks;

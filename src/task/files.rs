@@ -1,0 +1,451 @@
+//! Files that clients name: found and opened only below the allowed folders, published whole.
+//!
+//! Every path is resolved through a directory handle of one of the roots (`--root`), so that
+//! neither `..` nor a symbolic link, swapped at whatever moment, leads out of them.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cap_fs_ext::{MetadataExt, OpenOptionsSyncExt};
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, Metadata, OpenOptions};
+
+use super::TaskId;
+
+/// Output is handed to the file system in pieces of this size.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// The folders that tasks may read and write, and the files in them that they may not touch.
+#[derive(Debug)]
+pub struct Files {
+    roots: Vec<Root>,
+    state_files: Vec<PathBuf>,
+}
+
+#[derive(Debug)]
+struct Root {
+    /// As the user named it, made absolute.
+    given: PathBuf,
+    /// Free of symbolic links.
+    canonical: PathBuf,
+    dir: Dir,
+}
+
+/// A root that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use `{}` as a root", path.display())]
+pub struct FilesError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// A path that tasks may not use, or that does not work.
+#[derive(Debug, thiserror::Error)]
+pub enum PathError {
+    /// Nothing, or something that no file system takes.
+    #[error("the path is {0}")]
+    Malformed(&'static str),
+    /// Not below any root.
+    #[error(
+        "path `{path}` is outside the allowed folders ({roots}): start the server with --root {suggestion} to allow it"
+    )]
+    Outside {
+        /// As it was sent.
+        path: String,
+        /// The allowed folders.
+        roots: String,
+        /// The folder to add.
+        suggestion: String,
+    },
+    /// One of the server's own files.
+    #[error("path `{0}` is one of the server's own files, name another one")]
+    StateFile(String),
+    /// Writing the output would destroy the input.
+    #[error("output `{0}` is the input itself, name another file")]
+    OutputIsInput(String),
+    /// A file was expected.
+    #[error("`{0}` is a folder, expected a file")]
+    Folder(String),
+    /// A pipe, a socket or a device.
+    #[error("`{0}` is not a regular file")]
+    NotRegular(String),
+    /// The file system refused.
+    #[error("cannot {action} `{path}`")]
+    Io {
+        /// "open", "create".
+        action: &'static str,
+        /// As it was sent.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A path that was found to lie below a root.
+#[derive(Debug)]
+struct Located {
+    root: usize,
+    relative: PathBuf,
+}
+
+impl Files {
+    /// Opens the roots. `state_files` are the server's own files, existing or not.
+    ///
+    /// # Errors
+    /// If a root is not a folder that can be opened.
+    pub fn open(roots: &[PathBuf], state_files: &[PathBuf]) -> Result<Self, FilesError> {
+        let open = |path: &PathBuf| {
+            let given = normalize(&std::path::absolute(path)?);
+            let canonical = path.canonicalize()?;
+            let dir = Dir::open_ambient_dir(&canonical, ambient_authority())?;
+            Ok(Root { given, canonical, dir })
+        };
+        let roots = roots
+            .iter()
+            .map(|path| open(path).map_err(|source| FilesError { path: path.clone(), source }))
+            .collect::<Result<_, _>>()?;
+        let state_files = state_files.iter().filter_map(|path| canonical_target(path)).collect();
+        Ok(Self { roots, state_files })
+    }
+
+    /// Checks the input path of a submission, as far as that can be said before the task runs: an
+    /// absent input is no fault yet. Returns a path that is the same for all spellings of it.
+    ///
+    /// # Errors
+    /// If it is out of bounds or one of the server's files.
+    pub(crate) fn check_input(&self, path: &str) -> Result<PathBuf, PathError> {
+        let located = self.locate(path)?;
+        let real = self.real_path(&located, path, Follow::Yes)?;
+        if self.state_files.contains(&real) {
+            return Err(PathError::StateFile(path.to_owned()));
+        }
+        Ok(real)
+    }
+
+    /// The counterpart of [`check_input`](Self::check_input) for the output; `input` is what that
+    /// returned.
+    ///
+    /// # Errors
+    /// If it is out of bounds, a folder, one of the server's files, or the input.
+    pub(crate) fn check_output(
+        &self,
+        path: &str,
+        input: Option<&Path>,
+    ) -> Result<PathBuf, PathError> {
+        let located = self.locate(path)?;
+        if located.relative.as_os_str().is_empty() || path.ends_with('/') {
+            return Err(PathError::Folder(path.to_owned()));
+        }
+        let entry = self.real_path(&located, path, Follow::No)?;
+        let target = self.real_path(&located, path, Follow::Yes)?;
+        if self.state_files.contains(&entry) || self.state_files.contains(&target) {
+            return Err(PathError::StateFile(path.to_owned()));
+        }
+        if let Ok(found) = self.roots[located.root].dir.symlink_metadata(&located.relative) {
+            self.check_target(&found, path)?;
+        }
+        if input.is_some_and(|input| input == entry || input == target) {
+            return Err(PathError::OutputIsInput(path.to_owned()));
+        }
+        Ok(entry)
+    }
+
+    /// Opens a regular file for reading.
+    ///
+    /// # Errors
+    /// If it is out of bounds, absent, unreadable, or no regular file.
+    pub(crate) fn open_input(&self, path: &str) -> Result<File, PathError> {
+        let io_error = |source| PathError::Io { action: "open", path: path.to_owned(), source };
+        let located = self.locate(path)?;
+        let mut options = OpenOptions::new();
+        // Without O_NONBLOCK the opening of a pipe would wait for its writer.
+        options.read(true).nonblock(true);
+        let name = file_name_or_dot(&located.relative);
+        let file = self.roots[located.root]
+            .dir
+            .open_with(name, &options)
+            .map_err(|error| self.explain(error, path, "open"))?;
+        let found = file.metadata().map_err(io_error)?;
+        if found.is_dir() {
+            return Err(PathError::Folder(path.to_owned()));
+        }
+        if !found.is_file() {
+            return Err(PathError::NotRegular(path.to_owned()));
+        }
+        if self.is_state_file(&found) {
+            return Err(PathError::StateFile(path.to_owned()));
+        }
+        Ok(file.into_std())
+    }
+
+    /// Creates the file that becomes the output, beside its place, and the folders that lead there.
+    ///
+    /// # Errors
+    /// If it is out of bounds, is a folder or one of the server's files, or cannot be created.
+    pub(crate) fn create_output(
+        &self,
+        path: &str,
+        id: TaskId,
+        epoch: i64,
+    ) -> Result<OutputFile, PathError> {
+        let explain = |error| self.explain(error, path, "create");
+        let located = self.locate(path)?;
+        let root = &self.roots[located.root].dir;
+        let Some(name) = located.relative.file_name().filter(|_| !path.ends_with('/')) else {
+            return Err(PathError::Folder(path.to_owned()));
+        };
+        let folder = match located.relative.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => {
+                root.create_dir_all(parent).map_err(explain)?;
+                root.open_dir(parent).map_err(explain)?
+            }
+            _ => root.try_clone().map_err(explain)?,
+        };
+        if let Ok(found) = folder.symlink_metadata(name) {
+            self.check_target(&found, path)?;
+        }
+        let partial = partial_name(id, epoch);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        let file = folder.open_with(&partial, &options).map_err(explain)?.into_std();
+        Ok(OutputFile(Arc::new(Mutex::new(Partial {
+            writer: BufWriter::with_capacity(BUFFER_BYTES, file),
+            folder,
+            partial: Some(partial),
+            name: name.to_owned(),
+        }))))
+    }
+
+    /// Removes what a crash left of an attempt's output. Returns whether there was anything.
+    pub(crate) fn remove_partial(&self, path: &str, id: TaskId, epoch: i64) -> bool {
+        self.locate(path).is_ok_and(|located| {
+            let partial = located.relative.with_file_name(partial_name(id, epoch));
+            self.roots[located.root].dir.remove_file(partial).is_ok()
+        })
+    }
+
+    /// Finds the root that a path lies below, by its text alone.
+    fn locate(&self, path: &str) -> Result<Located, PathError> {
+        if path.is_empty() {
+            return Err(PathError::Malformed("empty"));
+        }
+        if path.contains('\0') {
+            return Err(PathError::Malformed("not one that a file can have: it contains NUL"));
+        }
+        // A relative path means the first root; joining an absolute one replaces it.
+        let absolute = normalize(&self.roots[0].canonical.join(path));
+        for (root, candidate) in self.roots.iter().enumerate() {
+            for base in [&candidate.canonical, &candidate.given] {
+                if let Ok(relative) = absolute.strip_prefix(base) {
+                    return Ok(Located { root, relative: relative.to_owned() });
+                }
+            }
+        }
+        Err(self.outside(path, &absolute))
+    }
+
+    fn outside(&self, path: &str, absolute: &Path) -> PathError {
+        let roots: Vec<_> =
+            self.roots.iter().map(|root| root.given.display().to_string()).collect();
+        let folder = absolute.parent().unwrap_or(absolute);
+        PathError::Outside {
+            path: path.to_owned(),
+            roots: roots.join(", "),
+            suggestion: folder.display().to_string(),
+        }
+    }
+
+    /// The absolute path without symbolic links, as far as it exists.
+    fn real_path(
+        &self,
+        located: &Located,
+        path: &str,
+        follow: Follow,
+    ) -> Result<PathBuf, PathError> {
+        let root = &self.roots[located.root];
+        let mut existing = located.relative.as_path();
+        let mut rest = Vec::new();
+        if matches!(follow, Follow::No)
+            && let (Some(parent), Some(name)) = (existing.parent(), existing.file_name())
+        {
+            rest.push(name);
+            existing = parent;
+        }
+        loop {
+            if existing.as_os_str().is_empty() {
+                break;
+            }
+            match root.dir.canonicalize(existing) {
+                Ok(real) => {
+                    let base = root.canonical.join(real);
+                    return Ok(rest.iter().rev().fold(base, |path, name| path.join(name)));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    rest.extend(existing.file_name());
+                    existing = existing.parent().unwrap_or(Path::new(""));
+                }
+                // A file where a folder should be is met again when the task runs.
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                    return Ok(root.canonical.join(&located.relative));
+                }
+                Err(error) => return Err(self.explain(error, path, "open")),
+            }
+        }
+        Ok(rest.iter().rev().fold(root.canonical.clone(), |path, name| path.join(name)))
+    }
+
+    /// Refuses to put an output in place of what is already there, if that is no ordinary file.
+    fn check_target(&self, found: &Metadata, path: &str) -> Result<(), PathError> {
+        if found.is_dir() {
+            return Err(PathError::Folder(path.to_owned()));
+        }
+        if !found.is_file() && !found.is_symlink() {
+            return Err(PathError::NotRegular(path.to_owned()));
+        }
+        if self.is_state_file(found) {
+            return Err(PathError::StateFile(path.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Whether this is one of the server's files, under whatever name.
+    fn is_state_file(&self, found: &Metadata) -> bool {
+        self.state_files.iter().any(|path| {
+            std::fs::metadata(path).is_ok_and(|state| {
+                let state = Metadata::from_just_metadata(state);
+                (state.dev(), state.ino()) == (found.dev(), found.ino())
+            })
+        })
+    }
+
+    fn explain(&self, error: io::Error, path: &str, action: &'static str) -> PathError {
+        // cap-std reports a path that leads out of the root as an error of its own making.
+        if error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none() {
+            let absolute = normalize(&self.roots[0].canonical.join(path));
+            let target = absolute.canonicalize().unwrap_or(absolute);
+            return self.outside(path, &target);
+        }
+        PathError::Io { action, path: path.to_owned(), source: error }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Follow {
+    Yes,
+    No,
+}
+
+/// A file that a task writes. It appears under its name once the task has returned `Ok`.
+///
+/// Writes are buffered, and clones write to the same file.
+#[derive(Clone, Debug)]
+pub struct OutputFile(Arc<Mutex<Partial>>);
+
+#[derive(Debug)]
+struct Partial {
+    writer: BufWriter<File>,
+    folder: Dir,
+    /// The name for now; `None` once the file has its own.
+    partial: Option<String>,
+    name: OsString,
+}
+
+impl OutputFile {
+    /// Writes out what is buffered and waits until the disk has it.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        let mut partial = self.lock();
+        partial.writer.flush()?;
+        partial.writer.get_ref().sync_all()
+    }
+
+    /// Gives the file its name, in place of whatever had it, and waits until the disk knows.
+    pub(crate) fn publish(&self) -> io::Result<()> {
+        let mut file = self.lock();
+        let Some(partial) = file.partial.take() else { return Ok(()) };
+        if let Err(error) = file.folder.rename(&partial, &file.folder, &file.name) {
+            file.partial = Some(partial);
+            return Err(error);
+        }
+        // The handle itself may be one that only leads on to other files, so open a readable one.
+        file.folder.open(".")?.into_std().sync_all()
+    }
+
+    /// Removes the file now, even if a thread that was given up still writes to it.
+    pub(crate) fn discard(&self) {
+        self.lock().remove();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Partial> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for OutputFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.lock().writer.write(bytes)
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.lock().writer.write_all(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.lock().writer.flush()
+    }
+}
+
+impl Seek for OutputFile {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.lock().writer.seek(position)
+    }
+}
+
+impl Partial {
+    fn remove(&mut self) {
+        if let Some(partial) = self.partial.take()
+            && let Err(error) = self.folder.remove_file(&partial)
+        {
+            tracing::warn!(%error, file = partial, "could not remove an unfinished output");
+        }
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+fn partial_name(id: TaskId, epoch: i64) -> String {
+    format!(".{id}.{epoch}.part")
+}
+
+fn file_name_or_dot(relative: &Path) -> &Path {
+    if relative.as_os_str().is_empty() { Path::new(".") } else { relative }
+}
+
+/// Takes out `.` and `..` without asking the file system.
+fn normalize(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                normal.pop();
+            }
+            other => normal.push(other),
+        }
+    }
+    normal
+}
+
+/// The path of a file that may not exist yet, in a folder that does.
+fn canonical_target(path: &Path) -> Option<PathBuf> {
+    path.canonicalize().ok().or_else(|| {
+        let absolute = std::path::absolute(path).ok()?;
+        Some(absolute.parent()?.canonicalize().ok()?.join(absolute.file_name()?))
+    })
+}

@@ -1,0 +1,96 @@
+//! The progress of one attempt: written by the task, read by everyone.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::Timestamp;
+
+/// Latest percent and message. Writing never waits and never fails; the latest write wins.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    state: Mutex<Snapshot>,
+    changed: Notify,
+}
+
+/// One reading of [`Progress`].
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) percent: f64,
+    pub(crate) message: String,
+    pub(crate) updated_at: Timestamp,
+    /// Counts changes, so that readers can tell whether they have seen this one.
+    pub(crate) version: u64,
+}
+
+impl Progress {
+    pub(crate) fn new(message: &str, now: Timestamp) -> Self {
+        Self {
+            state: Mutex::new(Snapshot {
+                percent: 0.0,
+                message: message.to_owned(),
+                updated_at: now,
+                version: 0,
+            }),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Percent outside of 0 to 100 is clamped; NaN leaves the percent as it was.
+    pub(crate) fn update(&self, percent: f64, message: String) {
+        let mut state = self.lock();
+        if !percent.is_nan() {
+            state.percent = percent.clamp(0.0, 100.0);
+        }
+        // Swapped out, so that the old text is freed after the lock is released.
+        let _old = std::mem::replace(&mut state.message, message);
+        state.updated_at = Timestamp::now();
+        state.version += 1;
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Replaces the message alone and returns the one that stood there.
+    pub(crate) fn swap_message(&self, message: String) -> String {
+        let mut state = self.lock();
+        let old = std::mem::replace(&mut state.message, message);
+        state.updated_at = Timestamp::now();
+        state.version += 1;
+        drop(state);
+        self.changed.notify_one();
+        old
+    }
+
+    pub(crate) fn read(&self) -> Snapshot {
+        self.lock().clone()
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.lock().version
+    }
+
+    /// Returns once something changed since the last call. For one caller at a time.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Snapshot> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percent_is_clamped_and_nan_is_ignored() {
+        let progress = Progress::new("", Timestamp::now());
+        for (given, seen) in
+            [(150.0, 100.0), (f64::NAN, 100.0), (-1.0, 0.0), (f64::INFINITY, 100.0)]
+        {
+            progress.update(given, String::new());
+            assert_eq!(progress.read().percent, seen);
+        }
+    }
+}

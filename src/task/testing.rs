@@ -1,0 +1,80 @@
+//! Runs a task by itself, for unit tests beside a task's code.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Attempt, BlockingWork, CpuSlots, Files, Progress, Task, TaskContext, TaskId, TaskInfo,
+    TaskResult, TaskStatus, Timestamp,
+};
+
+/// One run of a task on files in `root`.
+pub(crate) struct TestRun {
+    root: PathBuf,
+    input: Option<String>,
+    output: Option<String>,
+    /// Cancel this to cancel the run.
+    pub(crate) token: CancellationToken,
+    /// What the task reports.
+    pub(crate) progress: Arc<Progress>,
+}
+
+impl TestRun {
+    /// Paths are relative to `root`.
+    pub(crate) fn new(root: &Path, input: Option<&str>, output: Option<&str>) -> Self {
+        Self {
+            root: root.to_owned(),
+            input: input.map(str::to_owned),
+            output: output.map(str::to_owned),
+            token: CancellationToken::new(),
+            progress: Arc::new(Progress::new("", Timestamp::now())),
+        }
+    }
+
+    /// Runs the task to its end and publishes its output if it ended well, as the server does.
+    pub(crate) async fn run(&self, task: Box<dyn Task>) -> TaskResult {
+        let output = Arc::new(Mutex::new(None));
+        let now = Timestamp::now();
+        let ctx = TaskContext::new(Attempt {
+            info: TaskInfo {
+                task_id: TaskId::new(),
+                task_type: "test".to_owned(),
+                status: TaskStatus::Running,
+                progress: 0.0,
+                message: String::new(),
+                created_at: now,
+                started_at: Some(now),
+                completed_at: None,
+                result: None,
+                error: None,
+                input_file_path: self.input.clone(),
+                output_file_path: self.output.clone(),
+                parameters: Default::default(),
+                updated_at: now,
+                attempt: 1,
+                max_attempts: 1,
+                timeout_seconds: None,
+                cancel_requested_at: None,
+                priority: 0,
+                tags: Default::default(),
+            },
+            epoch: 1,
+            parameters: Map::<String, Value>::new(),
+            token: self.token.clone(),
+            progress: Arc::clone(&self.progress),
+            files: Arc::new(Files::open(std::slice::from_ref(&self.root), &[])?),
+            blocking: Arc::new(BlockingWork::new(CpuSlots::new(2))),
+            slot_wait: Arc::default(),
+            output: Arc::clone(&output),
+        });
+        let result = task.execute(ctx).await?;
+        if let Some(output) = output.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            output.sync()?;
+            output.publish()?;
+        }
+        Ok(result)
+    }
+}

@@ -1,0 +1,6 @@
+//! The contributors' room: one file for each kind of task, and the registry that knows them.
+
+mod dummy;
+mod registry;
+
+pub use registry::{RegisteredTask, TaskRegistry};

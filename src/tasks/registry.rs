@@ -1,0 +1,222 @@
+//! Which code runs for which task type, and with which defaults.
+
+use std::any::type_name;
+
+use schemars::generate::SchemaSettings;
+use schemars::transform::transform_subschemas;
+use schemars::{JsonSchema, Schema};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::dummy::DummyTask;
+use crate::task::{Fault, InvalidParameters, Paths, Task, TaskType};
+
+/// Maps every [`TaskType`] to the task that runs for it.
+#[derive(Debug)]
+pub struct TaskRegistry {
+    entries: Vec<RegisteredTask>,
+}
+
+impl TaskRegistry {
+    /// The tasks that come with the server.
+    pub fn builtin() -> Self {
+        Self { entries: TaskType::ALL.iter().map(|&task_type| register(task_type)).collect() }
+    }
+
+    /// The entry of a type.
+    pub fn get(&self, task_type: TaskType) -> &RegisteredTask {
+        &self.entries[task_type as usize]
+    }
+
+    /// All types with their entries.
+    pub fn iter(&self) -> impl Iterator<Item = (TaskType, &RegisteredTask)> {
+        TaskType::ALL.iter().copied().zip(&self.entries)
+    }
+
+    /// Runs other code for a type than the one that comes with the server; for tests.
+    pub fn replace<T>(&mut self, task_type: TaskType, defaults: Value)
+    where
+        T: Task + DeserializeOwned + JsonSchema,
+    {
+        self.entries[task_type as usize] = entry::<T>(defaults);
+    }
+}
+
+/// The code of each type, with its default parameters.
+fn register(task_type: TaskType) -> RegisteredTask {
+    match task_type {
+        TaskType::DummyShort => entry::<DummyTask>(json!({ "duration": 5, "steps": 5 })),
+        TaskType::DummyLong => entry::<DummyTask>(json!({ "duration": 30, "steps": 10 })),
+        TaskType::DummyVeryLong => entry::<DummyTask>(json!({ "duration": 120, "steps": 20 })),
+        TaskType::Tokenize => entry::<DummyTask>(json!({ "duration": 5, "steps": 5 })),
+        TaskType::ImageProcess => entry::<DummyTask>(json!({ "duration": 5, "steps": 5 })),
+    }
+}
+
+/// One task type's code, with everything that is known of it.
+pub struct RegisteredTask {
+    paths: Paths,
+    defaults: Map<String, Value>,
+    schema: Value,
+    parse: fn(&Value) -> Result<Box<dyn Task>, ParseError>,
+}
+
+/// Why parameters did not become a task.
+enum ParseError {
+    /// serde's words for the first thing that did not fit.
+    Shape(serde_json::Error),
+    /// What the task's own checks found.
+    Range(InvalidParameters),
+}
+
+fn entry<T: Task + DeserializeOwned + JsonSchema>(defaults: Value) -> RegisteredTask {
+    let Value::Object(defaults) = defaults else {
+        panic!("the default parameters of {} are no JSON object", type_name::<T>());
+    };
+    let settings =
+        SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let mut schema = settings.into_generator().into_root_schema_for::<T>();
+    transform_subschemas(&mut bound_integers, &mut schema);
+    let mut schema = schema.to_value();
+    publish_defaults(&mut schema, &defaults);
+    RegisteredTask {
+        paths: T::paths(),
+        defaults,
+        schema,
+        parse: |parameters| {
+            let task = T::deserialize(parameters).map_err(ParseError::Shape)?;
+            task.validate().map_err(ParseError::Range)?;
+            Ok(Box::new(task))
+        },
+    }
+}
+
+/// Writes the limits of Rust's integer types as `maximum`, which schemars only names as `format`.
+fn bound_integers(schema: &mut Schema) {
+    let limit = match schema.get("format").and_then(Value::as_str) {
+        Some("uint8") => u64::from(u8::MAX),
+        Some("uint16") => u64::from(u16::MAX),
+        Some("uint32") => u64::from(u32::MAX),
+        Some("int32") => i32::MAX as u64,
+        _ => return,
+    };
+    if schema.get("maximum").is_none() {
+        schema.insert("maximum".to_owned(), limit.into());
+    }
+}
+
+/// Writes the registry's defaults into the schema, and calls no field required that has one.
+fn publish_defaults(schema: &mut Value, defaults: &Map<String, Value>) {
+    for (field, default) in defaults {
+        if let Some(property) = schema["properties"].get_mut(field) {
+            property["default"] = default.clone();
+        }
+    }
+    if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|field| field.as_str().is_none_or(|field| !defaults.contains_key(field)));
+    }
+}
+
+impl RegisteredTask {
+    /// How it uses the two paths.
+    pub fn paths(&self) -> Paths {
+        self.paths
+    }
+
+    /// The parameters that a submission need not give.
+    pub fn defaults(&self) -> &Map<String, Value> {
+        &self.defaults
+    }
+
+    /// JSON Schema of the parameters, defaults included.
+    pub fn schema(&self) -> &Value {
+        &self.schema
+    }
+
+    /// What users read about it: the doc comment of the task.
+    pub fn description(&self) -> &str {
+        self.schema["description"].as_str().unwrap_or_default()
+    }
+
+    /// The parameters of a submission on top of the defaults.
+    pub fn merge(&self, given: Map<String, Value>) -> Value {
+        let mut merged = self.defaults.clone();
+        merged.extend(given);
+        Value::Object(merged)
+    }
+
+    /// Makes the task that runs with these (merged) parameters.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn parse(&self, parameters: &Value) -> Result<Box<dyn Task>, Vec<Fault>> {
+        (self.parse)(parameters).map_err(|error| {
+            let loc = ["body", "parameters"];
+            let mut faults = Fault::by_schema(&self.schema, parameters, &loc);
+            match error {
+                ParseError::Shape(error) if faults.is_empty() => {
+                    faults.push(Fault::value(&loc, error.to_string(), parameters.clone()));
+                }
+                ParseError::Shape(_) => {}
+                ParseError::Range(invalid) => {
+                    for (field, expected) in invalid.faults() {
+                        let fault = Fault::value(
+                            &[loc[0], loc[1], field],
+                            format!("Input should be {expected}"),
+                            parameters[field].clone(),
+                        );
+                        if faults.iter().all(|found| found.loc != fault.loc) {
+                            faults.push(fault);
+                        }
+                    }
+                }
+            }
+            faults
+        })
+    }
+}
+
+impl std::fmt::Debug for RegisteredTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RegisteredTask").field("defaults", &self.defaults).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_accepts_its_own_defaults() {
+        for (task_type, task) in TaskRegistry::builtin().iter() {
+            let merged = task.merge(Map::new());
+            assert!(task.parse(&merged).is_ok(), "{}", task_type.name());
+            assert!(!task.description().is_empty(), "{} has no description", task_type.name());
+        }
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let registry = TaskRegistry::builtin();
+        let given = json!({ "steps": 5_000_000_000_u64, "duration": "long", "stps": 1 });
+        let Err(faults) = registry.get(TaskType::DummyShort).parse(&given) else {
+            panic!("accepted {given}");
+        };
+        let mut found: Vec<_> =
+            faults.iter().map(|fault| (fault.kind, fault.loc[2].as_str().unwrap())).collect();
+        found.sort_unstable();
+        let expected =
+            [("extra_forbidden", "stps"), ("float_type", "duration"), ("less_than_equal", "steps")];
+        assert_eq!(found, expected);
+        let unknown = faults.iter().find(|fault| fault.kind == "extra_forbidden").unwrap();
+        assert_eq!(unknown.msg, "unknown field `stps`, did you mean `steps`?");
+    }
+
+    #[test]
+    fn defaulted_fields_are_not_called_required() {
+        let registry = TaskRegistry::builtin();
+        let schema = registry.get(TaskType::DummyLong).schema();
+        assert_eq!(schema["required"], json!([]));
+        assert_eq!(schema["properties"]["steps"]["default"], json!(10));
+    }
+}
