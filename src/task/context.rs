@@ -124,6 +124,8 @@ impl TaskContext {
         let path = self
             .output_file_path()
             .ok_or_else(|| TaskError::permanent("output_file_path is required"))?;
+        // A thread that was given up must not leave a file that nobody looks after.
+        self.check_cancelled()?;
         let mut output = self.attempt.output.lock().unwrap_or_else(PoisonError::into_inner);
         if output.is_some() {
             return Err(TaskError::permanent("create_output was called twice"));

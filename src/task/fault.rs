@@ -141,12 +141,12 @@ pub(crate) fn expected_names<'a>(
     found: &str,
     names: impl Iterator<Item = &'a str> + Clone,
 ) -> String {
-    let nearest = names
-        .clone()
-        .map(|name| (strsim::damerau_levenshtein(found, name), name))
-        .min()
-        .filter(|&(distance, name)| distance <= name.len().max(found.len()).div_ceil(3));
-    if let Some((_, name)) = nearest {
+    let close = |&(distance, name): &(usize, &str)| {
+        let abbreviated = found.len() >= 3 && name.starts_with(found);
+        abbreviated || distance <= name.len().max(found.len()).div_ceil(3)
+    };
+    let distances = names.clone().map(|name| (strsim::damerau_levenshtein(found, name), name));
+    if let Some((_, name)) = distances.filter(close).min() {
         return format!("did you mean `{name}`?");
     }
     let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();

@@ -19,6 +19,7 @@ pub use blocking::CpuSlots;
 pub(crate) use blocking::{BlockingWork, SlotWait};
 pub(crate) use context::Attempt;
 pub use context::TaskContext;
+pub(crate) use error::with_causes;
 pub use error::{InvalidParameters, TaskError};
 pub use fault::Fault;
 pub use files::{Files, FilesError, OutputFile, PathError};

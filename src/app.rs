@@ -1,0 +1,105 @@
+//! The only place where everything meets: builds the server from its configuration and serves it.
+
+use std::io;
+use std::net::SocketAddr;
+
+use axum::Router;
+use tokio::net::{TcpListener, lookup_host};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, ConfigError};
+use crate::http::{self, ApiKeys, Gate, InvalidOrigin, KeyFileError};
+use crate::manager::{ManagerOptions, StartError, TaskManager};
+use crate::tasks::TaskRegistry;
+
+/// Why the server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A setting.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// As it was given.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The API keys.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
+    /// The CORS origins.
+    #[error("--cors-origin: {0}")]
+    Origin(#[from] InvalidOrigin),
+    /// The database or the roots.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// A server that listens, but does not answer yet.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    listener: TcpListener,
+    address: SocketAddr,
+    router: Router,
+    manager: TaskManager,
+}
+
+impl App {
+    /// Builds the server: what can be wrong is found here, before the first client comes.
+    ///
+    /// # Errors
+    /// If the address, the keys, the database or a root cannot be used.
+    pub async fn build(config: Config, registry: TaskRegistry) -> Result<Self, AppError> {
+        let keys = config.api_key_file.as_deref().map(ApiKeys::read).transpose()?;
+        let (listener, address) = listen(&config).await?;
+        let options = ManagerOptions {
+            database: config.database.clone(),
+            roots: config.roots.clone(),
+            state_files: config.api_key_file.iter().chain(&config.file).cloned().collect(),
+            max_running: config.max_running,
+            max_pending: config.max_pending,
+            cpu_slots: config.cpu_slots,
+            exclusive: config.exclusive,
+        };
+        let gate = Gate::new(address.ip(), &config.allowed_hosts, keys);
+        let manager = TaskManager::start(options, registry).await?;
+        let router = http::router(manager.clone(), gate, &config.cors_origins)?;
+        Ok(Self { config, listener, address, router, manager })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` is cancelled. Then submissions are refused while running tasks get
+    /// their grace, and those that did not end run again at the next start.
+    pub async fn serve(self, shutdown: CancellationToken) {
+        let Self { config, listener, address, router, manager } = self;
+        tracing::info!("listening on http://{address}");
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(http::serve(listener, router, stop.clone()));
+        shutdown.cancelled().await;
+        tracing::info!(grace = ?config.shutdown_grace, "shutting down");
+        manager.drain(config.shutdown_grace).await;
+        stop.cancel();
+        // It cannot fail but by a panic, which has been reported.
+        let _ = server.await;
+        manager.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), AppError> {
+    let failed = |source| AppError::Listen { address: config.listen.clone(), source };
+    let not_found = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let address = lookup_host(&config.listen).await.map_err(failed)?.next();
+    let address = address.ok_or_else(not_found).map_err(failed)?;
+    config.check_exposure(address.ip())?;
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}

@@ -1,0 +1,306 @@
+//! Settings: flags, then environment (`TASK_SERVER_*`), then `task-server.toml`, then defaults.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+
+/// Read from the working directory if it is there.
+const DEFAULT_FILE: &str = "task-server.toml";
+
+/// What can be set, each one optional. The same names serve as flags and in the file.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Settings {
+    /// Address to listen on [default: 127.0.0.1:8000]
+    #[arg(long, env = "TASK_SERVER_LISTEN", value_name = "HOST:PORT")]
+    listen: Option<String>,
+
+    /// SQLite database, made if it is absent [default: tasks.db]
+    #[arg(long, env = "TASK_SERVER_DATABASE", value_name = "FILE")]
+    database: Option<PathBuf>,
+
+    /// Folder that tasks may read and write; repeatable [default: the working directory]
+    #[arg(long = "root", env = "TASK_SERVER_ROOT", value_name = "DIR", value_delimiter = ',')]
+    #[serde(rename = "root")]
+    roots: Vec<PathBuf>,
+
+    /// How many tasks run at once [default: 64]
+    #[arg(long, env = "TASK_SERVER_MAX_RUNNING", value_name = "N")]
+    max_running: Option<usize>,
+
+    /// How many threads do CPU-bound work for tasks [default: the number of cores]
+    #[arg(long, env = "TASK_SERVER_CPU_SLOTS", value_name = "N")]
+    cpu_slots: Option<usize>,
+
+    /// How many tasks may wait; more are answered 429 [default: 100000]
+    #[arg(long, env = "TASK_SERVER_MAX_PENDING", value_name = "N")]
+    max_pending: Option<usize>,
+
+    /// One task at a time: a submission while one is unfinished is answered 409
+    #[arg(long, env = "TASK_SERVER_EXCLUSIVE", value_name = "BOOL", num_args = 0..=1,
+          require_equals = true, default_missing_value = "true")]
+    exclusive: Option<bool>,
+
+    /// Web origin whose pages may use the API; repeatable
+    /// [default: http://localhost:3000, http://127.0.0.1:3000]
+    #[arg(
+        long = "cors-origin",
+        env = "TASK_SERVER_CORS_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ','
+    )]
+    #[serde(rename = "cors-origin")]
+    cors_origins: Vec<String>,
+
+    /// Name by which clients may call this server, beside loopback names and the listen address;
+    /// repeatable
+    #[arg(
+        long = "allowed-host",
+        env = "TASK_SERVER_ALLOWED_HOST",
+        value_name = "HOST",
+        value_delimiter = ','
+    )]
+    #[serde(rename = "allowed-host")]
+    allowed_hosts: Vec<String>,
+
+    /// File with one API key a line, or `sha256:` and its hash in hex; clients send
+    /// `Authorization: Bearer KEY`
+    #[arg(long, env = "TASK_SERVER_API_KEY_FILE", value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+
+    /// Listen beyond loopback without API keys, for a private network behind another gate
+    #[arg(long, env = "TASK_SERVER_ALLOW_UNAUTHENTICATED", value_name = "BOOL", num_args = 0..=1,
+          require_equals = true, default_missing_value = "true")]
+    allow_unauthenticated: Option<bool>,
+
+    /// How long running tasks may go on after SIGTERM or Ctrl-C, such as 30s or 5m [default: 30s]
+    #[arg(long, env = "TASK_SERVER_SHUTDOWN_GRACE", value_name = "TIME")]
+    shutdown_grace: Option<HumanDuration>,
+
+    /// How log lines are written [default: text]
+    #[arg(long, env = "TASK_SERVER_LOG_FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Everything that the server needs to know, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `host:port`, not resolved yet.
+    pub listen: String,
+    /// The database file.
+    pub database: PathBuf,
+    /// The folders that tasks may use; at least one.
+    pub roots: Vec<PathBuf>,
+    /// How many tasks run at once; at least one.
+    pub max_running: usize,
+    /// How many CPU-bound closures run at once; at least one.
+    pub cpu_slots: usize,
+    /// How many tasks may wait.
+    pub max_pending: usize,
+    /// One unfinished task at a time.
+    pub exclusive: bool,
+    /// Origins for CORS.
+    pub cors_origins: Vec<String>,
+    /// Names by which the server may be called, lower case.
+    pub allowed_hosts: Vec<String>,
+    /// Where the API keys are.
+    pub api_key_file: Option<PathBuf>,
+    /// Whether it may listen beyond loopback without keys.
+    pub allow_unauthenticated: bool,
+    /// How long running tasks may go on when the server stops.
+    pub shutdown_grace: Duration,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// The file that settings were read from.
+    pub file: Option<PathBuf>,
+}
+
+/// A setting that cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file.
+    #[error("cannot read settings from `{}`: {reason}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A value.
+    #[error("{0}")]
+    Value(String),
+}
+
+impl Config {
+    /// Settles every setting. `file` names the settings file; without it the default one is read
+    /// if it is there.
+    ///
+    /// # Errors
+    /// If the file cannot be read or a value makes no sense.
+    pub fn load(flags: Settings, file: Option<&Path>) -> Result<Self, ConfigError> {
+        let default = Path::new(DEFAULT_FILE);
+        let file = file.or_else(|| default.exists().then_some(default));
+        let stored = file.map(read_file).transpose()?.unwrap_or_default();
+        let mut config = Self::settle(flags, stored)?;
+        config.file = file.map(Path::to_owned);
+        Ok(config)
+    }
+
+    fn settle(flags: Settings, file: Settings) -> Result<Self, ConfigError> {
+        let database = flags.database.or(file.database).unwrap_or_else(|| "tasks.db".into());
+        if database.to_str().is_some_and(|name| name.contains("://")) {
+            return Err(ConfigError::Value(format!(
+                "--database `{}` is a URL, expected the path of a SQLite file",
+                database.display()
+            )));
+        }
+        let cores = available_parallelism().map_or(2, usize::from);
+        let hosts = first_given([flags.allowed_hosts, file.allowed_hosts], &[]);
+        Ok(Self {
+            listen: flags.listen.or(file.listen).unwrap_or_else(|| "127.0.0.1:8000".to_owned()),
+            database,
+            roots: first_given([flags.roots, file.roots], &[PathBuf::from(".")]),
+            max_running: at_least_one("max-running", flags.max_running.or(file.max_running), 64)?,
+            cpu_slots: at_least_one("cpu-slots", flags.cpu_slots.or(file.cpu_slots), cores)?,
+            max_pending: flags.max_pending.or(file.max_pending).unwrap_or(100_000),
+            exclusive: flags.exclusive.or(file.exclusive).unwrap_or(false),
+            cors_origins: first_given(
+                [flags.cors_origins, file.cors_origins],
+                &["http://localhost:3000".to_owned(), "http://127.0.0.1:3000".to_owned()],
+            ),
+            allowed_hosts: hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            api_key_file: flags.api_key_file.or(file.api_key_file),
+            allow_unauthenticated: flags
+                .allow_unauthenticated
+                .or(file.allow_unauthenticated)
+                .unwrap_or(false),
+            shutdown_grace: flags
+                .shutdown_grace
+                .or(file.shutdown_grace)
+                .map_or(Duration::from_secs(30), |grace| grace.0),
+            log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
+            file: None,
+        })
+    }
+
+    /// Refuses to serve strangers.
+    ///
+    /// # Errors
+    /// If `address` can be reached from other machines and nothing checks who calls.
+    pub fn check_exposure(&self, address: IpAddr) -> Result<(), ConfigError> {
+        let guarded = self.api_key_file.is_some() || self.allow_unauthenticated;
+        if address.is_loopback() || guarded {
+            return Ok(());
+        }
+        Err(ConfigError::Value(format!(
+            "--listen {} can be reached from other machines, and without API keys anyone there \
+             could run tasks: add --api-key-file FILE, or --allow-unauthenticated for a private \
+             network behind another gate",
+            self.listen
+        )))
+    }
+}
+
+fn read_file(path: &Path) -> Result<Settings, ConfigError> {
+    let failed = |reason: String| ConfigError::File { path: path.to_owned(), reason };
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    toml::from_str(&text).map_err(|error| failed(error.to_string()))
+}
+
+fn first_given<T: Clone>(given: [Vec<T>; 2], default: &[T]) -> Vec<T> {
+    given.into_iter().find(|list| !list.is_empty()).unwrap_or_else(|| default.to_vec())
+}
+
+fn at_least_one(name: &str, given: Option<usize>, default: usize) -> Result<usize, ConfigError> {
+    match given.unwrap_or(default) {
+        0 => Err(ConfigError::Value(format!("--{name} is 0, expected at least 1"))),
+        number => Ok(number),
+    }
+}
+
+/// A time as people write it: `30s`, `5m`, `1h 30m`, or a number of seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "toml::Value")]
+struct HumanDuration(Duration);
+
+impl FromStr for HumanDuration {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let expected = || format!("`{text}` is no time, expected one such as 30s, 5m or 1h 30m");
+        if let Ok(seconds) = text.parse() {
+            return Ok(Self(Duration::from_secs(seconds)));
+        }
+        let span: jiff::SignedDuration = text.parse().map_err(|_| expected())?;
+        Duration::try_from(span).map(Self).map_err(|_| expected())
+    }
+}
+
+impl TryFrom<toml::Value> for HumanDuration {
+    type Error = String;
+
+    fn try_from(value: toml::Value) -> Result<Self, Self::Error> {
+        match value {
+            toml::Value::String(text) => text.parse(),
+            other => other.to_string().parse(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> Settings {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let flags = Settings { max_running: Some(3), ..Settings::default() };
+        let stored = file("max-running = 9\nmax-pending = 7\nshutdown-grace = '2m'");
+        let config = Config::settle(flags, stored).unwrap();
+        assert_eq!((config.max_running, config.max_pending), (3, 7));
+        assert_eq!(config.shutdown_grace, Duration::from_secs(120));
+        assert_eq!(config.listen, "127.0.0.1:8000");
+    }
+
+    #[test]
+    fn an_unknown_name_in_the_file_is_an_error() {
+        let error = toml::from_str::<Settings>("max-runing = 3").unwrap_err().to_string();
+        assert!(error.contains("max-runing") && error.contains("max-running"), "{error}");
+    }
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        for (text, seconds) in [("30s", 30), ("5m", 300), ("1h 30m", 5400), ("45", 45)] {
+            assert_eq!(text.parse(), Ok(HumanDuration(Duration::from_secs(seconds))), "{text}");
+        }
+        assert!("soon".parse::<HumanDuration>().is_err());
+        assert!("-5s".parse::<HumanDuration>().is_err());
+    }
+
+    #[test]
+    fn strangers_are_not_served_by_accident() {
+        let config = Config::settle(Settings::default(), Settings::default()).unwrap();
+        assert!(config.check_exposure([127, 0, 0, 1].into()).is_ok());
+        let error = config.check_exposure([0, 0, 0, 0].into()).unwrap_err().to_string();
+        assert!(error.contains("--api-key-file"), "{error}");
+    }
+}

@@ -1,0 +1,130 @@
+//! The JSON body of a submission: read within limits, and refused with every fault it has.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, StatusCode, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::error::ApiError;
+use crate::manager::{Submission, TaskManager};
+use crate::task::{Fault, with_causes};
+
+const MAX_BODY_BYTES: usize = 1024 * 1024;
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A task to run.
+#[derive(Debug, Deserialize, JsonSchema, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "task_type": "dummy_short", "parameters": { "duration": 3, "steps": 3 } }))]
+pub(super) struct SubmitRequest {
+    /// One of the names that `GET /task-types` lists.
+    task_type: String,
+    /// Parameters of that type; what is left out takes its default.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    parameters: Map<String, Value>,
+    /// The file to read, below an allowed folder; a relative path starts in the first of them.
+    input_file_path: Option<String>,
+    /// The file to write, likewise. It appears, whole, when the task has completed.
+    output_file_path: Option<String>,
+    /// Tasks with a higher number run first.
+    #[serde(default)]
+    #[schemars(range(max = 2_147_483_647, min = -2_147_483_648))]
+    priority: i32,
+    /// How long one attempt may take, in seconds, greater than 0. Without it there is no limit.
+    timeout_seconds: Option<f64>,
+    /// How often the task is tried before it is failed, 1 to 100.
+    max_attempts: Option<u32>,
+}
+
+impl From<SubmitRequest> for Submission {
+    fn from(request: SubmitRequest) -> Self {
+        Self {
+            task_type: request.task_type,
+            parameters: request.parameters,
+            input_file_path: request.input_file_path,
+            output_file_path: request.output_file_path,
+            priority: request.priority,
+            timeout_seconds: request.timeout_seconds,
+            max_attempts: request.max_attempts,
+        }
+    }
+}
+
+/// Reads the submission from a request.
+pub(super) async fn submission(
+    request: Request,
+    manager: &TaskManager,
+) -> Result<Submission, ApiError> {
+    check_content_type(request.headers())?;
+    let bytes = read(request.into_body()).await?;
+    match serde_json::from_slice::<SubmitRequest>(&bytes) {
+        Ok(request) => Ok(request.into()),
+        Err(error) => Err(ApiError::invalid(faults(&bytes, &error, manager).await)),
+    }
+}
+
+/// Exactly JSON: a form or plain text could come from any web page without the browser asking.
+fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = given.and_then(|given| given.split(';').next()).unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let found = given.unwrap_or("no content type");
+    let detail = format!("expected Content-Type: application/json, found `{found}`");
+    Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+}
+
+async fn read(body: Body) -> Result<Bytes, ApiError> {
+    let collected = Limited::new(body, MAX_BODY_BYTES).collect();
+    match tokio::time::timeout(READ_TIMEOUT, collected).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is larger than {MAX_BODY_BYTES} bytes: put large data into a file"),
+        )),
+        Ok(Err(error)) => Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            format!("the body could not be read: {}", with_causes(&*error)),
+        )),
+        Err(_) => Err(ApiError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body did not arrive within {} s", READ_TIMEOUT.as_secs()),
+        )),
+    }
+}
+
+/// Everything that is wrong with a body that did not parse.
+async fn faults(bytes: &[u8], error: &serde_json::Error, manager: &TaskManager) -> Vec<Fault> {
+    let Ok(mut body) = serde_json::from_slice::<Value>(bytes) else {
+        return vec![Fault {
+            kind: "json_invalid",
+            loc: vec!["body".into(), json!(error.column())],
+            msg: format!("JSON decode error: {error}"),
+            input: json!({}),
+        }];
+    };
+    let schema = schemars::schema_for!(SubmitRequest).to_value();
+    let mut faults = Fault::by_schema(&schema, &body, &["body"]);
+    // serde knows more than the schema, such as that a field stands there twice.
+    if faults.is_empty() {
+        faults.push(Fault::value(&["body"], error.to_string(), Value::Null));
+    }
+    // What is wrong elsewhere is found by leaving out what is wrong here.
+    if let Some(fields) = body.as_object_mut() {
+        fields.retain(|field, _| faults.iter().all(|fault| fault.loc[1..2] != [json!(field)]));
+        if let Ok(rest) = SubmitRequest::deserialize(&body)
+            && let Err(more) = manager.check(rest.into()).await
+        {
+            faults.extend(more);
+        }
+    }
+    faults
+}

@@ -1,0 +1,116 @@
+//! Every error of the API: one JSON shape, and the one place where inner errors meet status codes.
+
+use axum::Json;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::manager::{StoreError, SubmitError};
+use crate::task::{Fault, with_causes};
+
+/// An answer that says what was wrong.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    detail: Detail,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+/// The body of every error.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct ErrorBody {
+    detail: Detail,
+}
+
+/// A sentence, or all that is wrong with the request.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
+enum Detail {
+    Sentence(String),
+    Faults(Vec<Fault>),
+}
+
+impl ApiError {
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: Detail::Sentence(detail.into()), header: None }
+    }
+
+    pub(super) fn invalid(faults: Vec<Fault>) -> Self {
+        Self {
+            status: StatusCode::UNPROCESSABLE_ENTITY,
+            detail: Detail::Faults(faults),
+            header: None,
+        }
+    }
+
+    pub(super) fn task_not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "Task not found")
+    }
+
+    pub(super) fn with(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.header = Some((name, HeaderValue::from_static(value)));
+        self
+    }
+
+    /// The client learns a reference, the log the cause.
+    fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
+        let reference = Uuid::now_v7();
+        tracing::error!(%reference, error = with_causes(error), "internal error");
+        let detail = format!("internal error, the log has more under {reference}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+    }
+
+    fn draining() -> Self {
+        let detail = "the server is shutting down, submit again after its restart";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "5")
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(ErrorBody { detail: self.detail })).into_response();
+        if let Some((name, value)) = self.header {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::DiskFull => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "the disk that holds the database is full: make room and try again",
+            ),
+            StoreError::Closed => Self::draining(),
+            StoreError::Database(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Invalid(faults) => Self::invalid(faults),
+            SubmitError::Draining => Self::draining(),
+            SubmitError::Busy(id) => {
+                let id = id.map(|id| id.to_string()).unwrap_or_default();
+                Self::new(StatusCode::CONFLICT, format!("A task is already running: {id}"))
+            }
+            SubmitError::QueueFull(limit) => {
+                let detail = format!("{limit} tasks are waiting, which is the limit: try later");
+                Self::new(StatusCode::TOO_MANY_REQUESTS, detail).with(header::RETRY_AFTER, "1")
+            }
+            SubmitError::OutputInUse(id) => {
+                let detail = format!(
+                    "task {id} is unfinished and writes the same output_file_path: name another \
+                     file, or wait for that task"
+                );
+                Self::new(StatusCode::CONFLICT, detail)
+            }
+            SubmitError::Store(error) => error.into(),
+        }
+    }
+}

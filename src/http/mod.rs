@@ -1,0 +1,105 @@
+//! The HTTP layer: routes, what goes in and out of them, and who may call them. It asks the
+//! manager and knows nothing of the store.
+
+mod body;
+mod error;
+mod gate;
+mod query;
+mod server;
+mod service;
+mod tasks;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::manager::TaskManager;
+use error::ApiError;
+pub use gate::KeyFileError;
+pub(crate) use gate::{ApiKeys, Gate};
+pub(crate) use server::serve;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "task-server", description = "Submit long-running work, poll it, cancel it."),
+    tags(
+        (name = "tasks", description = "Submit, watch and cancel tasks"),
+        (name = "service", description = "The server itself"),
+    )
+)]
+struct ApiDoc;
+
+/// The whole API.
+pub(crate) fn router(
+    manager: TaskManager,
+    gate: Gate,
+    origins: &[String],
+) -> Result<Router, InvalidOrigin> {
+    let (routes, mut document) = OpenApiRouter::with_openapi(ApiDoc::openapi())
+        .routes(routes!(service::root))
+        .routes(routes!(tasks::submit, tasks::list))
+        .routes(routes!(tasks::current))
+        .routes(routes!(tasks::get, tasks::cancel))
+        .routes(routes!(service::task_types))
+        .routes(routes!(service::live))
+        .routes(routes!(service::ready))
+        .split_for_parts();
+    // Taken from Cargo.toml, where a program that is not published names none.
+    document.info.license = None;
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    document
+        .components
+        .get_or_insert_default()
+        .add_security_scheme("api_key", SecurityScheme::Http(bearer));
+    let router = routes
+        .with_state(manager)
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(axum::middleware::from_fn_with_state(Arc::new(gate), gate::pass))
+        .layer(cors(origins)?);
+    Ok(router)
+}
+
+/// An origin that no header can carry.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is no web origin, expected one such as http://localhost:3000")]
+pub struct InvalidOrigin(String);
+
+/// Outermost, so that error answers carry its headers too.
+fn cors(origins: &[String]) -> Result<CorsLayer, InvalidOrigin> {
+    let parse = |origin: &String| match HeaderValue::from_str(origin) {
+        Ok(value) if origin.contains("://") && !origin.ends_with('/') => Ok(value),
+        _ => Err(InvalidOrigin(origin.clone())),
+    };
+    let origins = origins.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+    Ok(CorsLayer::new()
+        .allow_origin(AllowOrigin::list(origins))
+        .allow_credentials(true)
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::DELETE])
+        .allow_headers([
+            header::ACCEPT,
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::IF_NONE_MATCH,
+            HeaderName::from_static("prefer"),
+        ])
+        .expose_headers([header::LINK, header::LOCATION, header::ETAG, header::RETRY_AFTER]))
+}
+
+async fn no_such_route(uri: Uri) -> ApiError {
+    let detail = format!("there is nothing at {}, see /docs for what there is", uri.path());
+    ApiError::new(StatusCode::NOT_FOUND, detail)
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> ApiError {
+    let detail = format!("{method} is not possible at {}, see /docs for what is", uri.path());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+}

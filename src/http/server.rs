@@ -1,0 +1,59 @@
+//! The connection loop: a bounded number of clients, none of which may be slow for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+const MAX_CONNECTIONS: usize = 1024;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// How long requests may go on after the server was told to stop.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to leave `accept` alone after it failed, say for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `stop` is cancelled, then lets requests under way end for a moment.
+pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = GracefulShutdown::new();
+    loop {
+        // First a slot, then a client: those beyond the limit wait in the kernel's queue.
+        let slot = Arc::clone(&slots).acquire_owned();
+        let accepted = async { (slot.await, listener.accept().await) };
+        let (slot, stream) = tokio::select! {
+            () = stop.cancelled() => break,
+            (slot, accepted) = accepted => match accepted {
+                Ok((stream, _)) => (slot, stream),
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        // Answers are small and awaited: waiting to fill a packet only delays them.
+        let _ = stream.set_nodelay(true);
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(MAX_HEADER_BYTES)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended early");
+            }
+            drop(slot);
+        });
+    }
+    drop(listener);
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, connections.shutdown()).await;
+}

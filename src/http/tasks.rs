@@ -1,0 +1,193 @@
+//! The routes under `/tasks`: each handler takes the request apart, asks the manager once, and
+//! puts the answer together.
+
+use axum::Json;
+use axum::extract::{RawQuery, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::body::{self, SubmitRequest};
+use super::error::{ApiError, ErrorBody};
+use super::query::{self, IdFromPath};
+use crate::manager::{CancelOutcome, Rendered, TaskManager};
+use crate::task::{TaskId, TaskInfo, TaskStatus};
+
+/// What became of a request about one task.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct TaskResponse {
+    /// The task.
+    #[schema(value_type = String, format = "uuid")]
+    task_id: TaskId,
+    /// Where it stands.
+    status: TaskStatus,
+    /// In a sentence.
+    message: &'static str,
+}
+
+/// Submit a task.
+///
+/// Answered once the task is durably stored.
+#[utoipa::path(
+    post, path = "/tasks", tag = "tasks", request_body = SubmitRequest,
+    responses(
+        (status = 200, body = TaskResponse, description = "Stored; it survives a power cut",
+         headers(("Location" = String, description = "Where to poll it"))),
+        (status = 400, body = ErrorBody, description = "The body could not be read"),
+        (status = 401, body = ErrorBody, description = "No valid API key"),
+        (status = 408, body = ErrorBody, description = "The body came too slowly"),
+        (status = 409, body = ErrorBody,
+         description = "Another unfinished task writes the same output, or with --exclusive any is unfinished"),
+        (status = 413, body = ErrorBody, description = "The body is too large"),
+        (status = 415, body = ErrorBody, description = "The body is not application/json"),
+        (status = 422, body = ErrorBody, description = "Everything that is wrong with the submission"),
+        (status = 429, body = ErrorBody, description = "Too many tasks are waiting"),
+        (status = 503, body = ErrorBody, description = "The server is shutting down"),
+        (status = 507, body = ErrorBody, description = "The disk is full"),
+    )
+)]
+pub(super) async fn submit(
+    State(manager): State<TaskManager>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let submission = body::submission(request, &manager).await?;
+    let task_id = manager.submit(submission).await?;
+    let location = [(header::LOCATION, format!("/tasks/{task_id}"))];
+    let message = "Task submitted successfully";
+    Ok((location, Json(TaskResponse { task_id, status: TaskStatus::Pending, message }))
+        .into_response())
+}
+
+/// Look at a task.
+///
+/// With `wait` the answer is held until the task has ended or that many seconds are over.
+#[utoipa::path(
+    get, path = "/tasks/{task_id}", tag = "tasks",
+    params(
+        ("task_id" = String, Path, description = "Names the task"),
+        ("wait" = Option<f64>, Query, minimum = 0,
+         description = "Seconds to wait for the end of the task, 60 at the most"),
+        ("Prefer" = Option<String>, Header, description = "`wait=SECONDS` does the same (RFC 7240)"),
+        ("If-None-Match" = Option<String>, Header, description = "An ETag of an earlier answer"),
+    ),
+    responses(
+        (status = 200, body = TaskInfo, headers(("ETag" = String, description = "Changes with the task"))),
+        (status = 304, description = "Nothing has changed"),
+        (status = 401, body = ErrorBody, description = "No valid API key"),
+        (status = 404, body = ErrorBody, description = "There is no such task"),
+        (status = 422, body = ErrorBody, description = "The query makes no sense"),
+    )
+)]
+pub(super) async fn get(
+    State(manager): State<TaskManager>,
+    IdFromPath(id): IdFromPath,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let task = match query::wait(query.as_deref(), &headers)? {
+        None => manager.get(id).await?,
+        Some(limit) => manager.wait(id, limit).await?,
+    };
+    task.map(|task| rendered(task, &headers)).ok_or_else(ApiError::task_not_found)
+}
+
+fn rendered(task: Rendered, headers: &HeaderMap) -> Response {
+    let tag = format!("\"{:016x}\"", task.tag);
+    let unchanged = query::has_tag(headers, &tag);
+    let json = HeaderValue::from_static("application/json");
+    let mut response = match unchanged {
+        true => StatusCode::NOT_MODIFIED.into_response(),
+        false => ([(header::CONTENT_TYPE, json)], task.json).into_response(),
+    };
+    if let Ok(tag) = HeaderValue::try_from(tag) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+/// List tasks, newest first.
+#[utoipa::path(
+    get, path = "/tasks", tag = "tasks",
+    params(
+        ("status" = Option<String>, Query, description = "One status, or several with commas"),
+        ("task_type" = Option<String>, Query, description = "One type, or several with commas"),
+        ("created_after" = Option<String>, Query, format = "date-time",
+         description = "Submitted at this time or later (RFC 3339)"),
+        ("created_before" = Option<String>, Query, format = "date-time",
+         description = "Submitted before this time (RFC 3339)"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
+         description = "Tasks in a page; 100 if not given"),
+        ("cursor" = Option<String>, Query, description = "From the Link header of the page before"),
+    ),
+    responses(
+        (status = 200, body = Vec<TaskInfo>,
+         headers(("Link" = String, description = "The next page (RFC 8288), if there may be one"))),
+        (status = 401, body = ErrorBody, description = "No valid API key"),
+        (status = 422, body = ErrorBody, description = "The query makes no sense"),
+    )
+)]
+pub(super) async fn list(
+    State(manager): State<TaskManager>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    let pairs = query::pairs(query.as_deref());
+    let page = manager.list(&query::list_filter(&pairs)?).await?;
+    let mut response = Json(page.tasks).into_response();
+    if let Some(cursor) = page.next
+        && let Ok(link) = HeaderValue::try_from(query::next_link(&pairs, cursor))
+    {
+        response.headers_mut().insert(header::LINK, link);
+    }
+    Ok(response)
+}
+
+/// Look at the current task.
+///
+/// The task that began to run last, else the pending one that was submitted last, else `null`.
+#[utoipa::path(
+    get, path = "/tasks/current/info", tag = "tasks",
+    responses(
+        (status = 200, body = Option<TaskInfo>),
+        (status = 401, body = ErrorBody, description = "No valid API key"),
+    )
+)]
+pub(super) async fn current(
+    State(manager): State<TaskManager>,
+) -> Result<Json<Option<TaskInfo>>, ApiError> {
+    Ok(Json(manager.current().await?))
+}
+
+/// Cancel a task.
+///
+/// It is not erased. A running task is asked to stop and given a second to do so.
+#[utoipa::path(
+    delete, path = "/tasks/{task_id}", tag = "tasks",
+    params(("task_id" = String, Path, description = "Names the task")),
+    responses(
+        (status = 200, body = TaskResponse, description = "Cancelled"),
+        (status = 202, body = TaskResponse, description = "Asked to stop, which it has not done yet"),
+        (status = 401, body = ErrorBody, description = "No valid API key"),
+        (status = 404, body = ErrorBody, description = "There is no such task"),
+        (status = 409, body = ErrorBody, description = "The task has ended; says how"),
+        (status = 507, body = ErrorBody, description = "The disk is full"),
+    )
+)]
+pub(super) async fn cancel(
+    State(manager): State<TaskManager>,
+    IdFromPath(task_id): IdFromPath,
+) -> Result<Response, ApiError> {
+    let (code, status, message) = match manager.cancel(task_id).await? {
+        CancelOutcome::Cancelled => {
+            (StatusCode::OK, TaskStatus::Cancelled, "Task cancelled successfully")
+        }
+        CancelOutcome::Requested(status) => {
+            (StatusCode::ACCEPTED, status, "Cancellation requested")
+        }
+        CancelOutcome::Unknown => return Err(ApiError::task_not_found()),
+        CancelOutcome::AlreadyFinal(status) => {
+            let detail = format!("Task cannot be cancelled, it is already {}", status.name());
+            return Err(ApiError::new(StatusCode::CONFLICT, detail));
+        }
+    };
+    Ok((code, Json(TaskResponse { task_id, status, message })).into_response())
+}

@@ -1,0 +1,187 @@
+//! Tasks that this server has claimed: they are served from memory, and cancelled there first.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::TaskRecord;
+use crate::task::{Progress, TaskId, TaskInfo, Timestamp};
+
+/// One claimed task, from its claim to the commit of its end.
+#[derive(Debug)]
+pub(super) struct LiveTask {
+    pub(super) record: TaskRecord,
+    pub(super) progress: Arc<Progress>,
+    /// Tells the task's code to stop.
+    pub(super) token: CancellationToken,
+    /// Cancelled when the end of the attempt is committed.
+    pub(super) over: CancellationToken,
+    phase: Mutex<Phase>,
+    rendered: Mutex<Option<(RenderKey, Rendered)>>,
+}
+
+/// Decides between completion and cancellation: whoever comes first under the lock wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    CancelRequested(Timestamp),
+    /// The end is being published and committed; it is too late to cancel.
+    Finishing,
+}
+
+/// What a rendering depends on, beside what never changes while a task is live.
+type RenderKey = (u64, Option<Timestamp>);
+
+/// A task as JSON, made once per change.
+#[derive(Clone, Debug)]
+pub(crate) struct Rendered {
+    pub(crate) json: Bytes,
+    /// Equal for equal JSON.
+    pub(crate) tag: u64,
+    pub(crate) is_final: bool,
+}
+
+impl Rendered {
+    pub(super) fn new(info: &TaskInfo) -> Self {
+        let json = serde_json::to_vec(info).expect("a task has no keys that JSON cannot express");
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&json);
+        Self { json: json.into(), tag: hasher.finish(), is_final: info.status.is_final() }
+    }
+}
+
+/// The answer of a live task to a request for cancellation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CancelRequest {
+    Accepted,
+    TooLate,
+}
+
+impl LiveTask {
+    pub(super) fn new(record: TaskRecord) -> Self {
+        let progress = Progress::new(&record.info.message, record.info.updated_at);
+        Self {
+            record,
+            progress: Arc::new(progress),
+            token: CancellationToken::new(),
+            over: CancellationToken::new(),
+            phase: Mutex::new(Phase::Running),
+            rendered: Mutex::new(None),
+        }
+    }
+
+    /// Asks the task to stop. Once accepted it will not complete.
+    pub(super) fn request_cancel(&self, now: Timestamp) -> CancelRequest {
+        let mut phase = self.phase();
+        match *phase {
+            Phase::Running => *phase = Phase::CancelRequested(now),
+            Phase::CancelRequested(_) => {}
+            Phase::Finishing => return CancelRequest::TooLate,
+        }
+        drop(phase);
+        self.token.cancel();
+        CancelRequest::Accepted
+    }
+
+    /// From here on cancellation comes too late; unless it was accepted before, in which case its
+    /// time is returned.
+    pub(super) fn begin_finish(&self) -> Option<Timestamp> {
+        let mut phase = self.phase();
+        if let Phase::CancelRequested(at) = *phase {
+            return Some(at);
+        }
+        *phase = Phase::Finishing;
+        None
+    }
+
+    pub(super) fn cancel_requested_at(&self) -> Option<Timestamp> {
+        match *self.phase() {
+            Phase::CancelRequested(at) => Some(at),
+            Phase::Running | Phase::Finishing => None,
+        }
+    }
+
+    /// The record with the progress of this moment.
+    pub(super) fn info(&self) -> TaskInfo {
+        let progress = self.progress.read();
+        let mut info = self.record.info.clone();
+        info.progress = progress.percent;
+        info.message = progress.message;
+        info.updated_at = progress.updated_at;
+        if let Some(at) = self.cancel_requested_at() {
+            info.cancel_requested_at = Some(at);
+            info.updated_at = info.updated_at.max(at);
+        }
+        info
+    }
+
+    pub(super) fn render(&self) -> Rendered {
+        let key = (self.progress.version(), self.cancel_requested_at());
+        let mut cached = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*cached {
+            Some((cached_key, rendered)) if *cached_key == key => rendered.clone(),
+            _ => {
+                // May be newer than the key says; then it is merely rendered once more.
+                let rendered = Rendered::new(&self.info());
+                *cached = Some((key, rendered.clone()));
+                rendered
+            }
+        }
+    }
+
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All live tasks by id.
+#[derive(Debug)]
+pub(super) struct LiveTasks {
+    tasks: RwLock<HashMap<TaskId, Arc<LiveTask>>>,
+    count: watch::Sender<usize>,
+}
+
+impl LiveTasks {
+    pub(super) fn new() -> Self {
+        Self { tasks: RwLock::default(), count: watch::Sender::new(0) }
+    }
+
+    pub(super) fn insert(&self, task: Arc<LiveTask>) {
+        let mut tasks = self.tasks.write().unwrap_or_else(PoisonError::into_inner);
+        tasks.insert(task.record.info.task_id, task);
+        self.count.send_replace(tasks.len());
+    }
+
+    pub(super) fn remove(&self, id: TaskId) {
+        let mut tasks = self.tasks.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(task) = tasks.remove(&id) {
+            task.over.cancel();
+        }
+        self.count.send_replace(tasks.len());
+    }
+
+    pub(super) fn get(&self, id: TaskId) -> Option<Arc<LiveTask>> {
+        self.tasks.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// The task that began last.
+    pub(super) fn newest(&self) -> Option<Arc<LiveTask>> {
+        let tasks = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
+        let began = |task: &&Arc<LiveTask>| (task.record.info.started_at, task.record.seq);
+        tasks.values().max_by_key(began).cloned()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        *self.count.borrow()
+    }
+
+    /// Returns once no task is live.
+    pub(super) async fn emptied(&self) {
+        // Cannot fail: the sender is right here.
+        let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
+    }
+}

@@ -1,0 +1,437 @@
+//! The [`TaskManager`]: takes submissions in, runs what is claimed, answers who asks.
+//!
+//! It knows tasks only as what the registry makes, and hears of every committed change from the
+//! store's writer: counts, live tasks and those who wait all follow from that one stream.
+
+mod admission;
+mod due;
+mod live;
+mod runner;
+mod submission;
+mod waiters;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::store::{
+    self, CancelEffect, Cancellation, Committed, Cursor, Observer, Opened, Store, Submitted,
+    TaskRecord,
+};
+pub(crate) use crate::store::{ListFilter, StoreError};
+use crate::task::{
+    CpuSlots, Fault, Files, FilesError, Task, TaskId, TaskInfo, TaskStatus, TaskType, Timestamp,
+};
+use crate::tasks::TaskRegistry;
+use admission::{Admission, Refusal};
+use due::Due;
+pub(crate) use live::Rendered;
+use live::{CancelRequest, LiveTask, LiveTasks};
+pub(crate) use submission::Submission;
+use waiters::Waiters;
+
+/// How long a cancellation waits for a running task to stop before it answers.
+const CANCEL_WAIT: Duration = Duration::from_secs(1);
+
+/// What a manager needs to know.
+#[derive(Clone, Debug)]
+pub struct ManagerOptions {
+    /// The database file.
+    pub database: PathBuf,
+    /// The folders that tasks may read and write.
+    pub roots: Vec<PathBuf>,
+    /// Further files that tasks may not touch, such as the one with the API keys.
+    pub state_files: Vec<PathBuf>,
+    /// How many tasks run at once.
+    pub max_running: usize,
+    /// How many tasks may wait.
+    pub max_pending: usize,
+    /// How many CPU-bound closures run at once.
+    pub cpu_slots: usize,
+    /// Whether a submission is refused while any task is unfinished.
+    pub exclusive: bool,
+}
+
+/// Why the manager could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] crate::store::OpenError),
+    /// The roots.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// The threads for the tasks.
+    #[error("cannot start the threads that run tasks")]
+    Threads(#[source] std::io::Error),
+}
+
+/// Orchestrates tasks; contains no task's logic. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct TaskManager {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    registry: TaskRegistry,
+    files: Arc<Files>,
+    cpu_slots: CpuSlots,
+    runtime: TaskRuntime,
+    admission: Admission,
+    live: LiveTasks,
+    waiters: Arc<Waiters>,
+    due: mpsc::UnboundedSender<Due>,
+    /// No more submissions.
+    draining: CancellationToken,
+    /// Running tasks are to go back to pending.
+    interrupt: CancellationToken,
+    _lock: std::fs::File,
+}
+
+/// Why a submission was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SubmitError {
+    #[error("the submission is not valid")]
+    Invalid(Vec<Fault>),
+    #[error("the server is shutting down")]
+    Draining,
+    #[error("a task is already running")]
+    Busy(Option<TaskId>),
+    #[error("{0} tasks are waiting, which is the limit")]
+    QueueFull(usize),
+    #[error("task {0} writes the same output")]
+    OutputInUse(TaskId),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What became of a request to cancel.
+#[derive(Debug)]
+pub(crate) enum CancelOutcome {
+    Cancelled,
+    /// It has not stopped yet.
+    Requested(TaskStatus),
+    AlreadyFinal(TaskStatus),
+    Unknown,
+}
+
+/// One page of a list.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) tasks: Vec<TaskInfo>,
+    /// Where the next page begins, if there is one.
+    pub(crate) next: Option<Cursor>,
+}
+
+/// How busy the server is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) running: usize,
+    pub(crate) pending: usize,
+    /// Threads whose attempt was given up.
+    pub(crate) abandoned_threads: usize,
+}
+
+impl TaskManager {
+    /// Opens the database, recovers what a crash left, and begins to run what is ready.
+    ///
+    /// # Errors
+    /// If the database or a root cannot be used.
+    pub async fn start(
+        options: ManagerOptions,
+        registry: TaskRegistry,
+    ) -> Result<Self, StartError> {
+        let mut state_files = store::state_files(&options.database);
+        state_files.extend(options.state_files);
+        let files = Arc::new(Files::open(&options.roots, &state_files)?);
+        let remove_partial = |path: &str, id, epoch| {
+            if files.remove_partial(path, id, epoch) {
+                tracing::info!(task.id = %id, path, "removed an unfinished output");
+            }
+        };
+        let Opened { store, writer, due: stored_due, pending, lock } =
+            store::open(&options.database, options.max_running, remove_partial).await?;
+        let (due, incoming) = mpsc::unbounded_channel();
+        let now = Timestamp::now();
+        for (seq, due_at) in stored_due {
+            // The receiver is right here.
+            let _ = due.send((seq, due::remaining(due_at, now)));
+        }
+        tokio::spawn(due::promote(store.clone(), incoming));
+        let shared = Arc::new(Shared {
+            store,
+            registry,
+            files,
+            cpu_slots: CpuSlots::new(options.cpu_slots),
+            runtime: TaskRuntime::start().map_err(StartError::Threads)?,
+            admission: Admission::new(options.max_pending, options.exclusive, pending),
+            live: LiveTasks::new(),
+            waiters: Arc::default(),
+            due,
+            draining: CancellationToken::new(),
+            interrupt: CancellationToken::new(),
+            _lock: lock,
+        });
+        tokio::spawn(writer.run(Arc::new(Listener(Arc::clone(&shared)))));
+        Ok(Self { shared })
+    }
+
+    /// The task types and their code.
+    pub(crate) fn registry(&self) -> &TaskRegistry {
+        &self.shared.registry
+    }
+
+    /// Everything that is wrong with a submission, storing nothing.
+    pub(crate) async fn check(&self, submission: Submission) -> Result<(), Vec<Fault>> {
+        submission.check(&self.shared).await.map(drop)
+    }
+
+    /// Stores a new task. When this returns its id, the task survives a power cut.
+    pub(crate) async fn submit(&self, submission: Submission) -> Result<TaskId, SubmitError> {
+        let shared = &self.shared;
+        let task = submission.check(shared).await.map_err(SubmitError::Invalid)?;
+        if shared.draining.is_cancelled() {
+            return Err(SubmitError::Draining);
+        }
+        let id = task.id;
+        match shared.admission.reserve(id) {
+            Ok(()) => {}
+            Err(Refusal::QueueFull(limit)) => return Err(SubmitError::QueueFull(limit)),
+            Err(Refusal::Busy(latest)) => {
+                let busy = match self.current().await? {
+                    Some(info) => Some(info.task_id),
+                    None => latest,
+                };
+                return Err(SubmitError::Busy(busy));
+            }
+        }
+        match shared.store.submit(task).await? {
+            Submitted::Stored => Ok(id),
+            Submitted::OutputInUse(owner) => Err(SubmitError::OutputInUse(owner)),
+        }
+    }
+
+    /// A task as it is now.
+    pub(crate) async fn get(&self, id: TaskId) -> Result<Option<Rendered>, StoreError> {
+        if let Some(live) = self.shared.live.get(id) {
+            return Ok(Some(live.render()));
+        }
+        let record = self.shared.store.get(id).await?;
+        Ok(record.map(|record| Rendered::new(&record.info)))
+    }
+
+    /// A task when it has ended, or as it is when the time is over.
+    pub(crate) async fn wait(
+        &self,
+        id: TaskId,
+        limit: Duration,
+    ) -> Result<Option<Rendered>, StoreError> {
+        let waiter = self.shared.waiters.register(id);
+        match self.get(id).await? {
+            Some(task) if !task.is_final => {}
+            other => return Ok(other),
+        }
+        tokio::select! {
+            () = waiter.ended() => {}
+            () = tokio::time::sleep(limit) => {}
+            () = self.shared.draining.cancelled() => {}
+        }
+        self.get(id).await
+    }
+
+    /// Tasks, newest first.
+    pub(crate) async fn list(&self, filter: &ListFilter) -> Result<Page, StoreError> {
+        let records = self.shared.store.list(filter).await?;
+        let next = records.last().filter(|_| records.len() == filter.limit).map(Cursor::behind);
+        let tasks = records.into_iter().map(|record| self.overlay(record)).collect();
+        Ok(Page { tasks, next })
+    }
+
+    /// The task that began to run last, else the pending one that was submitted last.
+    pub(crate) async fn current(&self) -> Result<Option<TaskInfo>, StoreError> {
+        if let Some(live) = self.shared.live.newest() {
+            return Ok(Some(live.info()));
+        }
+        Ok(self.shared.store.newest_pending().await?.map(|record| record.info))
+    }
+
+    /// Cancels a task. A running one is asked to stop and given a moment to do so.
+    pub(crate) async fn cancel(&self, id: TaskId) -> Result<CancelOutcome, StoreError> {
+        let shared = &self.shared;
+        let waiter = shared.waiters.register(id);
+        let at = Timestamp::now();
+        loop {
+            // A running task is stopped in memory first: from then on it cannot complete.
+            let accepted_by_runner = match shared.live.get(id) {
+                None => false,
+                Some(live) => match live.request_cancel(at) {
+                    CancelRequest::Accepted => true,
+                    CancelRequest::TooLate => {
+                        live.over.cancelled().await;
+                        false
+                    }
+                },
+            };
+            let wish = Cancellation { id, at, accepted_by_runner };
+            match shared.store.cancel(wish).await? {
+                // It was claimed a moment ago, or it goes on with another attempt.
+                CancelEffect::NotAccepted => {}
+                CancelEffect::Cancelled => return Ok(CancelOutcome::Cancelled),
+                CancelEffect::Unknown => return Ok(CancelOutcome::Unknown),
+                CancelEffect::AlreadyFinal(TaskStatus::Cancelled) if accepted_by_runner => {
+                    return Ok(CancelOutcome::Cancelled);
+                }
+                CancelEffect::AlreadyFinal(status) => {
+                    return Ok(CancelOutcome::AlreadyFinal(status));
+                }
+                CancelEffect::Requested => {
+                    return Ok(match tokio::time::timeout(CANCEL_WAIT, waiter.ended()).await {
+                        Ok(()) => CancelOutcome::Cancelled,
+                        Err(_) => CancelOutcome::Requested(TaskStatus::Running),
+                    });
+                }
+            }
+        }
+    }
+
+    /// How busy the server is.
+    pub(crate) fn load(&self) -> Load {
+        Load {
+            running: self.shared.live.len(),
+            pending: self.shared.admission.pending(),
+            abandoned_threads: self.shared.cpu_slots.abandoned(),
+        }
+    }
+
+    /// Whether the server has begun to shut down.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.draining.is_cancelled()
+    }
+
+    /// Takes no more submissions, ends every wait and claims nothing more. Gives running tasks
+    /// `grace` to end and sends the rest back to pending for the next start.
+    pub async fn drain(&self, grace: Duration) {
+        let shared = &self.shared;
+        shared.draining.cancel();
+        shared.store.stop_claiming();
+        if tokio::time::timeout(grace, shared.live.emptied()).await.is_err() {
+            tracing::info!(tasks = shared.live.len(), "the grace is over, running tasks go back");
+        }
+        shared.interrupt.cancel();
+        shared.live.emptied().await;
+    }
+
+    /// Closes the database.
+    pub async fn close(&self) {
+        self.shared.store.close().await;
+    }
+
+    /// The latest progress of a task that the database knows as running.
+    fn overlay(&self, record: TaskRecord) -> TaskInfo {
+        if record.info.status == TaskStatus::Running
+            && let Some(live) = self.shared.live.get(record.info.task_id)
+            && live.record.epoch == record.epoch
+        {
+            return live.info();
+        }
+        record.info
+    }
+}
+
+impl Shared {
+    /// The task that a record stands for, and its parameters; or why there is none.
+    fn parse(&self, info: &TaskInfo) -> Result<(Box<dyn Task>, Map<String, Value>), String> {
+        let task_type = TaskType::from_name(&info.task_type)
+            .ok_or_else(|| format!("this server does not know task type `{}`", info.task_type))?;
+        let parameters: Map<String, Value> = serde_json::from_str(info.parameters.get())
+            .map_err(|error| format!("the parameters are no JSON object: {error}"))?;
+        let value = Value::Object(parameters);
+        let parsed = self.registry.get(task_type).parse(&value);
+        let task = parsed.map_err(|faults| {
+            let faults: Vec<_> = faults.iter().map(|fault| fault.msg.as_str()).collect();
+            format!("this server does not know these parameters: {}", faults.join("; "))
+        })?;
+        match value {
+            Value::Object(parameters) => Ok((task, parameters)),
+            _ => Err("the parameters are no JSON object".to_owned()),
+        }
+    }
+}
+
+/// Follows what the store commits.
+struct Listener(Arc<Shared>);
+
+impl Observer for Listener {
+    fn runnable(&self, record: &TaskRecord) -> Result<(), String> {
+        self.0.parse(&record.info).map(drop)
+    }
+
+    fn committed(&self, changes: Vec<Committed>) {
+        let shared = &self.0;
+        for change in changes {
+            match change {
+                Committed::Refused => shared.admission.left(),
+                Committed::Claimed(record) => {
+                    shared.admission.began();
+                    let live = Arc::new(LiveTask::new(*record));
+                    shared.live.insert(Arc::clone(&live));
+                    tokio::spawn(runner::run(Arc::clone(shared), live));
+                }
+                Committed::Cancelled(id) => {
+                    shared.admission.left();
+                    shared.waiters.wake(id);
+                }
+                Committed::Ended(end, TaskStatus::Pending) => {
+                    shared.admission.returned();
+                    shared.live.remove(end.id);
+                    if let Some(due_at) = end.due_at {
+                        let delay = due::remaining(due_at.as_micros(), Timestamp::now());
+                        // Without a receiver the server is on its way down.
+                        let _ = shared.due.send((end.seq, delay));
+                    }
+                }
+                Committed::Ended(end, _) => {
+                    shared.admission.ended();
+                    shared.live.remove(end.id);
+                    shared.waiters.wake(end.id);
+                }
+            }
+        }
+    }
+}
+
+/// The threads that poll the code of tasks, apart from those that serve requests.
+#[derive(Debug)]
+struct TaskRuntime(Option<Runtime>);
+
+impl TaskRuntime {
+    fn start() -> std::io::Result<Self> {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().thread_name("task").enable_all().build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn spawn<F>(&self, future: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        let runtime = self.0.as_ref().expect("the runtime is there until it is dropped");
+        runtime.spawn(future)
+    }
+}
+
+impl Drop for TaskRuntime {
+    fn drop(&mut self) {
+        // A thread that never ends must not hold up the end of the server.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

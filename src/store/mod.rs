@@ -1,0 +1,194 @@
+//! The database: every state change goes through one writer that commits what is waiting as one
+//! transaction; reads have connections of their own.
+//!
+//! Nothing here knows what a task does. The one who opens the store hands the [`Writer`] an
+//! [`Observer`], which hears of every committed change before the client does.
+
+mod import;
+mod open;
+mod queries;
+mod record;
+mod recovery;
+mod transitions;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::value::RawValue;
+use sqlx::SqlitePool;
+use tokio::sync::{mpsc, oneshot};
+
+pub use open::OpenError;
+pub(crate) use open::state_files;
+pub(crate) use open::{Opened, open};
+pub(crate) use queries::{Cursor, ListFilter};
+pub(crate) use record::TaskRecord;
+use writer::Change;
+pub(crate) use writer::{Committed, Observer, Writer};
+
+use crate::task::{TaskId, TaskStatus, Timestamp};
+
+/// How many changes may wait for the writer before those who bring more wait too.
+const QUEUE_LENGTH: usize = 4096;
+
+/// The handle through which everyone reads and changes tasks.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    queue: mpsc::Sender<Change>,
+    readers: SqlitePool,
+    claiming: Arc<AtomicBool>,
+}
+
+/// A task as it is submitted.
+#[derive(Debug)]
+pub(crate) struct NewTask {
+    pub(crate) id: TaskId,
+    pub(crate) task_type: &'static str,
+    pub(crate) parameters: Box<RawValue>,
+    pub(crate) input_file_path: Option<String>,
+    pub(crate) output_file_path: Option<String>,
+    pub(crate) output_key: Option<String>,
+    pub(crate) priority: i32,
+    pub(crate) timeout_seconds: Option<f64>,
+    pub(crate) max_attempts: u32,
+    pub(crate) created_at: Timestamp,
+}
+
+/// How a submission ended.
+#[derive(Debug)]
+pub(crate) enum Submitted {
+    /// Stored; it survives a power cut.
+    Stored,
+    /// Not stored: this unfinished task has the same output.
+    OutputInUse(TaskId),
+}
+
+/// How one attempt ended, as its runner saw it. A cancellation that was asked for overrides it.
+#[derive(Debug)]
+pub(crate) struct AttemptEnd {
+    pub(crate) seq: i64,
+    pub(crate) epoch: i64,
+    pub(crate) id: TaskId,
+    /// The next status: a final one, or `pending` for another attempt.
+    pub(crate) status: TaskStatus,
+    pub(crate) progress: f64,
+    pub(crate) message: String,
+    pub(crate) result: Option<Box<RawValue>>,
+    pub(crate) error: Option<String>,
+    /// When the next attempt may begin, if not at once.
+    pub(crate) due_at: Option<Timestamp>,
+    /// Whether the attempt counts as one that was never begun.
+    pub(crate) attempt_given_back: bool,
+    /// When cancellation was asked for, as far as the runner knows.
+    pub(crate) cancel_requested_at: Option<Timestamp>,
+}
+
+/// A wish that a task be cancelled.
+#[derive(Debug)]
+pub(crate) struct Cancellation {
+    pub(crate) id: TaskId,
+    pub(crate) at: Timestamp,
+    /// Whether the runner of a running task has promised not to complete it any more. Without
+    /// that the wish touches no running task, because it may be publishing its output right now.
+    pub(crate) accepted_by_runner: bool,
+}
+
+/// What a cancellation met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CancelEffect {
+    /// It was pending and is now cancelled.
+    Cancelled,
+    /// It is running, and its runner will stop it; the wish is stored.
+    Requested,
+    /// It is running, and its runner has not been asked yet.
+    NotAccepted,
+    /// It had ended before.
+    AlreadyFinal(TaskStatus),
+    /// There is no such task.
+    Unknown,
+}
+
+/// The database refused or failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// There is no room for the change; it was not made.
+    #[error("the disk that holds the database is full")]
+    DiskFull,
+    /// Anything else.
+    #[error("the database failed")]
+    Database(#[source] Arc<sqlx::Error>),
+    /// The writer has ended.
+    #[error("the database is closed")]
+    Closed,
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        const SQLITE_FULL: &str = "13";
+        match error.as_database_error().and_then(|error| error.code()) {
+            Some(code) if code == SQLITE_FULL => Self::DiskFull,
+            _ => Self::Database(Arc::new(error)),
+        }
+    }
+}
+
+/// Where the outcome of a change is waited for.
+type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+impl Store {
+    /// Stores a new task. Once queued it is stored even if the caller goes away.
+    pub(crate) async fn submit(&self, task: NewTask) -> Result<Submitted, StoreError> {
+        self.change(|answer| Change::Submit(Box::new(task), answer)).await
+    }
+
+    /// Cancels a pending task, or notes the wish on a running one.
+    pub(crate) async fn cancel(&self, wish: Cancellation) -> Result<CancelEffect, StoreError> {
+        self.change(|answer| Change::Cancel(wish, answer)).await
+    }
+
+    /// Ends an attempt. Returns the status that came of it, or `None` if the attempt no longer
+    /// owned the task, in which case nothing changed.
+    pub(crate) async fn end(&self, end: Arc<AttemptEnd>) -> Result<Option<TaskStatus>, StoreError> {
+        self.change(|answer| Change::End(end, answer)).await
+    }
+
+    /// Writes down the progress of an attempt, unless it no longer owns the task.
+    pub(crate) async fn progress(&self, progress: StoredProgress) -> Result<(), StoreError> {
+        self.change(|answer| Change::Progress(progress, answer)).await
+    }
+
+    /// Makes tasks ready whose time has come.
+    pub(crate) async fn promote(&self, seqs: Vec<i64>) -> Result<(), StoreError> {
+        self.change(|answer| Change::Promote(seqs, answer)).await
+    }
+
+    /// From now on no task is claimed any more.
+    pub(crate) fn stop_claiming(&self) {
+        self.claiming.store(false, Ordering::Relaxed);
+    }
+
+    /// Commits what is queued and closes the database.
+    pub(crate) async fn close(&self) {
+        // The last to close is the writer, which can empty the write-ahead log.
+        self.readers.close().await;
+        // An error says that the writer has ended, which is what is asked for.
+        let _ = self.change(Change::Close).await;
+    }
+
+    async fn change<T>(&self, change: impl FnOnce(Answer<T>) -> Change) -> Result<T, StoreError> {
+        let (answer, outcome) = oneshot::channel();
+        self.queue.send(change(answer)).await.map_err(|_| StoreError::Closed)?;
+        outcome.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+/// Progress that is worth writing down.
+#[derive(Debug)]
+pub(crate) struct StoredProgress {
+    pub(crate) seq: i64,
+    pub(crate) epoch: i64,
+    pub(crate) percent: f64,
+    pub(crate) message: String,
+    pub(crate) updated_at: Timestamp,
+}

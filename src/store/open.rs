@@ -1,0 +1,223 @@
+//! Opens the database: locked against a second server, known to be ours, and up to date.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, Row, SqlSafeStr, SqliteConnection};
+use tokio::sync::mpsc;
+
+use super::{QUEUE_LENGTH, Store, Writer, import, recovery};
+use crate::task::{TaskId, with_causes};
+
+/// Before this version two connections could damage a database in WAL mode.
+/// Source: SQLite's release notes of 3.51.3.
+const OLDEST_SAFE_SQLITE: [u32; 3] = [3, 51, 3];
+
+/// Written into the header of our files by the first migration.
+const APPLICATION_ID: i64 = 1_952_543_595;
+
+/// Each step of the schema, never changed once it was released.
+const MIGRATIONS: &[(i64, &str, &str)] =
+    &[(1, "tasks", include_str!("../../migrations/sqlite/0001_tasks.sql"))];
+
+/// How many connections read.
+const READERS: u32 = 4;
+
+/// Why the database cannot be used. The file is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process holds the lock.
+    #[error(
+        "database `{}` is in use by another task-server: stop it, or name another file with --database",
+        .0.display()
+    )]
+    InUse(PathBuf),
+    /// The file belongs to something else.
+    #[error(
+        "`{}` is a database of another program: name another file with --database",
+        .0.display()
+    )]
+    Foreign(PathBuf),
+    /// Not SQLite at all.
+    #[error(
+        "`{}` is not a SQLite database: name another file with --database",
+        .0.display()
+    )]
+    NotADatabase(PathBuf),
+    /// Written by a later version of this program.
+    #[error(
+        "database `{}` was written by a newer task-server (schema {found}, this one knows {known}): use that version",
+        path.display()
+    )]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// The SQLite that this program was built with damages files.
+    #[error("SQLite {0} can damage a database; build with 3.51.3 or later")]
+    UnsafeSqlite(String),
+    /// The file or its folder cannot be used.
+    #[error("cannot open database `{}`: {reason}", path.display())]
+    Unusable {
+        /// The database.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// Everything an open database consists of.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) store: Store,
+    pub(crate) writer: Writer,
+    /// Tasks that wait for a time, with the time in microseconds.
+    pub(crate) due: Vec<(i64, i64)>,
+    /// How many tasks are pending.
+    pub(crate) pending: usize,
+    /// Kept open for as long as the database is in use.
+    pub(crate) lock: File,
+}
+
+/// The files that SQLite and the lock keep beside the database, and the database itself.
+pub(crate) fn state_files(database: &Path) -> Vec<PathBuf> {
+    ["", "-wal", "-shm", "-journal", ".lock"].map(|suffix| with_suffix(database, suffix)).into()
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Opens the database, making or updating it as needed, and puts right what a crash left behind.
+/// `remove_partial` is called for the output of each attempt that the crash interrupted, before
+/// that attempt is forgotten.
+///
+/// # Errors
+/// See [`OpenError`]; files that are not ours are left as they are.
+pub(crate) async fn open(
+    path: &Path,
+    max_running: usize,
+    remove_partial: impl Fn(&str, TaskId, i64),
+) -> Result<Opened, OpenError> {
+    let lock = lock(path)?;
+    let failed = |error: sqlx::Error| explain(path, &error);
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .busy_timeout(Duration::from_secs(10))
+        .disable_statement_logging();
+    inspect(path, &options).await?;
+
+    let options = options
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("journal_size_limit", "67108864");
+    let mut connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
+    check_sqlite(&mut connection).await.map_err(failed)??;
+    migrate(path, &mut connection).await?;
+    import::finish(&mut connection).await.map_err(failed)?;
+    recovery::recover(&mut connection, remove_partial).await.map_err(failed)?;
+    let due = recovery::due(&mut connection).await.map_err(failed)?;
+    let pending = recovery::pending(&mut connection).await.map_err(failed)?;
+
+    let readers = SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .test_before_acquire(false)
+        .connect_lazy_with(options.read_only(true).create_if_missing(false));
+    let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
+    let claiming = Arc::new(AtomicBool::new(true));
+    let store = Store { queue: sender, readers, claiming: Arc::clone(&claiming) };
+    let writer = Writer::new(connection, receiver, claiming, max_running);
+    Ok(Opened { store, writer, due, pending, lock })
+}
+
+/// Takes the lock of a file of its own: one on the database would be SQLite's to lose, as closing
+/// any handle of a file drops the locks that the process has on it.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let lock_path = with_suffix(path, ".lock");
+    let unusable = |error: io::Error| OpenError::Unusable {
+        path: path.to_owned(),
+        reason: format!("cannot lock `{}`: {error}", lock_path.display()),
+    };
+    let file = File::create(&lock_path).map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(unusable(error)),
+    }
+}
+
+/// Looks whose file this is before anything is written, and sets a database of the ported service
+/// aside for import.
+async fn inspect(path: &Path, options: &SqliteConnectOptions) -> Result<(), OpenError> {
+    let failed = |error: sqlx::Error| explain(path, &error);
+    if path.metadata().map_or(true, |file| file.len() == 0) {
+        return Ok(());
+    }
+    let mut connection = SqliteConnection::connect_with(options).await.map_err(failed)?;
+    let application: i64 =
+        number(&mut connection, "PRAGMA application_id").await.map_err(failed)?;
+    // A crash right at the beginning may have left no more than the table of migrations.
+    let tables = "SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations'";
+    let tables = number(&mut connection, tables).await.map_err(failed)?;
+    if application == APPLICATION_ID {
+        let known = MIGRATIONS.last().map_or(0, |&(version, ..)| version);
+        let found = number(&mut connection, "SELECT max(version) FROM _sqlx_migrations").await;
+        let found = found.map_err(failed)?;
+        if found > known {
+            return Err(OpenError::Newer { path: path.to_owned(), found, known });
+        }
+    } else if import::is_ported_service(&mut connection).await.map_err(failed)? {
+        import::begin(&mut connection).await.map_err(failed)?;
+    } else if tables > 0 && !import::has_begun(&mut connection).await.map_err(failed)? {
+        return Err(OpenError::Foreign(path.to_owned()));
+    }
+    connection.close().await.map_err(failed)
+}
+
+async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), OpenError> {
+    let migrations = MIGRATIONS.iter().map(|&(version, name, sql)| {
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    let migrator = Migrator::with_migrations(migrations.collect());
+    migrator
+        .run(connection)
+        .await
+        .map_err(|error| OpenError::Unusable { path: path.to_owned(), reason: with_causes(&error) })
+}
+
+async fn check_sqlite(connection: &mut SqliteConnection) -> sqlx::Result<Result<(), OpenError>> {
+    let row = sqlx::query("SELECT sqlite_version()").fetch_one(connection).await?;
+    let version: String = row.try_get(0)?;
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    let parts = [0; 3].map(|missing| parts.next().unwrap_or(missing));
+    if parts < OLDEST_SAFE_SQLITE {
+        return Ok(Err(OpenError::UnsafeSqlite(version)));
+    }
+    Ok(Ok(()))
+}
+
+async fn number(connection: &mut SqliteConnection, sql: &'static str) -> sqlx::Result<i64> {
+    sqlx::query(sql).fetch_one(connection).await?.try_get(0)
+}
+
+fn explain(path: &Path, error: &sqlx::Error) -> OpenError {
+    const SQLITE_NOTADB: &str = "26";
+    let code = error.as_database_error().and_then(|error| error.code());
+    if code.is_some_and(|code| code == SQLITE_NOTADB) {
+        return OpenError::NotADatabase(path.to_owned());
+    }
+    OpenError::Unusable { path: path.to_owned(), reason: with_causes(error) }
+}

@@ -1,0 +1,106 @@
+//! One row of the tasks table.
+
+use std::str::FromStr;
+
+use serde_json::value::RawValue;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Decode, Row, Sqlite, Type};
+
+use crate::task::{TaskInfo, Timestamp};
+
+/// The columns that [`TaskRecord`] is read from, in its order.
+macro_rules! columns {
+    () => {
+        "seq, epoch, interruptions, id, task_type, status, progress, message, created_at, \
+         started_at, completed_at, result, error, input_file_path, output_file_path, parameters, \
+         updated_at, attempt, max_attempts, timeout_seconds, cancel_requested_at, priority, tags"
+    };
+}
+pub(super) use columns;
+
+/// A stored task: what clients see of it, and what guards its transitions.
+#[derive(Clone, Debug)]
+pub(crate) struct TaskRecord {
+    /// Place in the order of submission.
+    pub(crate) seq: i64,
+    /// Counts claims.
+    pub(crate) epoch: i64,
+    /// How often the server died while the task ran.
+    pub(crate) interruptions: i64,
+    /// What clients see.
+    pub(crate) info: TaskInfo,
+}
+
+impl TaskRecord {
+    pub(super) fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let mut row = Columns { row, next: 0 };
+        Ok(Self {
+            seq: row.take()?,
+            epoch: row.take()?,
+            interruptions: row.take()?,
+            info: TaskInfo {
+                task_id: row.parse()?,
+                task_type: row.take()?,
+                status: row.parse()?,
+                progress: row.take()?,
+                message: row.take()?,
+                created_at: row.time()?,
+                started_at: row.optional_time()?,
+                completed_at: row.optional_time()?,
+                result: row.optional_json()?,
+                error: row.take()?,
+                input_file_path: row.take()?,
+                output_file_path: row.take()?,
+                parameters: row.json()?,
+                updated_at: row.time()?,
+                attempt: row.take()?,
+                max_attempts: row.take()?,
+                timeout_seconds: row.take()?,
+                cancel_requested_at: row.optional_time()?,
+                priority: row.take()?,
+                tags: row.json()?,
+            },
+        })
+    }
+}
+
+/// Reads a row's columns from left to right.
+struct Columns<'r> {
+    row: &'r SqliteRow,
+    next: usize,
+}
+
+impl<'r> Columns<'r> {
+    fn take<T: Decode<'r, Sqlite> + Type<Sqlite>>(&mut self) -> sqlx::Result<T> {
+        let index = self.next;
+        self.next += 1;
+        self.row.try_get(index)
+    }
+
+    fn parse<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+        &mut self,
+    ) -> sqlx::Result<T> {
+        let text: &str = self.take()?;
+        text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+    }
+
+    fn time(&mut self) -> sqlx::Result<Timestamp> {
+        self.take().map(Timestamp::from_micros)
+    }
+
+    fn optional_time(&mut self) -> sqlx::Result<Option<Timestamp>> {
+        Ok(self.take::<Option<i64>>()?.map(Timestamp::from_micros))
+    }
+
+    fn json(&mut self) -> sqlx::Result<Box<RawValue>> {
+        raw_json(self.take()?)
+    }
+
+    fn optional_json(&mut self) -> sqlx::Result<Option<Box<RawValue>>> {
+        self.take::<Option<String>>()?.map(raw_json).transpose()
+    }
+}
+
+fn raw_json(text: String) -> sqlx::Result<Box<RawValue>> {
+    RawValue::from_string(text).map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}

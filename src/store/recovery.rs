@@ -1,0 +1,83 @@
+//! What is put right when the server starts. The lock on the database says that whatever is
+//! `running` now was interrupted by the end of the server.
+
+use sqlx::{Connection, Row, SqliteConnection};
+
+use crate::task::{TaskId, Timestamp};
+
+/// The interruption after which a task is not tried again.
+const MAX_INTERRUPTIONS: i64 = 3;
+
+/// Ends the attempts that a crash interrupted: they run again, unless the task was to be cancelled
+/// or the server has died too often while it ran.
+pub(super) async fn recover(
+    connection: &mut SqliteConnection,
+    remove_partial: impl Fn(&str, TaskId, i64),
+) -> sqlx::Result<()> {
+    // First what lies on the disk: once the rows have moved on nobody knows the names any more.
+    let interrupted =
+        sqlx::query("SELECT id, epoch, output_file_path FROM tasks WHERE status = 'running'")
+            .fetch_all(&mut *connection)
+            .await?;
+    for row in &interrupted {
+        let id: &str = row.try_get(0)?;
+        if let (Ok(id), Some(path)) = (id.parse(), row.try_get::<Option<&str>, _>(2)?) {
+            remove_partial(path, id, row.try_get(1)?);
+        }
+    }
+
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let recovered = sqlx::query(
+        "UPDATE tasks SET \
+             interruptions = interruptions + 1, \
+             attempt = attempt - 1, \
+             updated_at = ?1, \
+             status = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' \
+                           WHEN interruptions + 1 >= ?2 THEN 'failed' \
+                           ELSE 'pending' END, \
+             completed_at = iif(cancel_requested_at IS NOT NULL OR interruptions + 1 >= ?2, \
+                                ?1, NULL), \
+             message = CASE WHEN cancel_requested_at IS NOT NULL THEN 'Task cancelled by user' \
+                            WHEN interruptions + 1 >= ?2 THEN 'Task failed: ' || ?3 \
+                            ELSE '' END, \
+             error = iif(cancel_requested_at IS NULL AND interruptions + 1 >= ?2, ?3, error), \
+             progress = iif(cancel_requested_at IS NOT NULL OR interruptions + 1 >= ?2, \
+                            progress, 0) \
+         WHERE status = 'running'",
+    )
+    .bind(Timestamp::now().as_micros())
+    .bind(MAX_INTERRUPTIONS)
+    .bind(format!(
+        "the server stopped {MAX_INTERRUPTIONS} times while this task ran, so it may be what stops it"
+    ))
+    .execute(&mut *transaction)
+    .await?
+    .rows_affected();
+    // Another build may have known less of tasks than this one.
+    sqlx::query("UPDATE tasks SET held = 0, message = '' WHERE held = 1")
+        .execute(&mut *transaction)
+        .await?;
+    transaction.commit().await?;
+    if recovered > 0 {
+        tracing::warn!(tasks = recovered, "the server was not shut down; recovered running tasks");
+    }
+    Ok(())
+}
+
+/// The tasks that wait for a time, with the time in microseconds since 1970.
+pub(super) async fn due(connection: &mut SqliteConnection) -> sqlx::Result<Vec<(i64, i64)>> {
+    let rows = sqlx::query(
+        "SELECT seq, due_at FROM tasks WHERE due_at IS NOT NULL AND status = 'pending'",
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// How many tasks are pending.
+pub(super) async fn pending(connection: &mut SqliteConnection) -> sqlx::Result<usize> {
+    let row = sqlx::query("SELECT count(*) FROM tasks WHERE status = 'pending'")
+        .fetch_one(connection)
+        .await?;
+    Ok(usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default())
+}

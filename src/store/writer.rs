@@ -1,0 +1,344 @@
+//! The one that writes: takes all changes that wait, applies them as one transaction, tells the
+//! observer, then answers everybody (group commit).
+//!
+//! While a transaction is being committed the next changes gather, so batches grow with the load
+//! by themselves and the cost of reaching the disk is shared.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use sqlx::{Connection, SqliteConnection};
+use tokio::sync::mpsc;
+
+use super::{
+    Answer, AttemptEnd, CancelEffect, Cancellation, NewTask, StoreError, StoredProgress, Submitted,
+    TaskRecord, transitions,
+};
+use crate::task::{TaskId, TaskStatus, Timestamp};
+
+/// Upper limit of the changes in one transaction, so that the first of them is not kept waiting.
+const MAX_BATCH: usize = 1024;
+
+/// A change that waits for the writer.
+#[derive(Debug)]
+pub(super) enum Change {
+    Submit(Box<NewTask>, Answer<Submitted>),
+    Progress(StoredProgress, Answer<()>),
+    End(Arc<AttemptEnd>, Answer<Option<TaskStatus>>),
+    Promote(Vec<i64>, Answer<()>),
+    Cancel(Cancellation, Answer<CancelEffect>),
+    Close(Answer<()>),
+}
+
+/// Hears of changes from the writer.
+pub(crate) trait Observer: Send + Sync + 'static {
+    /// Whether this server can run the task; if not, why. Asked before a task is claimed.
+    fn runnable(&self, record: &TaskRecord) -> Result<(), String>;
+
+    /// These changes were committed, in this order. Called before the clients are answered and
+    /// before the next batch, so it must be quick.
+    fn committed(&self, changes: Vec<Committed>);
+}
+
+/// One committed change, or one that came to nothing.
+#[derive(Debug)]
+pub(crate) enum Committed {
+    /// A submission was not stored.
+    Refused,
+    /// A pending task is running now, and it is the observer's to run.
+    Claimed(Box<TaskRecord>),
+    /// A pending task was cancelled.
+    Cancelled(TaskId),
+    /// An attempt ended with that status; `pending` if there is to be another.
+    Ended(Arc<AttemptEnd>, TaskStatus),
+}
+
+/// Owns the connection that writes, and the count of what runs.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    connection: SqliteConnection,
+    queue: mpsc::Receiver<Change>,
+    claiming: Arc<std::sync::atomic::AtomicBool>,
+    max_running: usize,
+    running: HashMap<i64, Suspicion>,
+    /// Whether ready tasks may be waiting. False saves the look when it is known that there are
+    /// none.
+    may_be_ready: bool,
+}
+
+/// Whether the server has died before while a running task ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Suspicion {
+    None,
+    Suspect,
+}
+
+impl Writer {
+    pub(super) fn new(
+        connection: SqliteConnection,
+        queue: mpsc::Receiver<Change>,
+        claiming: Arc<std::sync::atomic::AtomicBool>,
+        max_running: usize,
+    ) -> Self {
+        Self {
+            connection,
+            queue,
+            claiming,
+            max_running,
+            running: HashMap::new(),
+            may_be_ready: true,
+        }
+    }
+
+    /// Works until the store is closed.
+    pub(crate) async fn run(mut self, observer: Arc<dyn Observer>) {
+        // What was ready when the server started.
+        self.commit(Batch::default(), &*observer).await;
+        while let Some(first) = self.queue.recv().await {
+            let mut batch = Batch::default();
+            let mut next = Some(first);
+            while let Some(change) = next {
+                batch.add(change);
+                if batch.len() >= MAX_BATCH || batch.close.is_some() {
+                    break;
+                }
+                next = self.queue.try_recv().ok();
+            }
+            let close = batch.close.take();
+            self.commit(batch, &*observer).await;
+            if let Some(answer) = close {
+                let closed = self.connection.close().await.map_err(StoreError::from);
+                let _ = answer.send(closed);
+                return;
+            }
+        }
+    }
+
+    /// One transaction for the whole batch. If that fails, one for each change, so that a change
+    /// that cannot be made fails alone.
+    async fn commit(&mut self, batch: Batch, observer: &dyn Observer) {
+        match self.try_commit(&batch, observer).await {
+            Ok(outcomes) => self.settle(batch, outcomes, observer),
+            Err(error) if batch.len() <= 1 => batch.fail(&error.into(), observer),
+            Err(error) => {
+                tracing::debug!(%error, changes = batch.len(), "batch failed, one by one now");
+                for single in batch.split() {
+                    match self.try_commit(&single, observer).await {
+                        Ok(outcomes) => self.settle(single, outcomes, observer),
+                        Err(error) => single.fail(&error.into(), observer),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn try_commit(
+        &mut self,
+        batch: &Batch,
+        observer: &dyn Observer,
+    ) -> sqlx::Result<Outcomes> {
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        let now = Timestamp::now();
+        // Ends come before cancellations: a task that has ended cannot be cancelled any more.
+        let mut outcomes = Outcomes {
+            submitted: transitions::submit(&mut transaction, &batch.new_tasks()).await?,
+            ended: {
+                transitions::progress(&mut transaction, &batch.progress()).await?;
+                transitions::end(&mut transaction, &batch.ends(), now).await?
+            },
+            cancelled: {
+                transitions::promote(&mut transaction, &batch.promoted()).await?;
+                transitions::cancel(&mut transaction, &batch.cancels()).await?
+            },
+            claimed: Vec::new(),
+            may_be_ready: self.may_be_ready || batch.may_make_ready(),
+        };
+        let ended = &outcomes.ended;
+        let still_running = || self.running.iter().filter(|(seq, _)| !ended.contains_key(seq));
+        let room = self.max_running - still_running().count();
+        if room > 0 && outcomes.may_be_ready && self.claiming.load(Ordering::Relaxed) {
+            let suspect_runs =
+                still_running().any(|(_, &suspicion)| suspicion == Suspicion::Suspect);
+            let ready = transitions::ready(&mut transaction, room, !suspect_runs).await?;
+            outcomes.may_be_ready = ready.len() == room;
+            let mut held = Vec::new();
+            for record in ready {
+                match observer.runnable(&record) {
+                    Ok(()) => outcomes.claimed.push(record),
+                    Err(reason) => held.push((record.seq, reason)),
+                }
+            }
+            // The places of what was set aside are still free.
+            outcomes.may_be_ready |= !held.is_empty();
+            transitions::hold(&mut transaction, &held).await?;
+            transitions::claim(&mut transaction, &mut outcomes.claimed, now).await?;
+        }
+        transaction.commit().await?;
+        Ok(outcomes)
+    }
+
+    /// Takes note of what was committed, tells the observer, then the clients.
+    fn settle(&mut self, batch: Batch, outcomes: Outcomes, observer: &dyn Observer) {
+        let Outcomes { submitted, ended, cancelled, claimed, may_be_ready } = outcomes;
+        self.may_be_ready = may_be_ready;
+        let mut changes = Vec::with_capacity(batch.len() + claimed.len());
+        for outcome in &submitted {
+            if let Submitted::OutputInUse(_) = outcome {
+                changes.push(Committed::Refused);
+            }
+        }
+        for (end, _) in &batch.ends {
+            if let Some(&status) = ended.get(&end.seq) {
+                self.running.remove(&end.seq);
+                changes.push(Committed::Ended(Arc::clone(end), status));
+            }
+        }
+        for (&id, &effect) in &cancelled {
+            if effect == CancelEffect::Cancelled {
+                changes.push(Committed::Cancelled(id));
+            }
+        }
+        for record in claimed {
+            let suspicion = match record.interruptions {
+                ..2 => Suspicion::None,
+                _ => Suspicion::Suspect,
+            };
+            self.running.insert(record.seq, suspicion);
+            changes.push(Committed::Claimed(Box::new(record)));
+        }
+        observer.committed(changes);
+        batch.answer(submitted, &ended, &cancelled);
+    }
+}
+
+/// What one transaction came to.
+struct Outcomes {
+    /// In the order of the batch.
+    submitted: Vec<Submitted>,
+    ended: HashMap<i64, TaskStatus>,
+    cancelled: HashMap<TaskId, CancelEffect>,
+    claimed: Vec<TaskRecord>,
+    may_be_ready: bool,
+}
+
+/// Changes that are committed together, by kind.
+#[derive(Debug, Default)]
+struct Batch {
+    submits: Vec<(Box<NewTask>, Answer<Submitted>)>,
+    progress: Vec<(StoredProgress, Answer<()>)>,
+    ends: Vec<(Arc<AttemptEnd>, Answer<Option<TaskStatus>>)>,
+    promotes: Vec<(Vec<i64>, Answer<()>)>,
+    cancels: Vec<(Cancellation, Answer<CancelEffect>)>,
+    close: Option<Answer<()>>,
+}
+
+impl Batch {
+    fn add(&mut self, change: Change) {
+        match change {
+            Change::Submit(task, answer) => self.submits.push((task, answer)),
+            Change::Progress(progress, answer) => self.progress.push((progress, answer)),
+            Change::End(end, answer) => self.ends.push((end, answer)),
+            Change::Promote(seqs, answer) => self.promotes.push((seqs, answer)),
+            Change::Cancel(wish, answer) => self.cancels.push((wish, answer)),
+            Change::Close(answer) => self.close = Some(answer),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.submits.len()
+            + self.progress.len()
+            + self.ends.len()
+            + self.promotes.len()
+            + self.cancels.len()
+    }
+
+    fn new_tasks(&self) -> Vec<&NewTask> {
+        self.submits.iter().map(|(task, _)| &**task).collect()
+    }
+
+    fn progress(&self) -> Vec<&StoredProgress> {
+        self.progress.iter().map(|(progress, _)| progress).collect()
+    }
+
+    fn ends(&self) -> Vec<&AttemptEnd> {
+        self.ends.iter().map(|(end, _)| &**end).collect()
+    }
+
+    fn promoted(&self) -> Vec<i64> {
+        self.promotes.iter().flat_map(|(seqs, _)| seqs).copied().collect()
+    }
+
+    fn cancels(&self) -> Vec<&Cancellation> {
+        self.cancels.iter().map(|(wish, _)| wish).collect()
+    }
+
+    /// Whether a task may be ready after this batch that was not before.
+    fn may_make_ready(&self) -> bool {
+        !self.submits.is_empty()
+            || !self.promotes.is_empty()
+            || self.ends.iter().any(|(end, _)| end.status == TaskStatus::Pending)
+    }
+
+    fn split(self) -> impl Iterator<Item = Batch> {
+        let Self { submits, progress, ends, promotes, cancels, close: _ } = self;
+        let submits = submits.into_iter().map(|(task, answer)| Change::Submit(task, answer));
+        let progress = progress.into_iter().map(|(new, answer)| Change::Progress(new, answer));
+        let ends = ends.into_iter().map(|(end, answer)| Change::End(end, answer));
+        let promotes = promotes.into_iter().map(|(seqs, answer)| Change::Promote(seqs, answer));
+        let cancels = cancels.into_iter().map(|(wish, answer)| Change::Cancel(wish, answer));
+        submits.chain(progress).chain(ends).chain(promotes).chain(cancels).map(|change| {
+            let mut single = Self::default();
+            single.add(change);
+            single
+        })
+    }
+
+    // An answer that nobody waits for any more is no fault: the change is made all the same.
+
+    fn answer(
+        self,
+        submitted: Vec<Submitted>,
+        ended: &HashMap<i64, TaskStatus>,
+        cancelled: &HashMap<TaskId, CancelEffect>,
+    ) {
+        for ((_, answer), outcome) in self.submits.into_iter().zip(submitted) {
+            let _ = answer.send(Ok(outcome));
+        }
+        for (_, answer) in self.progress {
+            let _ = answer.send(Ok(()));
+        }
+        for (end, answer) in self.ends {
+            let _ = answer.send(Ok(ended.get(&end.seq).copied()));
+        }
+        for (_, answer) in self.promotes {
+            let _ = answer.send(Ok(()));
+        }
+        for (wish, answer) in self.cancels {
+            let effect = cancelled.get(&wish.id).copied().unwrap_or(CancelEffect::Unknown);
+            let _ = answer.send(Ok(effect));
+        }
+    }
+
+    fn fail(self, error: &StoreError, observer: &dyn Observer) {
+        // Whoever waits for an answer decides whether this is worth a line in the log.
+        tracing::debug!(error = error as &dyn std::error::Error, "could not store a change");
+        let refused = self.submits.iter().map(|_| Committed::Refused).collect();
+        observer.committed(refused);
+        for (_, answer) in self.submits {
+            let _ = answer.send(Err(error.clone()));
+        }
+        for (_, answer) in self.progress {
+            let _ = answer.send(Err(error.clone()));
+        }
+        for (_, answer) in self.ends {
+            let _ = answer.send(Err(error.clone()));
+        }
+        for (_, answer) in self.promotes {
+            let _ = answer.send(Err(error.clone()));
+        }
+        for (_, answer) in self.cancels {
+            let _ = answer.send(Err(error.clone()));
+        }
+    }
+}
