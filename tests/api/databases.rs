@@ -71,13 +71,14 @@ async fn the_database_is_free_again_once_its_server_is_gone() {
 
 #[tokio::test]
 async fn a_foreign_database_is_refused_and_left_untouched() {
-    for statement in [
-        "CREATE TABLE customers (name TEXT)",
-        "CREATE TABLE tasks (id INTEGER PRIMARY KEY, title TEXT NOT NULL)",
+    for statements in [
+        &["CREATE TABLE customers (name TEXT)"][..],
+        &["CREATE TABLE tasks (id INTEGER PRIMARY KEY, title TEXT NOT NULL)"],
+        &["PRAGMA journal_mode = WAL", "CREATE TABLE customers (name TEXT)"],
     ] {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("tasks.db");
-        create_database(&path, &[statement]).await;
+        create_database(&path, statements).await;
         assert_refused_untouched(folder.path());
     }
 }

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use tempfile::TempDir;
 
-use crate::common::{Answer, Server, dummy, refusal};
+use crate::common::{Answer, Server, dummy, refusal, tokenize};
 
 const KEY: &str = "7f3a9c1e5b8d2046f1a7c3e9d5b08264a6c8e0f2143658790badcfe1325476981";
 const OTHER_KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -68,6 +68,18 @@ async fn pages_can_ask_a_guarded_server_for_permission() {
     let refused = server.send(server.request(Method::GET, "/tasks").header("origin", origin)).await;
     assert_eq!(refused.status, 401, "{refused}");
     assert_eq!(refused.header("access-control-allow-origin"), origin, "{refused}");
+}
+
+#[tokio::test]
+async fn the_key_file_is_neither_input_nor_output() {
+    let server = guarded();
+    for (input, output, field) in
+        [("keys", "out.json", "input_file_path"), ("in.txt", "./keys", "output_file_path")]
+    {
+        let request = server.request(Method::POST, "/tasks").bearer_auth(KEY);
+        let answer = server.send(request.json(&tokenize(input, output))).await;
+        assert!(answer.only_fault().contains(&format!(" body.{field}: ")), "{answer}");
+    }
 }
 
 #[test]
