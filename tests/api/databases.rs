@@ -31,7 +31,7 @@ const PORTED_ROWS: &str = r#"INSERT INTO tasks VALUES
     ('0b9f7a52-3a54-4c1e-8d7b-5f0f6a9d1e04', 'dummy_long', 'pending', 0.0,
      '', '2026-01-01T15:34:00', NULL, NULL, NULL, NULL, NULL, NULL, NULL)"#;
 
-async fn create_database(path: &Path, statements: &[&'static str]) {
+async fn run_sql(path: &Path, statements: &[&'static str]) {
     let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
     let mut connection = options.connect().await.unwrap();
     for statement in statements {
@@ -43,7 +43,7 @@ async fn create_database(path: &Path, statements: &[&'static str]) {
 /// A folder with a `tasks.db` of the ported service.
 async fn ported_folder() -> TempDir {
     let folder = TempDir::new().unwrap();
-    create_database(&folder.path().join("tasks.db"), &[PORTED_SCHEMA, PORTED_ROWS]).await;
+    run_sql(&folder.path().join("tasks.db"), &[PORTED_SCHEMA, PORTED_ROWS]).await;
     folder
 }
 
@@ -78,7 +78,7 @@ async fn a_foreign_database_is_refused_and_left_untouched() {
     ] {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("tasks.db");
-        create_database(&path, statements).await;
+        run_sql(&path, statements).await;
         assert_refused_untouched(folder.path());
     }
 }
@@ -166,4 +166,24 @@ async fn an_imported_history_is_imported_once_and_goes_on() {
     let tasks = tasks.as_array().unwrap();
     assert_eq!(tasks.len(), 5);
     assert_eq!(tasks[0]["task_id"], *id, "the newest");
+}
+
+#[tokio::test]
+async fn a_task_of_a_type_from_tomorrow_is_listed_never_run_and_stops_nothing() {
+    let mut server = Server::start(&["--max-running", "1"]);
+    let blocker = server.submit(endless()).await;
+    server.until_running(&blocker).await;
+    let stranger = server.submit(dummy(0.0)).await;
+    server.kill();
+    let update = "UPDATE tasks SET task_type = 'of_tomorrow' WHERE task_type = 'dummy_short'";
+    run_sql(&server.folder().join("tasks.db"), &[update]).await;
+    server.restart(&["--max-running", "2"]);
+    let next = server.submit(dummy(0.0)).await;
+    server.wait_for(&next, "completed").await;
+    let task = server.task(&stranger).await;
+    assert_eq!((&task["task_type"], &task["status"]), (&json!("of_tomorrow"), &json!("pending")));
+    let listed = server.get("/tasks?status=pending").await.body;
+    assert_eq!(listed[0]["task_id"], *stranger, "{listed:#}");
+    let answer = server.delete(&format!("/tasks/{stranger}")).await;
+    assert_eq!(answer.status, 200, "{answer}");
 }
