@@ -1,0 +1,129 @@
+//! What the server tells about itself: types, OpenAPI, documentation, health.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::common::Server;
+
+#[tokio::test]
+async fn the_task_types_come_with_all_that_a_client_needs() {
+    let server = Server::start(&[]);
+    let answer = server.get("/task-types").await;
+    assert_eq!(answer.status, 200, "{answer}");
+    for name in ["dummy_short", "dummy_long", "dummy_very_long", "tokenize", "image_process"] {
+        assert!(answer.text.contains(&format!("\"{name}\"")), "{answer}");
+    }
+    let types = answer.body.as_array().expect("a list of types");
+    let long = types.iter().find(|one| one.to_string().contains("\"dummy_long\"")).unwrap();
+    assert!(!long["description"].as_str().unwrap().is_empty(), "{long:#}");
+    assert_eq!(long["defaults"], json!({ "duration": 30, "steps": 10 }));
+    let schema = &long["parameters"];
+    assert!(schema["properties"]["steps"]["description"].is_string(), "{long:#}");
+    assert_eq!(schema["properties"]["steps"]["default"], 10);
+    assert_eq!(long["input_file_path"], "unused", "{long:#}");
+    let tokenize = types.iter().find(|one| one.to_string().contains("\"tokenize\"")).unwrap();
+    assert_eq!(tokenize["input_file_path"], "required", "{tokenize:#}");
+    assert_eq!(tokenize["output_file_path"], "required", "{tokenize:#}");
+}
+
+/// The operations of an OpenAPI document, as `get /tasks/{}`.
+fn operations(document: &Value) -> Vec<String> {
+    let mut operations = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let path: Vec<_> =
+            path.split('/').map(|part| if part.starts_with('{') { "{}" } else { part }).collect();
+        for method in methods.as_object().unwrap().keys() {
+            operations.push(format!("{method} {}", path.join("/")));
+        }
+    }
+    operations
+}
+
+#[tokio::test]
+async fn the_openapi_document_has_every_operation() {
+    let server = Server::start(&[]);
+    let answer = server.get("/openapi.json").await;
+    assert_eq!(answer.status, 200, "{answer}");
+    let version = answer.body["openapi"].as_str().unwrap();
+    let minor = version.strip_prefix("3.").unwrap().split('.').next().unwrap();
+    assert!(minor.parse::<u32>().unwrap() >= 1, "{version}");
+    let operations = operations(&answer.body);
+    for operation in [
+        "get /",
+        "post /tasks",
+        "get /tasks",
+        "get /tasks/current/info",
+        "get /tasks/{}",
+        "delete /tasks/{}",
+        "get /task-types",
+        "get /health/live",
+        "get /health/ready",
+    ] {
+        assert!(operations.iter().any(|one| one == operation), "{operation}: {operations:#?}");
+    }
+    for answer in ["200", "409", "422", "429"] {
+        let answers =
+            &server.get("/openapi.json").await.body["paths"]["/tasks"]["post"]["responses"];
+        assert!(answers.get(answer).is_some(), "{answer} in {answers:#}");
+    }
+}
+
+#[tokio::test]
+async fn every_reference_of_the_openapi_document_leads_somewhere() {
+    fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str));
+                fields.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    let server = Server::start(&[]);
+    let document = server.get("/openapi.json").await.body;
+    let mut found = Vec::new();
+    references(&document, &mut found);
+    assert!(!found.is_empty());
+    for reference in found {
+        let target = document.pointer(reference.trim_start_matches('#'));
+        assert!(target.is_some(), "{reference}");
+    }
+}
+
+/// The values of `src` and `href` in a page.
+fn links(html: &str) -> Vec<&str> {
+    let after = |attribute: &'static str| {
+        html.split(attribute).skip(1).map(|rest| rest.split('"').next().unwrap())
+    };
+    after("src=\"").chain(after("href=\"")).collect()
+}
+
+#[tokio::test]
+async fn the_documentation_needs_no_other_host() {
+    let server = Server::start(&[]);
+    let response = server.request(Method::GET, "/docs").send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let base = response.url().clone();
+    let html = response.text().await.unwrap();
+    assert!(html.contains("<html"), "{html}");
+    let links = links(&html);
+    assert!(!links.is_empty(), "{html}");
+    for link in links {
+        let target = base.join(link).unwrap();
+        assert_eq!(target.host_str(), base.host_str(), "{link}");
+        let path = format!("{}?{}", target.path(), target.query().unwrap_or_default());
+        let answer = server.get(&path).await;
+        assert_eq!(answer.status, 200, "{link}");
+    }
+}
+
+#[tokio::test]
+async fn health_probes_answer_without_a_fuss() {
+    let server = Server::start(&[]);
+    for path in ["/health/live", "/health/ready"] {
+        let answer = server.get(path).await;
+        assert_eq!(answer.status, 200, "{answer}");
+        assert!(answer.body.is_object(), "{answer}");
+    }
+}

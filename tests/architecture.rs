@@ -1,0 +1,187 @@
+//! The house rules that the compiler does not know: who may import whom.
+//!
+//! Lower rooms never import upper ones; only `app` knows everyone.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The packages that the project is built on.
+const PACKAGES: [&str; 10] = [
+    "tokio",
+    "axum",
+    "serde",
+    "serde_json",
+    "sqlx",
+    "tiktoken-rs",
+    "tracing",
+    "uuid",
+    "thiserror",
+    "async-trait",
+];
+
+/// What a file, named by its path below `src`, may import from this crate; `None` for everything.
+fn allowed(file: &str) -> Option<&'static [&'static str]> {
+    let room = room(file);
+    Some(match room {
+        "task" => &["task"],
+        "tasks" if file == "tasks/registry.rs" || file == "tasks/mod.rs" => &["tasks", "task"],
+        "tasks" => &["task"],
+        "store" => &["store", "task"],
+        "manager" => &["manager", "store", "tasks", "task"],
+        "http" => &["http", "manager", "tasks", "task"],
+        "config" => &["config"],
+        "app" | "cli" | "main" | "lib" => return None,
+        other => panic!("src/{file}: the house has no room `{other}`"),
+    })
+}
+
+/// The room that a file, named by its path below `src`, belongs to.
+fn room(file: &str) -> &str {
+    file.split('/').next().map_or("", |first| first.strip_suffix(".rs").unwrap_or(first))
+}
+
+/// The imports of `source` that its place in the house does not allow, each in a sentence.
+fn violations(file: &str, source: &str) -> Vec<String> {
+    let Some(allowed) = allowed(file) else { return Vec::new() };
+    imported_rooms(file, source)
+        .into_iter()
+        .filter(|import| !allowed.contains(&import.as_str()))
+        .map(|import| format!("src/{file} imports crate::{import}, allowed are {allowed:?}"))
+        .collect()
+}
+
+/// The first names of all paths that start at the root of the crate.
+fn imported_rooms(file: &str, source: &str) -> BTreeSet<String> {
+    let code = without_comments(source);
+    let mut found: BTreeSet<String> = code.split("crate::").skip(1).flat_map(first_names).collect();
+    // `super` as often as the file is deep leads to the root as well.
+    let depth = file.split('/').filter(|part| *part != "mod.rs").count();
+    let to_root = "super::".repeat(depth);
+    found.extend(code.split(&to_root).skip(1).flat_map(first_names));
+    found
+}
+
+/// `a` of `a::b`, and `a` and `c` of `{a::b, c}`.
+fn first_names(path: &str) -> Vec<String> {
+    let name = |path: &str| -> String {
+        path.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    };
+    let Some(group) = path.strip_prefix('{') else { return vec![name(path)] };
+    let mut names = vec![name(group)];
+    let mut depth = 0;
+    for (index, character) in group.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => names.push(name(&group[index + 1..])),
+            _ => {}
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+fn without_comments(source: &str) -> String {
+    source
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Every Rust file of `src`: its path below that folder, and its text.
+fn sources() -> Vec<(String, String)> {
+    fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).expect("a folder of the sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                collect(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&root, &mut files);
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(&path).expect("a source file");
+        let name = path.strip_prefix(&root).expect("below src").to_str().expect("a name");
+        (name.replace('\\', "/"), text)
+    };
+    files.into_iter().map(read).collect()
+}
+
+#[test]
+fn lower_rooms_never_import_upper_ones() {
+    let found: Vec<_> =
+        sources().iter().flat_map(|(file, source)| violations(file, source)).collect();
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn every_file_begins_by_saying_what_it_is() {
+    for (file, source) in sources() {
+        assert!(source.starts_with("//! "), "src/{file} does not begin with a `//!` comment");
+    }
+}
+
+#[test]
+fn the_packages_of_the_project_are_dependencies_and_are_used() {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let manifest: toml::Table =
+        fs::read_to_string(manifest).expect("Cargo.toml").parse().expect("TOML");
+    let code: Vec<_> = sources().iter().map(|(_, source)| without_comments(source)).collect();
+    for package in PACKAGES {
+        assert!(manifest["dependencies"].get(package).is_some(), "{package} is no dependency");
+        let path = format!("{}::", package.replace('-', "_"));
+        assert!(code.iter().any(|code| code.contains(&path)), "{package} is not used");
+    }
+}
+
+#[test]
+fn the_check_sees_every_way_to_write_an_import() {
+    for source in [
+        "use crate::http::Router;",
+        "pub use crate::{http, task};",
+        "use crate::{\n    task::{TaskId, TaskInfo},\n    http::{self, Router},\n};",
+        "fn f() { crate::http::serve() }",
+        "use super::super::http::Router;",
+    ] {
+        let found = violations("store/writer.rs", source);
+        assert_eq!(found.len(), 1, "{source}: {found:?}");
+        assert!(found[0].contains("src/store/writer.rs imports crate::http"), "{found:?}");
+    }
+}
+
+#[test]
+fn the_check_knows_the_rules_of_each_room() {
+    for (file, import) in [
+        ("task/context.rs", "tasks"),
+        ("tasks/dummy.rs", "tasks"),
+        ("tasks/tokenize/cut.rs", "manager"),
+        ("tasks/registry.rs", "manager"),
+        ("store/mod.rs", "manager"),
+        ("manager/runner.rs", "http"),
+        ("http/routes.rs", "store"),
+        ("http/routes.rs", "config"),
+        ("config.rs", "app"),
+    ] {
+        let source = format!("use crate::{import}::Something;");
+        assert_eq!(violations(file, &source).len(), 1, "{file} may import {import}");
+    }
+    for (file, import) in [
+        ("tasks/dummy.rs", "task"),
+        ("tasks/registry.rs", "task"),
+        ("store/writer.rs", "task"),
+        ("manager/runner.rs", "store"),
+        ("http/routes.rs", "manager"),
+        ("app.rs", "http"),
+        ("cli/serve.rs", "config"),
+    ] {
+        let source = format!("// crate::nothing\nuse crate::{import}::Something;");
+        assert!(violations(file, &source).is_empty(), "{file} may not import {import}");
+    }
+}
