@@ -19,7 +19,7 @@ pub enum AppError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The address.
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on `{address}`, expected HOST:PORT such as 127.0.0.1:8000")]
     Listen {
         /// As it was given.
         address: String,

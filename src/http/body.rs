@@ -39,7 +39,7 @@ pub(super) struct SubmitRequest {
     priority: i32,
     /// How long one attempt may take, in seconds, greater than 0. Without it there is no limit.
     timeout_seconds: Option<f64>,
-    /// How often the task is tried before it is failed, 1 to 100.
+    /// How often the task is tried before it is failed, 1 to 1000; 1 if not given.
     max_attempts: Option<u32>,
 }
 
@@ -119,7 +119,8 @@ async fn faults(bytes: &[u8], error: &serde_json::Error, manager: &TaskManager) 
     }
     // What is wrong elsewhere is found by leaving out what is wrong here.
     if let Some(fields) = body.as_object_mut() {
-        fields.retain(|field, _| faults.iter().all(|fault| fault.loc[1..2] != [json!(field)]));
+        fields
+            .retain(|field, _| faults.iter().all(|fault| fault.loc.get(1) != Some(&json!(field))));
         if let Ok(rest) = SubmitRequest::deserialize(&body)
             && let Err(more) = manager.check(rest.into()).await
         {

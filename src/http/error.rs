@@ -1,5 +1,7 @@
 //! Every error of the API: one JSON shape, and the one place where inner errors meet status codes.
 
+use std::any::Any;
+
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -53,10 +55,15 @@ impl ApiError {
         self
     }
 
+    /// Answers a request whose handler panicked; the panic itself is in the log already.
+    pub(super) fn from_panic(_: Box<dyn Any + Send>) -> Response {
+        Self::internal("a handler panicked").into_response()
+    }
+
     /// The client learns a reference, the log the cause.
-    fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
+    fn internal(cause: &str) -> Self {
         let reference = Uuid::now_v7();
-        tracing::error!(%reference, error = with_causes(error), "internal error");
+        tracing::error!(%reference, cause, "internal error");
         let detail = format!("internal error, the log has more under {reference}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
@@ -85,7 +92,7 @@ impl From<StoreError> for ApiError {
                 "the disk that holds the database is full: make room and try again",
             ),
             StoreError::Closed => Self::draining(),
-            StoreError::Database(_) => Self::internal(&error),
+            StoreError::Database(_) => Self::internal(&with_causes(&error)),
         }
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -63,6 +64,7 @@ pub(crate) fn router(
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
+        .layer(CatchPanicLayer::custom(ApiError::from_panic))
         .layer(axum::middleware::from_fn_with_state(Arc::new(gate), gate::pass))
         .layer(cors(origins)?);
     Ok(router)
@@ -89,6 +91,8 @@ fn cors(origins: &[String]) -> Result<CorsLayer, InvalidOrigin> {
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
             header::IF_NONE_MATCH,
+            HeaderName::from_static("idempotency-key"),
+            HeaderName::from_static("last-event-id"),
             HeaderName::from_static("prefer"),
         ])
         .expose_headers([header::LINK, header::LOCATION, header::ETAG, header::RETRY_AFTER]))

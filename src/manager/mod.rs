@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -346,22 +346,16 @@ impl TaskManager {
 }
 
 impl Shared {
-    /// The task that a record stands for, and its parameters; or why there is none.
-    fn parse(&self, info: &TaskInfo) -> Result<(Box<dyn Task>, Map<String, Value>), String> {
+    /// The task that a record stands for, or why this server cannot make it.
+    fn parse(&self, info: &TaskInfo) -> Result<Box<dyn Task>, String> {
         let task_type = TaskType::from_name(&info.task_type)
             .ok_or_else(|| format!("this server does not know task type `{}`", info.task_type))?;
-        let parameters: Map<String, Value> = serde_json::from_str(info.parameters.get())
-            .map_err(|error| format!("the parameters are no JSON object: {error}"))?;
-        let value = Value::Object(parameters);
-        let parsed = self.registry.get(task_type).parse(&value);
-        let task = parsed.map_err(|faults| {
+        let parameters: Value = serde_json::from_str(info.parameters.get())
+            .map_err(|error| format!("the parameters are no JSON: {error}"))?;
+        self.registry.get(task_type).parse(&parameters).map_err(|faults| {
             let faults: Vec<_> = faults.iter().map(|fault| fault.msg.as_str()).collect();
             format!("this server does not know these parameters: {}", faults.join("; "))
-        })?;
-        match value {
-            Value::Object(parameters) => Ok((task, parameters)),
-            _ => Err("the parameters are no JSON object".to_owned()),
-        }
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -127,11 +127,11 @@ fn spawn(
     span: tracing::Span,
 ) -> Result<JoinHandle<TaskResult>, TaskError> {
     let record = &live.record;
-    let (task, parameters) = shared.parse(&record.info).map_err(TaskError::permanent)?;
+    let task = shared.parse(&record.info).map_err(TaskError::permanent)?;
     let ctx = TaskContext::new(Attempt {
         info: record.info.clone(),
         epoch: record.epoch,
-        parameters,
+        parameters: OnceLock::new(),
         token: live.token.clone(),
         progress: Arc::clone(&live.progress),
         files: Arc::clone(&shared.files),
@@ -237,10 +237,9 @@ async fn conclude(live: &LiveTask, outcome: Outcome, output: Option<OutputFile>)
         Ok(None) => {}
         Err(failure) => fail(&mut end, failure, info.attempt, info.max_attempts),
     }
-    if end.status != TaskStatus::Completed || end.cancel_requested_at.is_some() {
-        if let Some(output) = output {
-            output.discard();
-        }
+    let published = end.status == TaskStatus::Completed && end.cancel_requested_at.is_none();
+    if let Some(output) = output.filter(|_| !published) {
+        output.discard();
     }
     end
 }

@@ -14,7 +14,7 @@ use crate::tasks::RegisteredTask;
 const MAX_PARAMETERS_BYTES: usize = 64 * 1024;
 /// The longest timeout, in seconds: a hundred years.
 const MAX_TIMEOUT: f64 = 100.0 * 365.25 * 86_400.0;
-const MAX_ATTEMPTS: u32 = 100;
+const MAX_ATTEMPTS: u32 = 1000;
 
 /// What a client asks for.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::panic;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -23,7 +23,8 @@ pub struct TaskContext {
 pub(crate) struct Attempt {
     pub(crate) info: TaskInfo,
     pub(crate) epoch: i64,
-    pub(crate) parameters: Map<String, Value>,
+    /// Read from `info` when it is first asked for.
+    pub(crate) parameters: OnceLock<Map<String, Value>>,
     pub(crate) token: CancellationToken,
     pub(crate) progress: Arc<Progress>,
     pub(crate) files: Arc<Files>,
@@ -90,7 +91,9 @@ impl TaskContext {
 
     /// The parameters as JSON, defaults filled in. The task's own fields hold the same.
     pub fn parameters(&self) -> &Map<String, Value> {
-        &self.attempt.parameters
+        let text = self.attempt.info.parameters.get();
+        // The record of a claimed task is known to hold an object, the task was made from it.
+        self.attempt.parameters.get_or_init(|| serde_json::from_str(text).unwrap_or_default())
     }
 
     /// The input path as the client sent it, for messages. To read it use [`open_input`](Self::open_input).

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -62,7 +61,7 @@ impl TestRun {
                 tags: Default::default(),
             },
             epoch: 1,
-            parameters: Map::<String, Value>::new(),
+            parameters: Default::default(),
             token: self.token.clone(),
             progress: Arc::clone(&self.progress),
             files: Arc::new(Files::open(std::slice::from_ref(&self.root), &[])?),
