@@ -65,10 +65,10 @@ async fn an_output_belongs_to_one_unfinished_task_at_a_time() {
     let blocker = server.submit(endless()).await;
     server.until_running(&blocker).await;
     let first = server.submit(tokenize("in.txt", "out.json")).await;
-    for spelling in ["out.json", "./out.json", "sub/../out.json"] {
+    std::os::unix::fs::symlink(".", server.folder().join("here")).unwrap();
+    for spelling in ["out.json", "./out.json", "sub/../out.json", "here/out.json"] {
         let refused = server.post("/tasks", &tokenize("in.txt", spelling)).await;
-        let detail = refused.error(409);
-        assert!(detail.contains(&first) && detail.contains(spelling), "{refused}");
+        assert!(refused.error(409).contains(&first), "{spelling}: {refused}");
     }
     server.submit(tokenize("in.txt", "other.json")).await;
 

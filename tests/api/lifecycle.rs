@@ -33,6 +33,19 @@ async fn a_failing_task_is_tried_as_often_as_was_asked() {
 }
 
 #[tokio::test]
+async fn another_attempt_finds_the_input_that_came_late() {
+    let server = Server::start(&[]);
+    let body = with(tokenize("late.txt", "out.json"), "max_attempts", json!(20));
+    let id = server.submit(body).await;
+    let failed_once = |task: &Value| task["status"] == "pending" && task["error"].is_string();
+    server.until(&format!("/tasks/{id}"), failed_once).await;
+    server.write("late.txt", "better late than never");
+    let task = server.wait_for(&id, "completed").await;
+    assert!(task["attempt"].as_u64() > Some(1), "{task:#}");
+    assert_eq!(task["error"], Value::Null, "a completed task has no error: {task:#}");
+}
+
+#[tokio::test]
 async fn between_attempts_a_task_is_pending_and_can_be_cancelled() {
     let server = Server::start(&[]);
     let body = with(endless(), "timeout_seconds", json!(0.05));

@@ -58,6 +58,19 @@ async fn a_body_over_the_limit_is_refused_with_the_limit() {
 }
 
 #[tokio::test]
+async fn a_body_full_of_unknown_fields_does_not_hold_the_server_up() {
+    let server = Server::start(&[]);
+    let fields: Vec<_> = (0..60_000).map(|number| format!("\"k{number}\":1")).collect();
+    let fields = fields.join(",");
+    let parameters = format!("\"parameters\":{{{fields}}}");
+    for fields in [&parameters, &fields] {
+        let body = format!("{{\"task_type\":\"dummy_short\",{fields}}}");
+        let answer = server.post_text("/tasks", body).await;
+        assert!(!answer.faults().is_empty());
+    }
+}
+
+#[tokio::test]
 async fn another_content_type_is_refused_with_the_right_one() {
     let server = Server::start(&[]);
     let body = dummy(0.0).to_string();

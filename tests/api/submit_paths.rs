@@ -122,6 +122,13 @@ async fn the_database_is_neither_output_nor_input() {
 }
 
 #[tokio::test]
+async fn a_task_does_not_write_the_settings_of_the_next_start() {
+    let server = Server::start(&[]);
+    let fault = path_fault(&server, "in.txt", "task-server.toml").await;
+    assert!(fault.contains("server's own files"), "{fault}");
+}
+
+#[tokio::test]
 async fn a_path_that_no_file_can_have_is_refused() {
     let server = Server::start(&[]);
     for path in ["", "with\0nul"] {
