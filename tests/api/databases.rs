@@ -83,6 +83,26 @@ async fn a_foreign_database_is_refused_and_left_untouched() {
     }
 }
 
+#[tokio::test]
+async fn a_foreign_database_that_crashed_keeps_what_it_had_not_merged_yet() {
+    let origin = TempDir::new().unwrap();
+    let path = origin.path().join("tasks.db");
+    run_sql(&path, &["PRAGMA journal_mode = WAL"]).await;
+    let mut foreign = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+    sqlx::query("CREATE TABLE customers (name TEXT)").execute(&mut foreign).await.unwrap();
+    let folder = TempDir::new().unwrap();
+    for name in ["tasks.db", "tasks.db-wal"] {
+        std::fs::copy(origin.path().join(name), folder.path().join(name)).unwrap();
+    }
+    let wal = folder.path().join("tasks.db-wal");
+    let before = [path, wal.clone()].map(|path| std::fs::read(path).unwrap());
+    assert!(!before[1].is_empty());
+    let (code, said) = refusal(folder.path(), &["--listen", "127.0.0.1:0"], &[]);
+    assert_eq!(code, Some(1), "{said}");
+    let after = [folder.path().join("tasks.db"), wal].map(|path| std::fs::read(path).ok());
+    assert!(after == before.map(Some), "the database was changed: {said}");
+}
+
 #[test]
 fn a_file_that_is_no_database_is_refused_and_left_untouched() {
     for text in ["Dear diary, today I named a file tasks.db. ".repeat(100), "short".to_owned()] {

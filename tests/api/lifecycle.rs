@@ -36,7 +36,7 @@ async fn a_failing_task_is_tried_as_often_as_was_asked() {
 async fn between_attempts_a_task_is_pending_and_can_be_cancelled() {
     let server = Server::start(&[]);
     let body = with(endless(), "timeout_seconds", json!(0.05));
-    let id = server.submit(with(body, "max_attempts", json!(1000))).await;
+    let id = server.submit(with(body, "max_attempts", json!(100))).await;
     let path = format!("/tasks/{id}");
     let task = server
         .until(&path, |task| task["status"] == "pending" && task["attempt"].as_u64() > Some(0))

@@ -8,7 +8,7 @@ use crate::common::{Server, endless, refusal};
 fn faulty_flags_are_named_with_what_was_expected() {
     let folder = TempDir::new().unwrap();
     for (args, said) in [
-        (["--listen", "nonsense"], "--listen"),
+        (["--listen", "nonsense"], "nonsense"),
         (["--max-running", "0"], "max-running"),
         (["--max-running", "many"], "--max-running"),
         (["--max-runing", "1"], "--max-running"),

@@ -100,6 +100,14 @@ async fn a_body_that_is_no_object_is_refused() {
 }
 
 #[tokio::test]
+async fn a_field_that_stands_there_twice_is_refused() {
+    let server = Server::start(&[]);
+    let body = "{\"task_type\": \"dummy_short\", \"task_type\": \"dummy_long\"}";
+    let fault = server.post_text("/tasks", body).await.only_fault();
+    assert!(fault.contains("duplicate") && fault.contains("task_type"), "{fault}");
+}
+
+#[tokio::test]
 async fn an_accepted_task_is_found_where_the_answer_says() {
     let server = Server::start(&[]);
     let answer = server.post("/tasks", &dummy(0.0)).await;
