@@ -10,6 +10,7 @@ mod fault;
 mod files;
 mod info;
 mod progress;
+mod schema;
 #[cfg(test)]
 pub(crate) mod testing;
 mod types;
@@ -25,6 +26,7 @@ pub use fault::Fault;
 pub use files::{Files, FilesError, OutputFile, PathError};
 pub use info::{TaskId, TaskInfo, TaskStatus, Timestamp};
 pub(crate) use progress::Progress;
+pub(crate) use schema::schema_of;
 pub use types::TaskType;
 
 /// What a task returns: a JSON object for `result`, or why it did not get there.
