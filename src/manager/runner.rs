@@ -17,11 +17,13 @@ use super::live::LiveTask;
 use crate::store::{AttemptEnd, StoreError, StoredProgress};
 use crate::task::{
     Attempt, BlockingWork, OutputFile, SlotWait, TaskContext, TaskError, TaskResult, TaskStatus,
-    Timestamp, with_causes,
+    Timestamp, shorten, with_causes,
 };
 
 /// The largest result that is stored, in bytes of JSON.
 const MAX_RESULT_BYTES: usize = 1024 * 1024;
+/// Longer errors are cut, in bytes.
+const MAX_ERROR_BYTES: usize = 16 * 1024;
 /// Progress is stored at most this often.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 /// The pause before the second attempt; doubled for each further one.
@@ -302,6 +304,7 @@ async fn on_disk(
 /// Another attempt after a pause, or the end.
 fn fail(end: &mut AttemptEnd, failure: Failure, attempt: u32, max_attempts: u32) {
     let Failure { message, permanent } = failure;
+    let message = shorten(message, MAX_ERROR_BYTES);
     debug!(error = message, attempt, max_attempts, "failed");
     if permanent || attempt >= max_attempts {
         end.status = TaskStatus::Failed;

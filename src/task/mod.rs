@@ -25,7 +25,7 @@ pub use error::{InvalidParameters, TaskError};
 pub use fault::Fault;
 pub use files::{Files, FilesError, OutputFile, PathError};
 pub use info::{TaskId, TaskInfo, TaskStatus, Timestamp};
-pub(crate) use progress::Progress;
+pub(crate) use progress::{Progress, shorten};
 pub(crate) use schema::schema_of;
 pub use types::TaskType;
 
