@@ -320,7 +320,7 @@ impl TaskManager {
     pub async fn drain(&self, grace: Duration) {
         let shared = &self.shared;
         shared.draining.cancel();
-        shared.store.stop_claiming();
+        shared.store.stop_claiming().await;
         if tokio::time::timeout(grace, shared.live.emptied()).await.is_err() {
             tracing::info!(tasks = shared.live.len(), "the grace is over, running tasks go back");
         }

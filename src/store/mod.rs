@@ -163,9 +163,11 @@ impl Store {
         self.change(|answer| Change::Promote(seqs, answer)).await
     }
 
-    /// From now on no task is claimed any more.
-    pub(crate) fn stop_claiming(&self) {
+    /// When this returns, no task will be claimed any more.
+    pub(crate) async fn stop_claiming(&self) {
         self.claiming.store(false, Ordering::Relaxed);
+        // The transaction under way may claim yet; this empty change comes after it.
+        let _ = self.promote(Vec::new()).await;
     }
 
     /// Commits what is queued and closes the database.

@@ -9,6 +9,7 @@ mod error;
 mod fault;
 mod files;
 mod info;
+mod output;
 mod progress;
 mod schema;
 #[cfg(test)]
@@ -23,8 +24,9 @@ pub use context::TaskContext;
 pub(crate) use error::with_causes;
 pub use error::{InvalidParameters, TaskError};
 pub use fault::Fault;
-pub use files::{Files, FilesError, OutputFile, PathError};
+pub use files::{Files, FilesError, PathError};
 pub use info::{TaskId, TaskInfo, TaskStatus, Timestamp};
+pub use output::OutputFile;
 pub(crate) use progress::{Progress, shorten};
 pub(crate) use schema::schema_of;
 pub use types::TaskType;
