@@ -17,7 +17,7 @@ fn playground() -> (TempDir, Files) {
     fs::write(folder.path().join("root/state.db"), "ours").unwrap();
     fs::write(folder.path().join("secret"), "outside").unwrap();
     let root = folder.path().join("root");
-    let files = Files::open(&[root.clone()], &[root.join("state.db")]).unwrap();
+    let files = Files::open(std::slice::from_ref(&root), &[root.join("state.db")]).unwrap();
     (folder, files)
 }
 
