@@ -4,6 +4,7 @@
 //! store's writer: counts, live tasks and those who wait all follow from that one stream.
 
 mod admission;
+mod conclusion;
 mod due;
 mod listener;
 mod live;
