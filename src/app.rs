@@ -19,7 +19,7 @@ pub enum AppError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The address.
-    #[error("cannot listen on `{address}`, expected HOST:PORT such as 127.0.0.1:8000")]
+    #[error("cannot listen on `{address}`")]
     Listen {
         /// As it was given.
         address: String,
@@ -96,7 +96,13 @@ impl App {
 async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), AppError> {
     let failed = |source| AppError::Listen { address: config.listen.clone(), source };
     let not_found = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    let address = lookup_host(&config.listen).await.map_err(failed)?.next();
+    let form = |error: io::Error| match error.kind() {
+        io::ErrorKind::InvalidInput => {
+            io::Error::new(error.kind(), "expected HOST:PORT such as 127.0.0.1:8000")
+        }
+        _ => error,
+    };
+    let address = lookup_host(&config.listen).await.map_err(form).map_err(failed)?.next();
     let address = address.ok_or_else(not_found).map_err(failed)?;
     config.check_exposure(address.ip())?;
     let listener = TcpListener::bind(address).await.map_err(failed)?;

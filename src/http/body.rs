@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
 use crate::manager::{Submission, TaskManager};
-use crate::task::{Fault, with_causes};
+use crate::task::{Fault, schema_of, with_causes};
 
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ pub(super) struct SubmitRequest {
     output_file_path: Option<String>,
     /// Tasks with a higher number run first.
     #[serde(default)]
-    #[schemars(range(max = 2_147_483_647, min = -2_147_483_648))]
+    #[schemars(range(min = i32::MIN))]
     priority: i32,
     /// How long one attempt may take, in seconds, greater than 0. Without it there is no limit.
     timeout_seconds: Option<f64>,
@@ -111,8 +111,7 @@ async fn faults(bytes: &[u8], error: &serde_json::Error, manager: &TaskManager) 
             input: json!({}),
         }];
     };
-    let schema = schemars::schema_for!(SubmitRequest).to_value();
-    let mut faults = Fault::by_schema(&schema, &body, &["body"]);
+    let mut faults = Fault::by_schema(&schema_of::<SubmitRequest>(), &body, &["body"]);
     // serde knows more than the schema, such as that a field stands there twice.
     if faults.is_empty() {
         faults.push(Fault::value(&["body"], error.to_string(), Value::Null));

@@ -4,9 +4,12 @@
 //! store's writer: counts, live tasks and those who wait all follow from that one stream.
 
 mod admission;
+mod conclusion;
 mod due;
+mod listener;
 mod live;
 mod runner;
+mod runtime;
 mod submission;
 mod waiters;
 
@@ -15,13 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::{
-    self, CancelEffect, Cancellation, Committed, Cursor, Observer, Opened, Store, Submitted,
-    TaskRecord,
+    self, CancelEffect, Cancellation, Cursor, Opened, Store, Submitted, TaskRecord,
 };
 pub(crate) use crate::store::{ListFilter, StoreError};
 use crate::task::{
@@ -30,8 +31,10 @@ use crate::task::{
 use crate::tasks::TaskRegistry;
 use admission::{Admission, Refusal};
 use due::Due;
+use listener::Listener;
 pub(crate) use live::Rendered;
-use live::{CancelRequest, LiveTask, LiveTasks};
+use live::{CancelRequest, LiveTasks};
+use runtime::TaskRuntime;
 pub(crate) use submission::Submission;
 use waiters::Waiters;
 
@@ -320,7 +323,7 @@ impl TaskManager {
     pub async fn drain(&self, grace: Duration) {
         let shared = &self.shared;
         shared.draining.cancel();
-        shared.store.stop_claiming();
+        shared.store.stop_claiming().await;
         if tokio::time::timeout(grace, shared.live.emptied()).await.is_err() {
             tracing::info!(tasks = shared.live.len(), "the grace is over, running tasks go back");
         }
@@ -356,76 +359,5 @@ impl Shared {
             let faults: Vec<_> = faults.iter().map(|fault| fault.msg.as_str()).collect();
             format!("this server does not know these parameters: {}", faults.join("; "))
         })
-    }
-}
-
-/// Follows what the store commits.
-struct Listener(Arc<Shared>);
-
-impl Observer for Listener {
-    fn runnable(&self, record: &TaskRecord) -> Result<(), String> {
-        self.0.parse(&record.info).map(drop)
-    }
-
-    fn committed(&self, changes: Vec<Committed>) {
-        let shared = &self.0;
-        for change in changes {
-            match change {
-                Committed::Refused => shared.admission.left(),
-                Committed::Claimed(record) => {
-                    shared.admission.began();
-                    let live = Arc::new(LiveTask::new(*record));
-                    shared.live.insert(Arc::clone(&live));
-                    tokio::spawn(runner::run(Arc::clone(shared), live));
-                }
-                Committed::Cancelled(id) => {
-                    shared.admission.left();
-                    shared.waiters.wake(id);
-                }
-                Committed::Ended(end, TaskStatus::Pending) => {
-                    shared.admission.returned();
-                    shared.live.remove(end.id);
-                    if let Some(due_at) = end.due_at {
-                        let delay = due::remaining(due_at.as_micros(), Timestamp::now());
-                        // Without a receiver the server is on its way down.
-                        let _ = shared.due.send((end.seq, delay));
-                    }
-                }
-                Committed::Ended(end, _) => {
-                    shared.admission.ended();
-                    shared.live.remove(end.id);
-                    shared.waiters.wake(end.id);
-                }
-            }
-        }
-    }
-}
-
-/// The threads that poll the code of tasks, apart from those that serve requests.
-#[derive(Debug)]
-struct TaskRuntime(Option<Runtime>);
-
-impl TaskRuntime {
-    fn start() -> std::io::Result<Self> {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().thread_name("task").enable_all().build()?;
-        Ok(Self(Some(runtime)))
-    }
-
-    fn spawn<F>(&self, future: F) -> tokio::task::JoinHandle<F::Output>
-    where
-        F: Future<Output: Send> + Send + 'static,
-    {
-        let runtime = self.0.as_ref().expect("the runtime is there until it is dropped");
-        runtime.spawn(future)
-    }
-}
-
-impl Drop for TaskRuntime {
-    fn drop(&mut self) {
-        // A thread that never ends must not hold up the end of the server.
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
     }
 }

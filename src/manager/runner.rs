@@ -1,44 +1,27 @@
 //! Runs one attempt: spawns the task's code, watches it, and stores how it ended.
 
 use std::any::Any;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
-use serde_json::value::RawValue;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, debug, error, info_span, warn};
 
 use super::Shared;
-use super::due::MAX_BACKOFF;
+use super::conclusion::{Outcome, conclude};
 use super::live::LiveTask;
 use crate::store::{AttemptEnd, StoreError, StoredProgress};
 use crate::task::{
-    Attempt, BlockingWork, OutputFile, SlotWait, TaskContext, TaskError, TaskResult, TaskStatus,
-    Timestamp, with_causes,
+    Attempt, BlockingWork, OutputFile, SlotWait, TaskContext, TaskError, TaskResult, with_causes,
 };
 
-/// The largest result that is stored, in bytes of JSON.
-const MAX_RESULT_BYTES: usize = 1024 * 1024;
 /// Progress is stored at most this often.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
-/// The pause before the second attempt; doubled for each further one.
-const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// How long code may take to notice that the server is stopping, after its grace is over.
 const STOP_TIME: Duration = Duration::from_secs(1);
 /// How long to leave the database alone after it refused.
 const STORE_RETRY: Duration = Duration::from_secs(1);
-
-/// How an attempt ended.
-enum Outcome {
-    Returned(TaskResult),
-    Panicked(String),
-    TimedOut(f64),
-    /// The server is stopping.
-    Interrupted,
-}
 
 /// What the runner keeps of an attempt while the task's code has the rest.
 struct Handles {
@@ -191,143 +174,6 @@ async fn store_progress(shared: &Shared, live: &LiveTask, not_before: Instant) {
     let _ = shared.store.progress(stored).await;
 }
 
-/// Decides what came of the attempt, and publishes its output if it is a success.
-async fn conclude(live: &LiveTask, outcome: Outcome, output: Option<OutputFile>) -> AttemptEnd {
-    let info = &live.record.info;
-    let percent = live.progress.read().percent;
-    let mut end = AttemptEnd {
-        seq: live.record.seq,
-        epoch: live.record.epoch,
-        id: info.task_id,
-        status: TaskStatus::Pending,
-        progress: percent,
-        message: String::new(),
-        result: None,
-        error: None,
-        due_at: None,
-        attempt_given_back: false,
-        cancel_requested_at: None,
-    };
-    let finished = match outcome {
-        Outcome::Returned(Ok(result)) => finish(live, &result, output.as_ref()).await,
-        Outcome::Returned(Err(TaskError::Cancelled)) => {
-            Err(Failure::of("the task stopped as if it was cancelled, but nobody asked for that"))
-        }
-        Outcome::Returned(Err(TaskError::Failed { message, permanent })) => {
-            Err(Failure { message, permanent })
-        }
-        Outcome::Panicked(message) => Err(Failure::of(format!("the task panicked: {message}"))),
-        Outcome::TimedOut(seconds) => {
-            Err(Failure::of(format!("the task did not end within its timeout of {seconds} s")))
-        }
-        Outcome::Interrupted => {
-            end.progress = 0.0;
-            end.attempt_given_back = true;
-            Ok(None)
-        }
-    };
-    end.cancel_requested_at = live.begin_finish();
-    match finished {
-        Ok(Some(result)) => {
-            end.status = TaskStatus::Completed;
-            end.progress = 100.0;
-            end.message = "Task completed successfully".to_owned();
-            end.result = Some(result);
-        }
-        Ok(None) => {}
-        Err(failure) => fail(&mut end, failure, info.attempt, info.max_attempts),
-    }
-    let published = end.status == TaskStatus::Completed && end.cancel_requested_at.is_none();
-    if let Some(output) = output.filter(|_| !published) {
-        output.discard();
-    }
-    end
-}
-
-/// Why an attempt failed.
-struct Failure {
-    message: String,
-    permanent: bool,
-}
-
-impl Failure {
-    fn of(message: impl Into<String>) -> Self {
-        Self { message: message.into(), permanent: false }
-    }
-}
-
-/// Publishes the output of a task that returned `Ok`, unless cancellation came first.
-async fn finish(
-    live: &LiveTask,
-    result: &Value,
-    output: Option<&OutputFile>,
-) -> Result<Option<Box<RawValue>>, Failure> {
-    let result = serde_json::value::to_raw_value(result)
-        .map_err(|error| Failure::of(with_causes(&error)))?;
-    if result.get().len() > MAX_RESULT_BYTES {
-        return Err(Failure {
-            message: format!(
-                "the result is {} bytes of JSON, more than the limit of {MAX_RESULT_BYTES}: \
-                 write it to the output file instead",
-                result.get().len()
-            ),
-            permanent: true,
-        });
-    }
-    if let Some(output) = output {
-        let failed = |error: std::io::Error| {
-            let path = live.record.info.output_file_path.as_deref().unwrap_or_default();
-            Failure::of(format!("cannot write `{path}`: {error}"))
-        };
-        on_disk(output, OutputFile::sync).await.map_err(failed)?;
-        if live.begin_finish().is_none() {
-            on_disk(output, OutputFile::publish).await.map_err(failed)?;
-        }
-    }
-    Ok(Some(result))
-}
-
-/// Runs a step of publishing where waiting for the disk harms nobody.
-async fn on_disk(
-    output: &OutputFile,
-    step: fn(&OutputFile) -> std::io::Result<()>,
-) -> std::io::Result<()> {
-    let output = output.clone();
-    match tokio::task::spawn_blocking(move || step(&output)).await {
-        Ok(done) => done,
-        Err(error) => Err(std::io::Error::other(error)),
-    }
-}
-
-/// Another attempt after a pause, or the end.
-fn fail(end: &mut AttemptEnd, failure: Failure, attempt: u32, max_attempts: u32) {
-    let Failure { message, permanent } = failure;
-    debug!(error = message, attempt, max_attempts, "failed");
-    if permanent || attempt >= max_attempts {
-        end.status = TaskStatus::Failed;
-        end.message = format!("Task failed: {message}");
-    } else {
-        let pause = backoff(attempt);
-        let due_at = Timestamp::now().as_micros() + pause.as_micros() as i64;
-        end.due_at = Some(Timestamp::from_micros(due_at));
-        end.progress = 0.0;
-        end.message = format!(
-            "Attempt {attempt} of {max_attempts} failed, next in {:.1} s: {message}",
-            pause.as_secs_f64()
-        );
-    }
-    end.error = Some(message);
-}
-
-/// Doubles with each attempt, up to a limit, and varies by a quarter so that tasks that failed
-/// together do not come back together.
-fn backoff(attempt: u32) -> Duration {
-    let full = FIRST_BACKOFF.saturating_mul(1 << (attempt - 1).min(16)).min(MAX_BACKOFF);
-    // Each `RandomState` is seeded at random, which is all the randomness that this needs.
-    let random = RandomState::new().hash_one(attempt) as f64 / u64::MAX as f64;
-    full.mul_f64(0.75 + 0.25 * random)
-}
-
 /// Stores the end, however long the database refuses: what was done must not be lost.
 async fn store_end(shared: &Shared, end: Arc<AttemptEnd>) {
     loop {
@@ -351,18 +197,4 @@ fn panic_text(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("no message").to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn backoff_doubles_up_to_its_limit_and_varies() {
-        for attempt in 1..40 {
-            let full = FIRST_BACKOFF.saturating_mul(1 << (attempt - 1).min(16)).min(MAX_BACKOFF);
-            let pause = backoff(attempt);
-            assert!(pause <= full && pause >= full.mul_f64(0.75), "{attempt}: {pause:?}");
-        }
-    }
 }

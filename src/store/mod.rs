@@ -4,6 +4,7 @@
 //! Nothing here knows what a task does. The one who opens the store hands the [`Writer`] an
 //! [`Observer`], which hears of every committed change before the client does.
 
+mod batch;
 mod import;
 mod open;
 mod queries;
@@ -19,12 +20,12 @@ use serde_json::value::RawValue;
 use sqlx::SqlitePool;
 use tokio::sync::{mpsc, oneshot};
 
+use batch::Change;
 pub use open::OpenError;
 pub(crate) use open::state_files;
 pub(crate) use open::{Opened, open};
 pub(crate) use queries::{Cursor, ListFilter};
 pub(crate) use record::TaskRecord;
-use writer::Change;
 pub(crate) use writer::{Committed, Observer, Writer};
 
 use crate::task::{TaskId, TaskStatus, Timestamp};
@@ -163,9 +164,11 @@ impl Store {
         self.change(|answer| Change::Promote(seqs, answer)).await
     }
 
-    /// From now on no task is claimed any more.
-    pub(crate) fn stop_claiming(&self) {
+    /// When this returns, no task will be claimed any more.
+    pub(crate) async fn stop_claiming(&self) {
         self.claiming.store(false, Ordering::Relaxed);
+        // The transaction under way may claim yet; this empty change comes after it.
+        let _ = self.promote(Vec::new()).await;
     }
 
     /// Commits what is queued and closes the database.

@@ -118,7 +118,15 @@ pub(crate) async fn open(
         .create_if_missing(true)
         .busy_timeout(Duration::from_secs(10))
         .disable_statement_logging();
-    inspect(path, &options).await?;
+    let known = MIGRATIONS.last().map_or(0, |&(version, ..)| version);
+    let found = inspect(path, &options).await.map_err(failed)?;
+    match found {
+        Found::Ours(found) if found > known => {
+            return Err(OpenError::Newer { path: path.to_owned(), found, known });
+        }
+        Found::Foreign => return Err(OpenError::Foreign(path.to_owned())),
+        Found::Ours(_) | Found::PortedService => {}
+    }
 
     let options = options
         .journal_mode(SqliteJournalMode::Wal)
@@ -126,6 +134,9 @@ pub(crate) async fn open(
         .pragma("journal_size_limit", "67108864");
     let mut connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
     check_sqlite(&mut connection).await.map_err(failed)??;
+    if found == Found::PortedService {
+        import::begin(&mut connection).await.map_err(failed)?;
+    }
     migrate(path, &mut connection).await?;
     import::finish(&mut connection).await.map_err(failed)?;
     recovery::recover(&mut connection, remove_partial).await.map_err(failed)?;
@@ -159,32 +170,47 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Looks whose file this is before anything is written, and sets a database of the ported service
-/// aside for import.
-async fn inspect(path: &Path, options: &SqliteConnectOptions) -> Result<(), OpenError> {
-    let failed = |error: sqlx::Error| explain(path, &error);
+/// Whose file was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// Nobody's, or our own with a schema of this version.
+    Ours(i64),
+    /// The FastAPI service wrote it.
+    PortedService,
+    /// Another program did.
+    Foreign,
+}
+
+/// Looks whose file this is, changing nothing.
+async fn inspect(path: &Path, options: &SqliteConnectOptions) -> sqlx::Result<Found> {
     if path.metadata().map_or(true, |file| file.len() == 0) {
-        return Ok(());
+        return Ok(Found::Ours(0));
     }
-    let mut connection = SqliteConnection::connect_with(options).await.map_err(failed)?;
-    let application: i64 =
-        number(&mut connection, "PRAGMA application_id").await.map_err(failed)?;
+    // Read-only, because closing the last connection of another kind merges a write-ahead log; and
+    // where there is no such log `immutable`, because a reader would leave an empty one.
+    let has_log = with_suffix(path, "-wal").exists();
+    let options = options.clone().create_if_missing(false).read_only(true).immutable(!has_log);
+    let mut connection = SqliteConnection::connect_with(&options).await?;
+    let found = whose(&mut connection).await;
+    // Closed even after an error, so that nothing of the look stays behind.
+    connection.close().await?;
+    found
+}
+
+async fn whose(connection: &mut SqliteConnection) -> sqlx::Result<Found> {
+    if number(connection, "PRAGMA application_id").await? == APPLICATION_ID {
+        let version = number(connection, "SELECT max(version) FROM _sqlx_migrations").await?;
+        return Ok(Found::Ours(version));
+    }
+    if import::is_ported_service(connection).await? {
+        return Ok(Found::PortedService);
+    }
     // A crash right at the beginning may have left no more than the table of migrations.
     let tables = "SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations'";
-    let tables = number(&mut connection, tables).await.map_err(failed)?;
-    if application == APPLICATION_ID {
-        let known = MIGRATIONS.last().map_or(0, |&(version, ..)| version);
-        let found = number(&mut connection, "SELECT max(version) FROM _sqlx_migrations").await;
-        let found = found.map_err(failed)?;
-        if found > known {
-            return Err(OpenError::Newer { path: path.to_owned(), found, known });
-        }
-    } else if import::is_ported_service(&mut connection).await.map_err(failed)? {
-        import::begin(&mut connection).await.map_err(failed)?;
-    } else if tables > 0 && !import::has_begun(&mut connection).await.map_err(failed)? {
-        return Err(OpenError::Foreign(path.to_owned()));
+    if number(connection, tables).await? == 0 || import::has_begun(connection).await? {
+        return Ok(Found::Ours(0));
     }
-    connection.close().await.map_err(failed)
+    Ok(Found::Foreign)
 }
 
 async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), OpenError> {

@@ -3,6 +3,9 @@
 //! Each statement changes a whole batch, handed over as one JSON array, and is a compare-and-set:
 //! its `WHERE` names the status (and for a running attempt the epoch) that it starts from. A row
 //! that is elsewhere by now is left alone, and its absence from the answer says so.
+//!
+//! The plus in `+status` keeps SQLite from walking along the index of statuses, where it may read
+//! every pending task to find one.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -88,6 +91,11 @@ async fn output_owner(connection: &mut SqliteConnection, key: &str) -> sqlx::Res
     parse(row.try_get(0)?)
 }
 
+const PROGRESS: &str = "UPDATE tasks SET progress = new.value ->> 2, message = new.value ->> 3, \
+                      updated_at = new.value ->> 4 \
+     FROM json_each(?1) AS new \
+     WHERE seq = new.value ->> 0 AND +status = 'running' AND epoch = new.value ->> 1";
+
 /// Writes down how far running attempts are.
 pub(super) async fn progress(
     connection: &mut SqliteConnection,
@@ -100,17 +108,33 @@ pub(super) async fn progress(
         .iter()
         .map(|new| (new.seq, new.epoch, new.percent, &new.message, new.updated_at.as_micros()))
         .collect();
-    sqlx::query(
-        "UPDATE tasks SET progress = new.value ->> 2, message = new.value ->> 3, \
-                          updated_at = new.value ->> 4 \
-         FROM json_each(?1) AS new \
-         WHERE seq = new.value ->> 0 AND status = 'running' AND epoch = new.value ->> 1",
-    )
-    .bind(to_json(&rows)?)
-    .execute(connection)
-    .await?;
+    sqlx::query(PROGRESS).bind(to_json(&rows)?).execute(connection).await?;
     Ok(())
 }
+
+// Cancellation wins over whatever else the attempt came to, so it is decided here, where the
+// wish and the end meet in one statement.
+const END: &str = "WITH ended AS MATERIALIZED ( \
+         SELECT value ->> 0 AS seq, value ->> 1 AS epoch, value ->> 2 AS status, \
+                value ->> 3 AS progress, value ->> 4 AS message, value ->> 5 AS result, \
+                value ->> 6 AS error, value ->> 7 AS due_at, value ->> 8 AS given_back, \
+                coalesce(tasks.cancel_requested_at, value ->> 9) AS cancelled_at, \
+                value ->> 10 AS is_final \
+         FROM json_each(?1) JOIN tasks ON tasks.seq = value ->> 0) \
+     UPDATE tasks SET \
+         status = iif(cancelled_at IS NULL, ended.status, 'cancelled'), \
+         completed_at = iif(cancelled_at IS NULL AND NOT is_final, NULL, ?2), \
+         message = iif(cancelled_at IS NULL, ended.message, ?3), \
+         result = iif(cancelled_at IS NULL, ended.result, NULL), \
+         error = iif(cancelled_at IS NULL, ended.error, NULL), \
+         due_at = iif(cancelled_at IS NULL, ended.due_at, NULL), \
+         cancel_requested_at = cancelled_at, \
+         progress = ended.progress, \
+         attempt = attempt - given_back, \
+         updated_at = ?2 \
+     FROM ended \
+     WHERE tasks.seq = ended.seq AND +tasks.status = 'running' AND tasks.epoch = ended.epoch \
+     RETURNING seq, status";
 
 /// Ends attempts. Tells for each that still owned its task, by `seq`, the status that came of it.
 pub(super) async fn end(
@@ -139,36 +163,12 @@ pub(super) async fn end(
             ])
         })
         .collect();
-    // Cancellation wins over whatever else the attempt came to, so it is decided here, where the
-    // wish and the end meet in one statement.
-    let rows = sqlx::query(
-        "WITH ended AS MATERIALIZED ( \
-             SELECT value ->> 0 AS seq, value ->> 1 AS epoch, value ->> 2 AS status, \
-                    value ->> 3 AS progress, value ->> 4 AS message, value ->> 5 AS result, \
-                    value ->> 6 AS error, value ->> 7 AS due_at, value ->> 8 AS given_back, \
-                    coalesce(tasks.cancel_requested_at, value ->> 9) AS cancelled_at, \
-                    value ->> 10 AS is_final \
-             FROM json_each(?1) JOIN tasks ON tasks.seq = value ->> 0) \
-         UPDATE tasks SET \
-             status = iif(cancelled_at IS NULL, ended.status, 'cancelled'), \
-             completed_at = iif(cancelled_at IS NULL AND NOT is_final, NULL, ?2), \
-             message = iif(cancelled_at IS NULL, ended.message, ?3), \
-             result = iif(cancelled_at IS NULL, ended.result, NULL), \
-             error = iif(cancelled_at IS NULL, ended.error, NULL), \
-             due_at = iif(cancelled_at IS NULL, ended.due_at, NULL), \
-             cancel_requested_at = cancelled_at, \
-             progress = ended.progress, \
-             attempt = attempt - given_back, \
-             updated_at = ?2 \
-         FROM ended \
-         WHERE tasks.seq = ended.seq AND tasks.status = 'running' AND tasks.epoch = ended.epoch \
-         RETURNING seq, status",
-    )
-    .bind(to_json(&rows)?)
-    .bind(now.as_micros())
-    .bind(CANCELLED_MESSAGE)
-    .fetch_all(connection)
-    .await?;
+    let rows = sqlx::query(END)
+        .bind(to_json(&rows)?)
+        .bind(now.as_micros())
+        .bind(CANCELLED_MESSAGE)
+        .fetch_all(connection)
+        .await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, parse(row.try_get(1)?)?))).collect()
 }
 
@@ -179,13 +179,25 @@ pub(super) async fn promote(connection: &mut SqliteConnection, seqs: &[i64]) -> 
     }
     sqlx::query(
         "UPDATE tasks SET due_at = NULL \
-         WHERE seq IN (SELECT value FROM json_each(?1)) AND status = 'pending'",
+         WHERE seq IN (SELECT value FROM json_each(?1)) AND +status = 'pending'",
     )
     .bind(to_json(&seqs)?)
     .execute(connection)
     .await?;
     Ok(())
 }
+
+const CANCEL: &str = "UPDATE tasks SET \
+         cancel_requested_at = coalesce(cancel_requested_at, wish.value ->> 1), \
+         completed_at = iif(status = 'pending', wish.value ->> 1, NULL), \
+         message = iif(status = 'pending', ?2, message), \
+         status = iif(status = 'pending', 'cancelled', status), \
+         due_at = NULL, \
+         updated_at = wish.value ->> 1 \
+     FROM json_each(?1) AS wish \
+     WHERE tasks.id = wish.value ->> 0 \
+       AND (+status = 'pending' OR (+status = 'running' AND wish.value ->> 2)) \
+     RETURNING tasks.id, status";
 
 /// Cancels pending tasks, and notes the wish on running ones whose runner has accepted it. Tells
 /// the effect on each.
@@ -202,23 +214,8 @@ pub(super) async fn cancel(
         .map(|wish| (wish.id, wish.at.as_micros(), i32::from(wish.accepted_by_runner)))
         .collect();
     let rows = to_json(&rows)?;
-    let changed = sqlx::query(
-        "UPDATE tasks SET \
-             cancel_requested_at = coalesce(cancel_requested_at, wish.value ->> 1), \
-             completed_at = iif(status = 'pending', wish.value ->> 1, NULL), \
-             message = iif(status = 'pending', ?2, message), \
-             status = iif(status = 'pending', 'cancelled', status), \
-             due_at = NULL, \
-             updated_at = wish.value ->> 1 \
-         FROM json_each(?1) AS wish \
-         WHERE tasks.id = wish.value ->> 0 \
-           AND (status = 'pending' OR (status = 'running' AND wish.value ->> 2)) \
-         RETURNING tasks.id, status",
-    )
-    .bind(&rows)
-    .bind(CANCELLED_MESSAGE)
-    .fetch_all(&mut *connection)
-    .await?;
+    let changed =
+        sqlx::query(CANCEL).bind(&rows).bind(CANCELLED_MESSAGE).fetch_all(&mut *connection).await?;
     for row in &changed {
         let effect = match parse(row.try_get(1)?)? {
             TaskStatus::Cancelled => CancelEffect::Cancelled,
@@ -245,6 +242,19 @@ pub(super) async fn cancel(
     Ok(effects)
 }
 
+const READY: &str = concat!(
+    "SELECT * FROM (SELECT ",
+    columns!(),
+    " FROM tasks INDEXED BY tasks_suspect \
+      WHERE status = 'pending' AND due_at IS NULL AND held = 0 AND interruptions >= 2 \
+      ORDER BY priority DESC, seq LIMIT ?1) \
+     UNION ALL SELECT * FROM (SELECT ",
+    columns!(),
+    " FROM tasks INDEXED BY tasks_ready \
+      WHERE status = 'pending' AND due_at IS NULL AND held = 0 AND interruptions < 2 \
+      ORDER BY priority DESC, seq LIMIT ?2)"
+);
+
 /// Ready tasks in the order in which they are to run: `limit` of them, and beyond those at most
 /// one that may be what killed the server before (`suspect`).
 pub(super) async fn ready(
@@ -252,20 +262,11 @@ pub(super) async fn ready(
     limit: usize,
     suspect: bool,
 ) -> sqlx::Result<Vec<TaskRecord>> {
-    let rows = sqlx::query(concat!(
-        "SELECT * FROM (SELECT ",
-        columns!(),
-        " FROM tasks WHERE status = 'pending' AND due_at IS NULL AND held = 0 \
-             AND interruptions >= 2 ORDER BY priority DESC, seq LIMIT ?1) \
-         UNION ALL SELECT * FROM (SELECT ",
-        columns!(),
-        " FROM tasks WHERE status = 'pending' AND due_at IS NULL AND held = 0 \
-             AND interruptions < 2 ORDER BY priority DESC, seq LIMIT ?2)"
-    ))
-    .bind(i64::from(suspect))
-    .bind(limit as i64)
-    .fetch_all(connection)
-    .await?;
+    let rows = sqlx::query(READY)
+        .bind(i64::from(suspect))
+        .bind(limit as i64)
+        .fetch_all(connection)
+        .await?;
     let mut records = rows.iter().map(TaskRecord::from_row).collect::<Result<Vec<_>, _>>()?;
     records.truncate(limit);
     Ok(records)
@@ -284,7 +285,7 @@ pub(super) async fn claim(
     sqlx::query(
         "UPDATE tasks SET status = 'running', epoch = epoch + 1, attempt = attempt + 1, \
                           started_at = ?2, updated_at = ?2, progress = 0, message = ?3 \
-         WHERE seq IN (SELECT value FROM json_each(?1)) AND status = 'pending'",
+         WHERE seq IN (SELECT value FROM json_each(?1)) AND +status = 'pending'",
     )
     .bind(to_json(&seqs)?)
     .bind(now.as_micros())
@@ -314,7 +315,7 @@ pub(super) async fn hold(
     }
     sqlx::query(
         "UPDATE tasks SET held = 1, message = reason.value ->> 1 \
-         FROM json_each(?1) AS reason WHERE seq = reason.value ->> 0 AND status = 'pending'",
+         FROM json_each(?1) AS reason WHERE seq = reason.value ->> 0 AND +status = 'pending'",
     )
     .bind(to_json(&tasks)?)
     .execute(connection)
@@ -328,4 +329,27 @@ fn to_json<T: Serialize + ?Sized>(rows: &T) -> sqlx::Result<String> {
 
 fn parse<T: FromStr<Err: Error + Send + Sync + 'static>>(text: &str) -> sqlx::Result<T> {
     text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Connection;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_statement_reads_more_than_it_needs() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let schema = include_str!("../../migrations/sqlite/0001_tasks.sql");
+        sqlx::raw_sql(schema).execute(&mut connection).await.unwrap();
+        for sql in [PROGRESS, END, CANCEL, READY] {
+            let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+            let rows = sqlx::raw_sql(explain).fetch_all(&mut connection).await.unwrap();
+            let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+            for step in &plan {
+                let reads_all = step == "SCAN tasks" || step.contains("(status=?)");
+                assert!(!reads_all && !step.contains("TEMP B-TREE"), "{sql}\n{plan:#?}");
+            }
+        }
+    }
 }

@@ -6,30 +6,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::mpsc;
 
-use super::{
-    Answer, AttemptEnd, CancelEffect, Cancellation, NewTask, StoreError, StoredProgress, Submitted,
-    TaskRecord, transitions,
-};
+use super::batch::{Batch, Change};
+use super::{AttemptEnd, CancelEffect, StoreError, Submitted, TaskRecord, transitions};
 use crate::task::{TaskId, TaskStatus, Timestamp};
 
 /// Upper limit of the changes in one transaction, so that the first of them is not kept waiting.
 const MAX_BATCH: usize = 1024;
-
-/// A change that waits for the writer.
-#[derive(Debug)]
-pub(super) enum Change {
-    Submit(Box<NewTask>, Answer<Submitted>),
-    Progress(StoredProgress, Answer<()>),
-    End(Arc<AttemptEnd>, Answer<Option<TaskStatus>>),
-    Promote(Vec<i64>, Answer<()>),
-    Cancel(Cancellation, Answer<CancelEffect>),
-    Close(Answer<()>),
-}
 
 /// Hears of changes from the writer.
 pub(crate) trait Observer: Send + Sync + 'static {
@@ -59,7 +46,7 @@ pub(crate) enum Committed {
 pub(crate) struct Writer {
     connection: SqliteConnection,
     queue: mpsc::Receiver<Change>,
-    claiming: Arc<std::sync::atomic::AtomicBool>,
+    claiming: Arc<AtomicBool>,
     max_running: usize,
     running: HashMap<i64, Suspicion>,
     /// Whether ready tasks may be waiting. False saves the look when it is known that there are
@@ -78,7 +65,7 @@ impl Writer {
     pub(super) fn new(
         connection: SqliteConnection,
         queue: mpsc::Receiver<Change>,
-        claiming: Arc<std::sync::atomic::AtomicBool>,
+        claiming: Arc<AtomicBool>,
         max_running: usize,
     ) -> Self {
         Self {
@@ -120,13 +107,13 @@ impl Writer {
     async fn commit(&mut self, batch: Batch, observer: &dyn Observer) {
         match self.try_commit(&batch, observer).await {
             Ok(outcomes) => self.settle(batch, outcomes, observer),
-            Err(error) if batch.len() <= 1 => batch.fail(&error.into(), observer),
+            Err(error) if batch.len() <= 1 => refuse(batch, &error.into(), observer),
             Err(error) => {
                 tracing::debug!(%error, changes = batch.len(), "batch failed, one by one now");
                 for single in batch.split() {
                     match self.try_commit(&single, observer).await {
                         Ok(outcomes) => self.settle(single, outcomes, observer),
-                        Err(error) => single.fail(&error.into(), observer),
+                        Err(error) => refuse(single, &error.into(), observer),
                     }
                 }
             }
@@ -212,6 +199,14 @@ impl Writer {
     }
 }
 
+/// Tells everybody in a batch that nothing was changed.
+fn refuse(batch: Batch, error: &StoreError, observer: &dyn Observer) {
+    // Whoever waits for an answer decides whether this is worth a line in the log.
+    tracing::debug!(error = error as &dyn std::error::Error, "could not store a change");
+    observer.committed(batch.submits.iter().map(|_| Committed::Refused).collect());
+    batch.fail(error);
+}
+
 /// What one transaction came to.
 struct Outcomes {
     /// In the order of the batch.
@@ -220,125 +215,4 @@ struct Outcomes {
     cancelled: HashMap<TaskId, CancelEffect>,
     claimed: Vec<TaskRecord>,
     may_be_ready: bool,
-}
-
-/// Changes that are committed together, by kind.
-#[derive(Debug, Default)]
-struct Batch {
-    submits: Vec<(Box<NewTask>, Answer<Submitted>)>,
-    progress: Vec<(StoredProgress, Answer<()>)>,
-    ends: Vec<(Arc<AttemptEnd>, Answer<Option<TaskStatus>>)>,
-    promotes: Vec<(Vec<i64>, Answer<()>)>,
-    cancels: Vec<(Cancellation, Answer<CancelEffect>)>,
-    close: Option<Answer<()>>,
-}
-
-impl Batch {
-    fn add(&mut self, change: Change) {
-        match change {
-            Change::Submit(task, answer) => self.submits.push((task, answer)),
-            Change::Progress(progress, answer) => self.progress.push((progress, answer)),
-            Change::End(end, answer) => self.ends.push((end, answer)),
-            Change::Promote(seqs, answer) => self.promotes.push((seqs, answer)),
-            Change::Cancel(wish, answer) => self.cancels.push((wish, answer)),
-            Change::Close(answer) => self.close = Some(answer),
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.submits.len()
-            + self.progress.len()
-            + self.ends.len()
-            + self.promotes.len()
-            + self.cancels.len()
-    }
-
-    fn new_tasks(&self) -> Vec<&NewTask> {
-        self.submits.iter().map(|(task, _)| &**task).collect()
-    }
-
-    fn progress(&self) -> Vec<&StoredProgress> {
-        self.progress.iter().map(|(progress, _)| progress).collect()
-    }
-
-    fn ends(&self) -> Vec<&AttemptEnd> {
-        self.ends.iter().map(|(end, _)| &**end).collect()
-    }
-
-    fn promoted(&self) -> Vec<i64> {
-        self.promotes.iter().flat_map(|(seqs, _)| seqs).copied().collect()
-    }
-
-    fn cancels(&self) -> Vec<&Cancellation> {
-        self.cancels.iter().map(|(wish, _)| wish).collect()
-    }
-
-    /// Whether a task may be ready after this batch that was not before.
-    fn may_make_ready(&self) -> bool {
-        !self.submits.is_empty()
-            || !self.promotes.is_empty()
-            || self.ends.iter().any(|(end, _)| end.status == TaskStatus::Pending)
-    }
-
-    fn split(self) -> impl Iterator<Item = Batch> {
-        let Self { submits, progress, ends, promotes, cancels, close: _ } = self;
-        let submits = submits.into_iter().map(|(task, answer)| Change::Submit(task, answer));
-        let progress = progress.into_iter().map(|(new, answer)| Change::Progress(new, answer));
-        let ends = ends.into_iter().map(|(end, answer)| Change::End(end, answer));
-        let promotes = promotes.into_iter().map(|(seqs, answer)| Change::Promote(seqs, answer));
-        let cancels = cancels.into_iter().map(|(wish, answer)| Change::Cancel(wish, answer));
-        submits.chain(progress).chain(ends).chain(promotes).chain(cancels).map(|change| {
-            let mut single = Self::default();
-            single.add(change);
-            single
-        })
-    }
-
-    // An answer that nobody waits for any more is no fault: the change is made all the same.
-
-    fn answer(
-        self,
-        submitted: Vec<Submitted>,
-        ended: &HashMap<i64, TaskStatus>,
-        cancelled: &HashMap<TaskId, CancelEffect>,
-    ) {
-        for ((_, answer), outcome) in self.submits.into_iter().zip(submitted) {
-            let _ = answer.send(Ok(outcome));
-        }
-        for (_, answer) in self.progress {
-            let _ = answer.send(Ok(()));
-        }
-        for (end, answer) in self.ends {
-            let _ = answer.send(Ok(ended.get(&end.seq).copied()));
-        }
-        for (_, answer) in self.promotes {
-            let _ = answer.send(Ok(()));
-        }
-        for (wish, answer) in self.cancels {
-            let effect = cancelled.get(&wish.id).copied().unwrap_or(CancelEffect::Unknown);
-            let _ = answer.send(Ok(effect));
-        }
-    }
-
-    fn fail(self, error: &StoreError, observer: &dyn Observer) {
-        // Whoever waits for an answer decides whether this is worth a line in the log.
-        tracing::debug!(error = error as &dyn std::error::Error, "could not store a change");
-        let refused = self.submits.iter().map(|_| Committed::Refused).collect();
-        observer.committed(refused);
-        for (_, answer) in self.submits {
-            let _ = answer.send(Err(error.clone()));
-        }
-        for (_, answer) in self.progress {
-            let _ = answer.send(Err(error.clone()));
-        }
-        for (_, answer) in self.ends {
-            let _ = answer.send(Err(error.clone()));
-        }
-        for (_, answer) in self.promotes {
-            let _ = answer.send(Err(error.clone()));
-        }
-        for (_, answer) in self.cancels {
-            let _ = answer.send(Err(error.clone()));
-        }
-    }
 }

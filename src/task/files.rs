@@ -1,22 +1,17 @@
-//! Files that clients name: found and opened only below the allowed folders, published whole.
+//! Files that clients name: found and opened only below the allowed folders.
 //!
 //! Every path is resolved through a directory handle of one of the roots (`--root`), so that
 //! neither `..` nor a symbolic link, swapped at whatever moment, leads out of them.
 
-use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cap_fs_ext::{MetadataExt, OpenOptionsSyncExt};
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, Metadata, OpenOptions};
 
-use super::TaskId;
-
-/// Output is handed to the file system in pieces of this size.
-const BUFFER_BYTES: usize = 256 * 1024;
+use super::{OutputFile, TaskId};
 
 /// The folders that tasks may read and write, and the files in them that they may not touch.
 #[derive(Debug)]
@@ -211,12 +206,7 @@ impl Files {
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
         let file = folder.open_with(&partial, &options).map_err(explain)?.into_std();
-        Ok(OutputFile(Arc::new(Mutex::new(Partial {
-            writer: BufWriter::with_capacity(BUFFER_BYTES, file),
-            folder,
-            partial: Some(partial),
-            name: name.to_owned(),
-        }))))
+        Ok(OutputFile::new(file, folder, partial, name.to_owned()))
     }
 
     /// Removes what a crash left of an attempt's output. Returns whether there was anything.
@@ -338,87 +328,6 @@ enum Follow {
     No,
 }
 
-/// A file that a task writes. It appears under its name once the task has returned `Ok`.
-///
-/// Writes are buffered, and clones write to the same file.
-#[derive(Clone, Debug)]
-pub struct OutputFile(Arc<Mutex<Partial>>);
-
-#[derive(Debug)]
-struct Partial {
-    writer: BufWriter<File>,
-    folder: Dir,
-    /// The name for now; `None` once the file has its own.
-    partial: Option<String>,
-    name: OsString,
-}
-
-impl OutputFile {
-    /// Writes out what is buffered and waits until the disk has it.
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        let mut partial = self.lock();
-        partial.writer.flush()?;
-        partial.writer.get_ref().sync_all()
-    }
-
-    /// Gives the file its name, in place of whatever had it, and waits until the disk knows.
-    pub(crate) fn publish(&self) -> io::Result<()> {
-        let mut file = self.lock();
-        let Some(partial) = file.partial.take() else { return Ok(()) };
-        if let Err(error) = file.folder.rename(&partial, &file.folder, &file.name) {
-            file.partial = Some(partial);
-            return Err(error);
-        }
-        // The handle itself may be one that only leads on to other files, so open a readable one.
-        file.folder.open(".")?.into_std().sync_all()
-    }
-
-    /// Removes the file now, even if a thread that was given up still writes to it.
-    pub(crate) fn discard(&self) {
-        self.lock().remove();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Partial> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Write for OutputFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.lock().writer.write(bytes)
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.lock().writer.write_all(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.lock().writer.flush()
-    }
-}
-
-impl Seek for OutputFile {
-    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
-        self.lock().writer.seek(position)
-    }
-}
-
-impl Partial {
-    fn remove(&mut self) {
-        if let Some(partial) = self.partial.take()
-            && let Err(error) = self.folder.remove_file(&partial)
-        {
-            tracing::warn!(%error, file = partial, "could not remove an unfinished output");
-        }
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        self.remove();
-    }
-}
-
 fn partial_name(id: TaskId, epoch: i64) -> String {
     format!(".{id}.{epoch}.part")
 }
@@ -449,3 +358,6 @@ fn canonical_target(path: &Path) -> Option<PathBuf> {
         Some(absolute.parent()?.canonicalize().ok()?.join(absolute.file_name()?))
     })
 }
+
+#[cfg(test)]
+mod tests;

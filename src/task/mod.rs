@@ -9,7 +9,9 @@ mod error;
 mod fault;
 mod files;
 mod info;
+mod output;
 mod progress;
+mod schema;
 #[cfg(test)]
 pub(crate) mod testing;
 mod types;
@@ -22,9 +24,11 @@ pub use context::TaskContext;
 pub(crate) use error::with_causes;
 pub use error::{InvalidParameters, TaskError};
 pub use fault::Fault;
-pub use files::{Files, FilesError, OutputFile, PathError};
+pub use files::{Files, FilesError, PathError};
 pub use info::{TaskId, TaskInfo, TaskStatus, Timestamp};
-pub(crate) use progress::Progress;
+pub use output::OutputFile;
+pub(crate) use progress::{Progress, shorten};
+pub(crate) use schema::schema_of;
 pub use types::TaskType;
 
 /// What a task returns: a JSON object for `result`, or why it did not get there.

@@ -6,6 +6,9 @@ use tokio::sync::Notify;
 
 use super::Timestamp;
 
+/// Longer messages are cut, in bytes.
+const MAX_MESSAGE_BYTES: usize = 4096;
+
 /// Latest percent and message. Writing never waits and never fails; the latest write wins.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -42,6 +45,7 @@ impl Progress {
         if !percent.is_nan() {
             state.percent = percent.clamp(0.0, 100.0);
         }
+        let message = shorten(message, MAX_MESSAGE_BYTES);
         // Swapped out, so that the old text is freed after the lock is released.
         let _old = std::mem::replace(&mut state.message, message);
         state.updated_at = Timestamp::now();
@@ -79,9 +83,24 @@ impl Progress {
     }
 }
 
+/// Cuts a text that is longer than `max` bytes, and says so.
+pub(crate) fn shorten(mut text: String, max: usize) -> String {
+    if text.len() > max {
+        text.truncate(text.floor_char_boundary(max));
+        text.push_str(" … (cut)");
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        assert_eq!(shorten("über".to_owned(), 5), "über");
+        assert_eq!(shorten("über".to_owned(), 1), " … (cut)");
+    }
 
     #[test]
     fn percent_is_clamped_and_nan_is_ignored() {

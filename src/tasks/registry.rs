@@ -2,14 +2,12 @@
 
 use std::any::type_name;
 
-use schemars::generate::SchemaSettings;
-use schemars::transform::transform_subschemas;
-use schemars::{JsonSchema, Schema};
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::dummy::DummyTask;
-use crate::task::{Fault, InvalidParameters, Paths, Task, TaskType};
+use crate::task::{Fault, InvalidParameters, Paths, Task, TaskType, schema_of};
 
 /// Maps every [`TaskType`] to the task that runs for it.
 #[derive(Debug)]
@@ -73,11 +71,7 @@ fn entry<T: Task + DeserializeOwned + JsonSchema>(defaults: Value) -> Registered
     let Value::Object(defaults) = defaults else {
         panic!("the default parameters of {} are no JSON object", type_name::<T>());
     };
-    let settings =
-        SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    let mut schema = settings.into_generator().into_root_schema_for::<T>();
-    transform_subschemas(&mut bound_integers, &mut schema);
-    let mut schema = schema.to_value();
+    let mut schema = schema_of::<T>();
     publish_defaults(&mut schema, &defaults);
     RegisteredTask {
         paths: T::paths(),
@@ -88,20 +82,6 @@ fn entry<T: Task + DeserializeOwned + JsonSchema>(defaults: Value) -> Registered
             task.validate().map_err(ParseError::Range)?;
             Ok(Box::new(task))
         },
-    }
-}
-
-/// Writes the limits of Rust's integer types as `maximum`, which schemars only names as `format`.
-fn bound_integers(schema: &mut Schema) {
-    let limit = match schema.get("format").and_then(Value::as_str) {
-        Some("uint8") => u64::from(u8::MAX),
-        Some("uint16") => u64::from(u16::MAX),
-        Some("uint32") => u64::from(u32::MAX),
-        Some("int32") => i32::MAX as u64,
-        _ => return,
-    };
-    if schema.get("maximum").is_none() {
-        schema.insert("maximum".to_owned(), limit.into());
     }
 }
 

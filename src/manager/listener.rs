@@ -1,0 +1,51 @@
+//! Keeps the manager's memory in step with the database: counts, live tasks and those who wait all
+//! follow from what was committed.
+
+use std::sync::Arc;
+
+use super::live::LiveTask;
+use super::{Shared, due, runner};
+use crate::store::{Committed, Observer, TaskRecord};
+use crate::task::{TaskStatus, Timestamp};
+
+/// Follows what the store commits.
+pub(super) struct Listener(pub(super) Arc<Shared>);
+
+impl Observer for Listener {
+    fn runnable(&self, record: &TaskRecord) -> Result<(), String> {
+        self.0.parse(&record.info).map(drop)
+    }
+
+    fn committed(&self, changes: Vec<Committed>) {
+        let shared = &self.0;
+        for change in changes {
+            match change {
+                Committed::Refused => shared.admission.left(),
+                Committed::Claimed(record) => {
+                    shared.admission.began();
+                    let live = Arc::new(LiveTask::new(*record));
+                    shared.live.insert(Arc::clone(&live));
+                    tokio::spawn(runner::run(Arc::clone(shared), live));
+                }
+                Committed::Cancelled(id) => {
+                    shared.admission.left();
+                    shared.waiters.wake(id);
+                }
+                Committed::Ended(end, TaskStatus::Pending) => {
+                    shared.admission.returned();
+                    shared.live.remove(end.id);
+                    if let Some(due_at) = end.due_at {
+                        let delay = due::remaining(due_at.as_micros(), Timestamp::now());
+                        // Without a receiver the server is on its way down.
+                        let _ = shared.due.send((end.seq, delay));
+                    }
+                }
+                Committed::Ended(end, _) => {
+                    shared.admission.ended();
+                    shared.live.remove(end.id);
+                    shared.waiters.wake(end.id);
+                }
+            }
+        }
+    }
+}

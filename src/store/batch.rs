@@ -1,0 +1,137 @@
+//! Changes that wait for the writer, and the answers that their senders wait for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{
+    Answer, AttemptEnd, CancelEffect, Cancellation, NewTask, StoreError, StoredProgress, Submitted,
+};
+use crate::task::{TaskId, TaskStatus};
+
+/// A change that waits for the writer.
+#[derive(Debug)]
+pub(super) enum Change {
+    Submit(Box<NewTask>, Answer<Submitted>),
+    Progress(StoredProgress, Answer<()>),
+    End(Arc<AttemptEnd>, Answer<Option<TaskStatus>>),
+    Promote(Vec<i64>, Answer<()>),
+    Cancel(Cancellation, Answer<CancelEffect>),
+    Close(Answer<()>),
+}
+
+/// Changes that are committed together, by kind.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) submits: Vec<(Box<NewTask>, Answer<Submitted>)>,
+    pub(super) progress: Vec<(StoredProgress, Answer<()>)>,
+    pub(super) ends: Vec<(Arc<AttemptEnd>, Answer<Option<TaskStatus>>)>,
+    pub(super) promotes: Vec<(Vec<i64>, Answer<()>)>,
+    pub(super) cancels: Vec<(Cancellation, Answer<CancelEffect>)>,
+    pub(super) close: Option<Answer<()>>,
+}
+
+impl Batch {
+    pub(super) fn add(&mut self, change: Change) {
+        match change {
+            Change::Submit(task, answer) => self.submits.push((task, answer)),
+            Change::Progress(progress, answer) => self.progress.push((progress, answer)),
+            Change::End(end, answer) => self.ends.push((end, answer)),
+            Change::Promote(seqs, answer) => self.promotes.push((seqs, answer)),
+            Change::Cancel(wish, answer) => self.cancels.push((wish, answer)),
+            Change::Close(answer) => self.close = Some(answer),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.submits.len()
+            + self.progress.len()
+            + self.ends.len()
+            + self.promotes.len()
+            + self.cancels.len()
+    }
+
+    pub(super) fn new_tasks(&self) -> Vec<&NewTask> {
+        self.submits.iter().map(|(task, _)| &**task).collect()
+    }
+
+    pub(super) fn progress(&self) -> Vec<&StoredProgress> {
+        self.progress.iter().map(|(progress, _)| progress).collect()
+    }
+
+    pub(super) fn ends(&self) -> Vec<&AttemptEnd> {
+        self.ends.iter().map(|(end, _)| &**end).collect()
+    }
+
+    pub(super) fn promoted(&self) -> Vec<i64> {
+        self.promotes.iter().flat_map(|(seqs, _)| seqs).copied().collect()
+    }
+
+    pub(super) fn cancels(&self) -> Vec<&Cancellation> {
+        self.cancels.iter().map(|(wish, _)| wish).collect()
+    }
+
+    /// Whether a task may be ready after this batch that was not before.
+    pub(super) fn may_make_ready(&self) -> bool {
+        !self.submits.is_empty()
+            || !self.promotes.is_empty()
+            || self.ends.iter().any(|(end, _)| end.status == TaskStatus::Pending)
+    }
+
+    pub(super) fn split(self) -> impl Iterator<Item = Batch> {
+        let Self { submits, progress, ends, promotes, cancels, close: _ } = self;
+        let submits = submits.into_iter().map(|(task, answer)| Change::Submit(task, answer));
+        let progress = progress.into_iter().map(|(new, answer)| Change::Progress(new, answer));
+        let ends = ends.into_iter().map(|(end, answer)| Change::End(end, answer));
+        let promotes = promotes.into_iter().map(|(seqs, answer)| Change::Promote(seqs, answer));
+        let cancels = cancels.into_iter().map(|(wish, answer)| Change::Cancel(wish, answer));
+        submits.chain(progress).chain(ends).chain(promotes).chain(cancels).map(|change| {
+            let mut single = Self::default();
+            single.add(change);
+            single
+        })
+    }
+
+    // An answer that nobody waits for any more is no fault: the change is made all the same.
+
+    pub(super) fn answer(
+        self,
+        submitted: Vec<Submitted>,
+        ended: &HashMap<i64, TaskStatus>,
+        cancelled: &HashMap<TaskId, CancelEffect>,
+    ) {
+        for ((_, answer), outcome) in self.submits.into_iter().zip(submitted) {
+            let _ = answer.send(Ok(outcome));
+        }
+        for (_, answer) in self.progress {
+            let _ = answer.send(Ok(()));
+        }
+        for (end, answer) in self.ends {
+            let _ = answer.send(Ok(ended.get(&end.seq).copied()));
+        }
+        for (_, answer) in self.promotes {
+            let _ = answer.send(Ok(()));
+        }
+        for (wish, answer) in self.cancels {
+            let effect = cancelled.get(&wish.id).copied().unwrap_or(CancelEffect::Unknown);
+            let _ = answer.send(Ok(effect));
+        }
+    }
+
+    pub(super) fn fail(self, error: &StoreError) {
+        for (_, answer) in self.submits {
+            let _ = answer.send(Err(error.clone()));
+        }
+        for (_, answer) in self.progress {
+            let _ = answer.send(Err(error.clone()));
+        }
+        for (_, answer) in self.ends {
+            let _ = answer.send(Err(error.clone()));
+        }
+        for (_, answer) in self.promotes {
+            let _ = answer.send(Err(error.clone()));
+        }
+        for (_, answer) in self.cancels {
+            let _ = answer.send(Err(error.clone()));
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Paths of every kind against real folders.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::symlink;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+
+/// A root with a file in it, beside a file that is out of bounds.
+fn playground() -> (TempDir, Files) {
+    let folder = TempDir::new().unwrap();
+    fs::create_dir_all(folder.path().join("root/sub")).unwrap();
+    fs::write(folder.path().join("root/in.txt"), "inside").unwrap();
+    fs::write(folder.path().join("root/state.db"), "ours").unwrap();
+    fs::write(folder.path().join("secret"), "outside").unwrap();
+    let root = folder.path().join("root");
+    let files = Files::open(std::slice::from_ref(&root), &[root.join("state.db")]).unwrap();
+    (folder, files)
+}
+
+#[test]
+fn the_same_file_has_one_key_however_it_is_spelt() {
+    let (folder, files) = playground();
+    symlink("sub", folder.path().join("root/link")).unwrap();
+    let absolute = folder.path().join("root/sub/new/out").display().to_string();
+    let keys: Vec<_> = ["sub/new/out", "./sub/../sub/new/out", "link/new/out", &absolute]
+        .map(|path| files.check_output(path, None).unwrap())
+        .into();
+    assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+}
+
+#[test]
+fn links_do_not_lead_out() {
+    let (folder, files) = playground();
+    symlink("../secret", folder.path().join("root/link")).unwrap();
+    symlink("..", folder.path().join("root/up")).unwrap();
+    for path in ["link", "up/secret", "up/root/../secret"] {
+        let error = files.open_input(path).unwrap_err().to_string();
+        assert!(error.contains("--root"), "{path}: {error}");
+        assert!(files.check_input(path).is_err(), "{path}");
+    }
+    assert!(files.create_output("up/planted", TaskId::new(), 1).is_err());
+    assert!(!folder.path().join("planted").exists());
+}
+
+#[test]
+fn a_link_in_place_of_the_output_is_replaced_not_followed() {
+    let (folder, files) = playground();
+    symlink("in.txt", folder.path().join("root/link")).unwrap();
+    let mut output = files.create_output("link", TaskId::new(), 1).unwrap();
+    output.write_all(b"new").unwrap();
+    output.sync().unwrap();
+    output.publish().unwrap();
+    assert_eq!(fs::read(folder.path().join("root/in.txt")).unwrap(), b"inside");
+    assert_eq!(fs::read(folder.path().join("root/link")).unwrap(), b"new");
+}
+
+#[test]
+fn the_servers_files_are_known_under_every_name() {
+    let (folder, files) = playground();
+    let root = folder.path().join("root");
+    fs::hard_link(root.join("state.db"), root.join("hard")).unwrap();
+    symlink("state.db", root.join("soft")).unwrap();
+    for path in ["state.db", "hard", "soft"] {
+        let error = files.open_input(path).unwrap_err();
+        assert!(matches!(error, PathError::StateFile(_)), "{path}: {error}");
+    }
+    for path in ["state.db", "soft", "hard"] {
+        let error = files.check_output(path, None).unwrap_err();
+        assert!(matches!(error, PathError::StateFile(_)), "{path}: {error}");
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_is_not_opened() {
+    let (folder, files) = playground();
+    let fifo = folder.path().join("root/fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    assert!(matches!(files.open_input("fifo"), Err(PathError::NotRegular(_))));
+    assert!(matches!(files.open_input("sub"), Err(PathError::Folder(_))));
+    assert!(matches!(files.open_input("."), Err(PathError::Folder(_))));
+    assert!(matches!(files.check_output("fifo", None), Err(PathError::NotRegular(_))));
+    assert!(matches!(files.check_output("sub", None), Err(PathError::Folder(_))));
+    assert!(matches!(files.check_output("new/", None), Err(PathError::Folder(_))));
+}
+
+#[test]
+fn an_output_that_is_not_published_leaves_nothing() {
+    let (folder, files) = playground();
+    let id = TaskId::new();
+    let output = files.create_output("sub/out", id, 7).unwrap();
+    let partial = folder.path().join(format!("root/sub/.{id}.7.part"));
+    assert!(partial.exists());
+    drop(output);
+    assert!(!partial.exists());
+    fs::write(&partial, "left by a crash").unwrap();
+    assert!(files.remove_partial("sub/out", id, 7));
+    assert!(!partial.exists());
+}
+
+proptest! {
+    #[test]
+    fn no_path_leads_out_of_the_root(parts in prop::collection::vec(
+        prop_oneof![
+            Just(".."), Just("."), Just(""), Just("sub"), Just("in.txt"), Just("secret"),
+            Just("root"), Just("up"), Just("\u{202e}"), Just("~"), Just("%2e%2e"),
+        ],
+        0..8,
+    ), absolute: bool) {
+        let (folder, files) = playground();
+        symlink("..", folder.path().join("root/up")).unwrap();
+        let mut path = parts.join("/");
+        if absolute {
+            path = format!("{}/root/{path}", folder.path().display());
+        }
+        if let Ok(mut file) = files.open_input(&path) {
+            let mut text = String::new();
+            file.read_to_string(&mut text).unwrap();
+            prop_assert_eq!(text, "inside");
+        }
+        if let Ok(key) = files.check_output(&path, None) {
+            prop_assert!(key.starts_with(folder.path().canonicalize().unwrap().join("root")));
+        }
+    }
+}

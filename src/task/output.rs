@@ -1,0 +1,98 @@
+//! Output files: written beside their place, put there whole.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cap_std::fs::Dir;
+
+/// Output is handed to the file system in pieces of this size.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// A file that a task writes. It appears under its name once the task has returned `Ok`.
+///
+/// Writes are buffered, and clones write to the same file.
+#[derive(Clone, Debug)]
+pub struct OutputFile(Arc<Mutex<Partial>>);
+
+#[derive(Debug)]
+struct Partial {
+    writer: BufWriter<File>,
+    folder: Dir,
+    /// The name for now; `None` once the file has its own.
+    partial: Option<String>,
+    name: OsString,
+}
+
+impl OutputFile {
+    /// `file` is open under the name `partial` in `folder`, where it is to be called `name`.
+    pub(super) fn new(file: File, folder: Dir, partial: String, name: OsString) -> Self {
+        let writer = BufWriter::with_capacity(BUFFER_BYTES, file);
+        Self(Arc::new(Mutex::new(Partial { writer, folder, partial: Some(partial), name })))
+    }
+
+    /// Writes out what is buffered and waits until the disk has it.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        let mut partial = self.lock();
+        partial.writer.flush()?;
+        partial.writer.get_ref().sync_all()
+    }
+
+    /// Gives the file its name, in place of whatever had it, and waits until the disk knows.
+    pub(crate) fn publish(&self) -> io::Result<()> {
+        let mut file = self.lock();
+        let Some(partial) = file.partial.take() else { return Ok(()) };
+        if let Err(error) = file.folder.rename(&partial, &file.folder, &file.name) {
+            file.partial = Some(partial);
+            return Err(error);
+        }
+        // The handle itself may be one that only leads on to other files, so open a readable one.
+        file.folder.open(".")?.into_std().sync_all()
+    }
+
+    /// Removes the file now, even if a thread that was given up still writes to it.
+    pub(crate) fn discard(&self) {
+        self.lock().remove();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Partial> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for OutputFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.lock().writer.write(bytes)
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.lock().writer.write_all(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.lock().writer.flush()
+    }
+}
+
+impl Seek for OutputFile {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.lock().writer.seek(position)
+    }
+}
+
+impl Partial {
+    fn remove(&mut self) {
+        if let Some(partial) = self.partial.take()
+            && let Err(error) = self.folder.remove_file(&partial)
+        {
+            tracing::warn!(%error, file = partial, "could not remove an unfinished output");
+        }
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
