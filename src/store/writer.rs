@@ -142,11 +142,16 @@ impl Writer {
             may_be_ready: self.may_be_ready || batch.may_make_ready(),
         };
         let ended = &outcomes.ended;
-        let still_running = || self.running.iter().filter(|(seq, _)| !ended.contains_key(seq));
-        let room = self.max_running - still_running().count();
+        let (gone, staying): (Vec<_>, Vec<_>) =
+            self.running.iter().partition(|(seq, _)| ended.contains_key(seq));
+        let suspect = |running: &[(&i64, &Suspicion)]| {
+            running.iter().any(|(_, suspicion)| **suspicion == Suspicion::Suspect)
+        };
+        let suspect_runs = suspect(&staying);
+        // Another suspect may have waited for the end of this one.
+        outcomes.may_be_ready |= suspect(&gone);
+        let room = self.max_running - staying.len();
         if room > 0 && outcomes.may_be_ready && self.claiming.load(Ordering::Relaxed) {
-            let suspect_runs =
-                still_running().any(|(_, &suspicion)| suspicion == Suspicion::Suspect);
             let ready = transitions::ready(&mut transaction, room, !suspect_runs).await?;
             outcomes.may_be_ready = ready.len() == room;
             let mut held = Vec::new();

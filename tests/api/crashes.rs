@@ -71,6 +71,9 @@ async fn suspects_run_one_at_a_time() {
         server.until("/tasks?status=running", |tasks| !tasks.as_array().unwrap().is_empty()).await;
     assert_eq!(running.as_array().unwrap().len(), 1, "{running:#}");
     assert_eq!(server.get("/tasks?status=pending").await.body.as_array().unwrap().len(), 1);
+    let running = running[0]["task_id"].as_str().unwrap();
+    assert_eq!(server.delete(&format!("/tasks/{running}")).await.status, 200);
+    server.until_running(if running == first { &second } else { &first }).await;
 }
 
 #[tokio::test]
