@@ -112,6 +112,7 @@ impl LiveTask {
         info.progress = progress.percent;
         info.message = progress.message;
         info.updated_at = progress.updated_at;
+        info.eta_seconds = eta(&info);
         if let Some(at) = self.cancel_requested_at() {
             info.cancel_requested_at = Some(at);
             info.updated_at = info.updated_at.max(at);
@@ -136,6 +137,13 @@ impl LiveTask {
     fn phase(&self) -> MutexGuard<'_, Phase> {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How long the rest takes if it goes on as before, in seconds.
+fn eta(info: &TaskInfo) -> Option<f64> {
+    let elapsed = info.updated_at.as_micros() - info.started_at?.as_micros();
+    let possible = info.progress > 0.0 && info.progress < 100.0 && elapsed > 0;
+    possible.then(|| elapsed as f64 / 1e6 * (100.0 - info.progress) / info.progress)
 }
 
 /// All live tasks by id.
@@ -173,6 +181,12 @@ impl LiveTasks {
         let tasks = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
         let began = |task: &&Arc<LiveTask>| (task.record.info.started_at, task.record.seq);
         tasks.values().max_by_key(began).cloned()
+    }
+
+    /// How many tasks of a type are live.
+    pub(super) fn count(&self, task_type: &str) -> usize {
+        let tasks = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
+        tasks.values().filter(|task| task.record.info.task_type == task_type).count()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -6,31 +6,37 @@
 mod admission;
 mod conclusion;
 mod due;
+mod janitor;
+mod keys;
 mod listener;
 mod live;
 mod runner;
 mod runtime;
 mod submission;
 mod waiters;
+mod waiting;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::{
-    self, CancelEffect, Cancellation, Cursor, Opened, Store, Submitted, TaskRecord,
+    self, CancelEffect, Cancellation, Cursor, Limits, Opened, Replay, Store, Submitted, TaskRecord,
 };
-pub(crate) use crate::store::{ListFilter, StoreError};
+pub(crate) use crate::store::{Idempotency, ListFilter, StoreError};
 use crate::task::{
     CpuSlots, Fault, Files, FilesError, Task, TaskId, TaskInfo, TaskStatus, TaskType, Timestamp,
 };
 use crate::tasks::TaskRegistry;
 use admission::{Admission, Refusal};
 use due::Due;
+use keys::KeyTurns;
 use listener::Listener;
 pub(crate) use live::Rendered;
 use live::{CancelRequest, LiveTasks};
@@ -38,6 +44,8 @@ use runtime::TaskRuntime;
 pub(crate) use submission::Submission;
 use waiters::Waiters;
 
+/// How many tasks are cancelled at once where many are.
+const CANCEL_PIECE: usize = 1000;
 /// How long a cancellation waits for a running task to stop before it answers.
 const CANCEL_WAIT: Duration = Duration::from_secs(1);
 
@@ -58,6 +66,10 @@ pub struct ManagerOptions {
     pub cpu_slots: usize,
     /// Whether a submission is refused while any task is unfinished.
     pub exclusive: bool,
+    /// How many tasks of a type run at once; types that are not here are not limited.
+    pub type_limits: Vec<(TaskType, usize)>,
+    /// How long finished tasks are kept; `None` for ever.
+    pub retention: Option<Duration>,
 }
 
 /// Why the manager could not start.
@@ -88,6 +100,9 @@ struct Shared {
     cpu_slots: CpuSlots,
     runtime: TaskRuntime,
     admission: Admission,
+    max_running: usize,
+    limits: HashMap<TaskType, usize>,
+    keys: Arc<KeyTurns>,
     live: LiveTasks,
     waiters: Arc<Waiters>,
     due: mpsc::UnboundedSender<Due>,
@@ -109,6 +124,8 @@ pub(crate) enum SubmitError {
     Busy(Option<TaskId>),
     #[error("{0} tasks are waiting, which is the limit")]
     QueueFull(usize),
+    #[error("the idempotency key was used with another body")]
+    KeyReused,
     #[error("task {0} writes the same output")]
     OutputInUse(TaskId),
     #[error(transparent)]
@@ -123,6 +140,28 @@ pub(crate) enum CancelOutcome {
     Requested(TaskStatus),
     AlreadyFinal(TaskStatus),
     Unknown,
+}
+
+/// Why a task was not submitted again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RetryError {
+    #[error("there is no such task")]
+    Unknown,
+    #[error("the task is {}", .0.name())]
+    Unfinished(TaskStatus),
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+}
+
+/// What became of a request to cancel many.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CancelCounts {
+    /// Unfinished tasks that matched.
+    pub(crate) matched: usize,
+    /// Of these, those that are cancelled now.
+    pub(crate) cancelled: usize,
+    /// Of these, those that run and were asked to stop.
+    pub(crate) requested: usize,
 }
 
 /// One page of a list.
@@ -159,8 +198,17 @@ impl TaskManager {
                 tracing::info!(task.id = %id, path, "removed an unfinished output");
             }
         };
+        let mut limits: HashMap<_, _> =
+            TaskType::ALL.iter().map(|&task_type| (task_type, options.max_running)).collect();
+        for &(task_type, limit) in &options.type_limits {
+            limits.insert(task_type, limit.min(options.max_running));
+        }
+        let store_limits = Limits {
+            total: options.max_running,
+            by_type: limits.iter().map(|(task_type, &limit)| (task_type.name(), limit)).collect(),
+        };
         let Opened { store, writer, due: stored_due, pending, lock } =
-            store::open(&options.database, options.max_running, remove_partial).await?;
+            store::open(&options.database, store_limits, remove_partial).await?;
         let (due, incoming) = mpsc::unbounded_channel();
         let now = Timestamp::now();
         for (seq, due_at) in stored_due {
@@ -168,12 +216,16 @@ impl TaskManager {
             let _ = due.send((seq, due::remaining(due_at, now)));
         }
         tokio::spawn(due::promote(store.clone(), incoming));
+        tokio::spawn(janitor::run(store.clone(), options.retention));
         let shared = Arc::new(Shared {
             store,
             registry,
             files,
             cpu_slots: CpuSlots::new(options.cpu_slots),
             runtime: TaskRuntime::start().map_err(StartError::Threads)?,
+            max_running: options.max_running,
+            limits,
+            keys: Arc::default(),
             admission: Admission::new(options.max_pending, options.exclusive, pending),
             live: LiveTasks::new(),
             waiters: Arc::default(),
@@ -199,11 +251,24 @@ impl TaskManager {
     /// Stores a new task. When this returns its id, the task survives a power cut.
     pub(crate) async fn submit(&self, submission: Submission) -> Result<TaskId, SubmitError> {
         let shared = &self.shared;
+        let Some(idempotency) = submission.idempotency.clone() else {
+            return self.admit(submission).await;
+        };
+        let _turn = shared.keys.take(&idempotency.key).await;
+        match shared.store.replay(&idempotency.key).await? {
+            Some(replay) => replayed(&idempotency, replay),
+            None => self.admit(submission).await,
+        }
+    }
+
+    async fn admit(&self, submission: Submission) -> Result<TaskId, SubmitError> {
+        let shared = &self.shared;
         let task = submission.check(shared).await.map_err(SubmitError::Invalid)?;
         if shared.draining.is_cancelled() {
             return Err(SubmitError::Draining);
         }
-        let id = task.id;
+        let (id, idempotency) = (task.id, task.idempotency.clone());
+        let run_at = task.run_at;
         match shared.admission.reserve(id) {
             Ok(()) => {}
             Err(Refusal::QueueFull(limit)) => return Err(SubmitError::QueueFull(limit)),
@@ -215,10 +280,34 @@ impl TaskManager {
                 return Err(SubmitError::Busy(busy));
             }
         }
-        match shared.store.submit(task).await? {
-            Submitted::Stored => Ok(id),
-            Submitted::OutputInUse(owner) => Err(SubmitError::OutputInUse(owner)),
+        match (shared.store.submit(task).await?, idempotency) {
+            (Submitted::Stored, _) => Ok(id),
+            (Submitted::OutputInUse(owner), _) => Err(SubmitError::OutputInUse(owner)),
+            (Submitted::Replayed(replay), Some(asked)) => replayed(&asked, replay),
+            (Submitted::Replayed(_), None) => unreachable!("nothing is replayed without a key"),
         }
+    }
+
+    /// Checks what a submission checks, and what is else only met when the task runs. Returns the
+    /// parameters with the defaults filled in.
+    pub(crate) async fn dry_run(
+        &self,
+        submission: Submission,
+    ) -> Result<Box<RawValue>, Vec<Fault>> {
+        submission.try_out(&self.shared).await
+    }
+
+    /// Submits a finished task again: the same type, parameters, paths and options.
+    pub(crate) async fn retry(&self, id: TaskId) -> Result<TaskId, RetryError> {
+        if self.shared.live.get(id).is_some() {
+            return Err(RetryError::Unfinished(TaskStatus::Running));
+        }
+        let record = self.shared.store.get(id).await.map_err(SubmitError::Store)?;
+        let info = record.ok_or(RetryError::Unknown)?.info;
+        if !info.status.is_final() {
+            return Err(RetryError::Unfinished(info.status));
+        }
+        Ok(self.submit(Submission::again(info)).await?)
     }
 
     /// A task as it is now.
@@ -226,8 +315,9 @@ impl TaskManager {
         if let Some(live) = self.shared.live.get(id) {
             return Ok(Some(live.render()));
         }
-        let record = self.shared.store.get(id).await?;
-        Ok(record.map(|record| Rendered::new(&record.info)))
+        let Some(mut record) = self.shared.store.get(id).await? else { return Ok(None) };
+        self.shared.explain(std::slice::from_mut(&mut record)).await?;
+        Ok(Some(Rendered::new(&record.info)))
     }
 
     /// A task when it has ended, or as it is when the time is over.
@@ -251,7 +341,8 @@ impl TaskManager {
 
     /// Tasks, newest first.
     pub(crate) async fn list(&self, filter: &ListFilter) -> Result<Page, StoreError> {
-        let records = self.shared.store.list(filter).await?;
+        let mut records = self.shared.store.list(filter).await?;
+        self.shared.explain(&mut records).await?;
         let next = records.last().filter(|_| records.len() == filter.limit).map(Cursor::behind);
         let tasks = records.into_iter().map(|record| self.overlay(record)).collect();
         Ok(Page { tasks, next })
@@ -262,13 +353,28 @@ impl TaskManager {
         if let Some(live) = self.shared.live.newest() {
             return Ok(Some(live.info()));
         }
-        Ok(self.shared.store.newest_pending().await?.map(|record| record.info))
+        let Some(mut record) = self.shared.store.newest_pending().await? else { return Ok(None) };
+        self.shared.explain(std::slice::from_mut(&mut record)).await?;
+        Ok(Some(record.info))
     }
 
     /// Cancels a task. A running one is asked to stop and given a moment to do so.
     pub(crate) async fn cancel(&self, id: TaskId) -> Result<CancelOutcome, StoreError> {
+        let waiter = self.shared.waiters.register(id);
+        match self.request_cancel(id).await? {
+            CancelOutcome::Requested(_) => {
+                Ok(match tokio::time::timeout(CANCEL_WAIT, waiter.ended()).await {
+                    Ok(()) => CancelOutcome::Cancelled,
+                    Err(_) => CancelOutcome::Requested(TaskStatus::Running),
+                })
+            }
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// Cancels a pending task; asks a running one to stop and does not wait until it has.
+    async fn request_cancel(&self, id: TaskId) -> Result<CancelOutcome, StoreError> {
         let shared = &self.shared;
-        let waiter = shared.waiters.register(id);
         let at = Timestamp::now();
         loop {
             // A running task is stopped in memory first: from then on it cannot complete.
@@ -283,25 +389,52 @@ impl TaskManager {
                 },
             };
             let wish = Cancellation { id, at, accepted_by_runner };
-            match shared.store.cancel(wish).await? {
+            return Ok(match shared.store.cancel(wish).await? {
                 // It was claimed a moment ago, or it goes on with another attempt.
-                CancelEffect::NotAccepted => {}
-                CancelEffect::Cancelled => return Ok(CancelOutcome::Cancelled),
-                CancelEffect::Unknown => return Ok(CancelOutcome::Unknown),
+                CancelEffect::NotAccepted => continue,
+                CancelEffect::Cancelled => CancelOutcome::Cancelled,
+                CancelEffect::Unknown => CancelOutcome::Unknown,
                 CancelEffect::AlreadyFinal(TaskStatus::Cancelled) if accepted_by_runner => {
-                    return Ok(CancelOutcome::Cancelled);
+                    CancelOutcome::Cancelled
                 }
-                CancelEffect::AlreadyFinal(status) => {
-                    return Ok(CancelOutcome::AlreadyFinal(status));
-                }
-                CancelEffect::Requested => {
-                    return Ok(match tokio::time::timeout(CANCEL_WAIT, waiter.ended()).await {
-                        Ok(()) => CancelOutcome::Cancelled,
-                        Err(_) => CancelOutcome::Requested(TaskStatus::Running),
-                    });
+                CancelEffect::AlreadyFinal(status) => CancelOutcome::AlreadyFinal(status),
+                CancelEffect::Requested => CancelOutcome::Requested(TaskStatus::Running),
+            });
+        }
+    }
+
+    /// Cancels all unfinished tasks that match, in pieces between which other changes have their
+    /// turn.
+    pub(crate) async fn cancel_matching(
+        &self,
+        mut filter: ListFilter,
+    ) -> Result<CancelCounts, StoreError> {
+        let mut counts = CancelCounts::default();
+        if filter.statuses.is_empty() {
+            filter.statuses = vec![TaskStatus::Pending, TaskStatus::Running];
+        }
+        filter.statuses.retain(|status| !status.is_final());
+        filter.limit = CANCEL_PIECE;
+        while !filter.statuses.is_empty() {
+            let records = self.shared.store.list(&filter).await?;
+            let requests = records.iter().map(|record| self.request_cancel(record.info.task_id));
+            for outcome in futures_util::future::try_join_all(requests).await? {
+                match outcome {
+                    CancelOutcome::Cancelled => counts.cancelled += 1,
+                    CancelOutcome::Requested(_) => counts.requested += 1,
+                    // It ended by itself just now.
+                    CancelOutcome::AlreadyFinal(_) | CancelOutcome::Unknown => {}
                 }
             }
+            counts.matched += records.len();
+            match records.last() {
+                Some(last) if records.len() == CANCEL_PIECE => {
+                    filter.cursor = Some(Cursor::behind(last));
+                }
+                _ => break,
+            }
         }
+        Ok(counts)
     }
 
     /// How busy the server is.
@@ -345,6 +478,15 @@ impl TaskManager {
             return live.info();
         }
         record.info
+    }
+}
+
+/// The answer to a submission whose key was used before.
+fn replayed(asked: &Idempotency, replay: Replay) -> Result<TaskId, SubmitError> {
+    if asked.body_hash == replay.body_hash {
+        Ok(replay.task_id)
+    } else {
+        Err(SubmitError::KeyReused)
     }
 }
 

@@ -1,12 +1,13 @@
 //! Checks a submission and makes it a task that can be stored. Names every fault it finds.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use super::Shared;
-use crate::store::NewTask;
+use crate::store::{Idempotency, NewTask};
 use crate::task::{Fault, Files, PathUse, Paths, TaskId, TaskType, Timestamp};
 use crate::tasks::RegisteredTask;
 
@@ -15,6 +16,11 @@ const MAX_PARAMETERS_BYTES: usize = 64 * 1024;
 /// The longest timeout, in seconds: a hundred years.
 const MAX_TIMEOUT: f64 = 100.0 * 365.25 * 86_400.0;
 const MAX_ATTEMPTS: u32 = 1000;
+const MAX_TAGS: usize = 16;
+/// In characters.
+const MAX_TAG_KEY: usize = 64;
+/// In characters.
+const MAX_TAG_VALUE: usize = 256;
 
 /// What a client asks for.
 #[derive(Debug, Default)]
@@ -26,6 +32,12 @@ pub(crate) struct Submission {
     pub(crate) priority: i32,
     pub(crate) timeout_seconds: Option<f64>,
     pub(crate) max_attempts: Option<u32>,
+    pub(crate) tags: BTreeMap<String, String>,
+    /// Not before this time.
+    pub(crate) run_at: Option<Timestamp>,
+    /// The task that this one repeats.
+    pub(crate) retry_of: Option<TaskId>,
+    pub(crate) idempotency: Option<Idempotency>,
 }
 
 impl Submission {
@@ -57,6 +69,7 @@ impl Submission {
                 None
             }),
         };
+        let now = Timestamp::now();
         match parsed {
             Some((task_type, _, Some(parameters))) if faults.is_empty() => Ok(NewTask {
                 id: TaskId::new(),
@@ -68,7 +81,12 @@ impl Submission {
                 priority: self.priority,
                 timeout_seconds: self.timeout_seconds,
                 max_attempts: self.max_attempts.unwrap_or(1),
-                created_at: Timestamp::now(),
+                tags: self.tags,
+                // The past means now.
+                run_at: self.run_at.filter(|at| *at > now),
+                retry_of: self.retry_of,
+                idempotency: self.idempotency,
+                created_at: now,
             }),
             _ => Err(faults),
         }
@@ -87,6 +105,20 @@ impl Submission {
         {
             let msg = format!("Input should be between 1 and {MAX_ATTEMPTS}");
             faults.push(Fault::value(&["body", "max_attempts"], msg, attempts));
+        }
+        if self.tags.len() > MAX_TAGS {
+            let msg = format!("at most {MAX_TAGS} tags are allowed, found {}", self.tags.len());
+            faults.push(Fault::value(&["body", "tags"], msg, json!(self.tags)));
+        }
+        for (key, value) in &self.tags {
+            let (keys, values) = (1..=MAX_TAG_KEY, 0..=MAX_TAG_VALUE);
+            if !keys.contains(&key.chars().count()) || !values.contains(&value.chars().count()) {
+                let msg = format!(
+                    "expected a key of 1 to {MAX_TAG_KEY} characters and a value of at most \
+                     {MAX_TAG_VALUE}"
+                );
+                faults.push(Fault::value(&["body", "tags", key], msg, value.as_str()));
+            }
         }
         faults
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{
-    Answer, AttemptEnd, CancelEffect, Cancellation, NewTask, StoreError, StoredProgress, Submitted,
+    Answer, AttemptEnd, CancelEffect, Cancellation, EraseStep, NewTask, StoreError, StoredProgress, Submitted,
 };
 use crate::task::{TaskId, TaskStatus};
 
@@ -16,6 +16,7 @@ pub(super) enum Change {
     End(Arc<AttemptEnd>, Answer<Option<TaskStatus>>),
     Promote(Vec<i64>, Answer<()>),
     Cancel(Cancellation, Answer<CancelEffect>),
+    Erase(EraseStep, Answer<Option<i64>>),
     Close(Answer<()>),
 }
 
@@ -27,6 +28,7 @@ pub(super) struct Batch {
     pub(super) ends: Vec<(Arc<AttemptEnd>, Answer<Option<TaskStatus>>)>,
     pub(super) promotes: Vec<(Vec<i64>, Answer<()>)>,
     pub(super) cancels: Vec<(Cancellation, Answer<CancelEffect>)>,
+    pub(super) erasures: Vec<(EraseStep, Answer<Option<i64>>)>,
     pub(super) close: Option<Answer<()>>,
 }
 
@@ -38,8 +40,18 @@ impl Batch {
             Change::End(end, answer) => self.ends.push((end, answer)),
             Change::Promote(seqs, answer) => self.promotes.push((seqs, answer)),
             Change::Cancel(wish, answer) => self.cancels.push((wish, answer)),
+            Change::Erase(step, answer) => self.erasures.push((step, answer)),
             Change::Close(answer) => self.close = Some(answer),
         }
+    }
+
+    /// Whether this change may be in the same transaction. One idempotency key may be there once:
+    /// only a stored task shows the second of them that it is one.
+    pub(super) fn takes(&self, change: &Change) -> bool {
+        let Change::Submit(new, _) = change else { return true };
+        let Some(new) = &new.idempotency else { return true };
+        let mut keys = self.submits.iter().filter_map(|(task, _)| task.idempotency.as_ref());
+        keys.all(|known| known.key != new.key)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -48,6 +60,7 @@ impl Batch {
             + self.ends.len()
             + self.promotes.len()
             + self.cancels.len()
+            + self.erasures.len()
     }
 
     pub(super) fn new_tasks(&self) -> Vec<&NewTask> {
@@ -78,13 +91,15 @@ impl Batch {
     }
 
     pub(super) fn split(self) -> impl Iterator<Item = Batch> {
-        let Self { submits, progress, ends, promotes, cancels, close: _ } = self;
+        let Self { submits, progress, ends, promotes, cancels, erasures, close: _ } = self;
         let submits = submits.into_iter().map(|(task, answer)| Change::Submit(task, answer));
         let progress = progress.into_iter().map(|(new, answer)| Change::Progress(new, answer));
         let ends = ends.into_iter().map(|(end, answer)| Change::End(end, answer));
         let promotes = promotes.into_iter().map(|(seqs, answer)| Change::Promote(seqs, answer));
         let cancels = cancels.into_iter().map(|(wish, answer)| Change::Cancel(wish, answer));
-        submits.chain(progress).chain(ends).chain(promotes).chain(cancels).map(|change| {
+        let erasures = erasures.into_iter().map(|(step, answer)| Change::Erase(step, answer));
+        let changes = submits.chain(progress).chain(ends).chain(promotes).chain(cancels);
+        changes.chain(erasures).map(|change| {
             let mut single = Self::default();
             single.add(change);
             single
@@ -98,6 +113,7 @@ impl Batch {
         submitted: Vec<Submitted>,
         ended: &HashMap<i64, TaskStatus>,
         cancelled: &HashMap<TaskId, CancelEffect>,
+        erased: Vec<Option<i64>>,
     ) {
         for ((_, answer), outcome) in self.submits.into_iter().zip(submitted) {
             let _ = answer.send(Ok(outcome));
@@ -115,6 +131,9 @@ impl Batch {
             let effect = cancelled.get(&wish.id).copied().unwrap_or(CancelEffect::Unknown);
             let _ = answer.send(Ok(effect));
         }
+        for ((_, answer), next) in self.erasures.into_iter().zip(erased) {
+            let _ = answer.send(Ok(next));
+        }
     }
 
     pub(super) fn fail(self, error: &StoreError) {
@@ -131,6 +150,9 @@ impl Batch {
             let _ = answer.send(Err(error.clone()));
         }
         for (_, answer) in self.cancels {
+            let _ = answer.send(Err(error.clone()));
+        }
+        for (_, answer) in self.erasures {
             let _ = answer.send(Err(error.clone()));
         }
     }

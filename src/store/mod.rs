@@ -5,14 +5,17 @@
 //! [`Observer`], which hears of every committed change before the client does.
 
 mod batch;
+mod idempotency;
 mod import;
 mod open;
 mod queries;
 mod record;
 mod recovery;
+mod retention;
 mod transitions;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,11 +25,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use batch::Change;
 pub use open::OpenError;
+pub(crate) use idempotency::KEY_LIFETIME;
 pub(crate) use open::state_files;
 pub(crate) use open::{Opened, open};
 pub(crate) use queries::{Cursor, ListFilter};
 pub(crate) use record::TaskRecord;
-pub(crate) use writer::{Committed, Observer, Writer};
+pub(crate) use writer::{Committed, Limits, Observer, Writer};
 
 use crate::task::{TaskId, TaskStatus, Timestamp};
 
@@ -53,7 +57,21 @@ pub(crate) struct NewTask {
     pub(crate) priority: i32,
     pub(crate) timeout_seconds: Option<f64>,
     pub(crate) max_attempts: u32,
+    pub(crate) tags: BTreeMap<String, String>,
+    /// Not before this time; `None` for at once.
+    pub(crate) run_at: Option<Timestamp>,
+    pub(crate) retry_of: Option<TaskId>,
+    pub(crate) idempotency: Option<Idempotency>,
     pub(crate) created_at: Timestamp,
+}
+
+/// What makes two submissions the same one.
+#[derive(Clone, Debug)]
+pub(crate) struct Idempotency {
+    /// The client's name for the submission.
+    pub(crate) key: String,
+    /// SHA-256 of the body, in hexadecimal.
+    pub(crate) body_hash: String,
 }
 
 /// How a submission ended.
@@ -63,6 +81,15 @@ pub(crate) enum Submitted {
     Stored,
     /// Not stored: this unfinished task has the same output.
     OutputInUse(TaskId),
+    /// Not stored: it was stored before, under the same idempotency key.
+    Replayed(Replay),
+}
+
+/// What an idempotency key stands for.
+#[derive(Clone, Debug)]
+pub(crate) struct Replay {
+    pub(crate) task_id: TaskId,
+    pub(crate) body_hash: String,
 }
 
 /// How one attempt ended, as its runner saw it. A cancellation that was asked for overrides it.
@@ -83,6 +110,17 @@ pub(crate) struct AttemptEnd {
     pub(crate) attempt_given_back: bool,
     /// When cancellation was asked for, as far as the runner knows.
     pub(crate) cancel_requested_at: Option<Timestamp>,
+}
+
+/// One step of erasing what is old.
+#[derive(Debug)]
+pub(crate) struct EraseStep {
+    /// Tasks with a `seq` above this are looked at.
+    pub(crate) after: i64,
+    /// Tasks that ended before this time are erased; `None` for none.
+    pub(crate) cutoff: Option<Timestamp>,
+    /// Idempotency keys from before this time are erased.
+    pub(crate) keys_cutoff: Timestamp,
 }
 
 /// A wish that a task be cancelled.
@@ -162,6 +200,12 @@ impl Store {
     /// Makes tasks ready whose time has come.
     pub(crate) async fn promote(&self, seqs: Vec<i64>) -> Result<(), StoreError> {
         self.change(|answer| Change::Promote(seqs, answer)).await
+    }
+
+    /// Erases one step's worth of finished tasks that ended before `cutoff`, and of idempotency
+    /// keys from before `keys_cutoff`. Returns where the next step begins, if there is more.
+    pub(crate) async fn erase(&self, step: EraseStep) -> Result<Option<i64>, StoreError> {
+        self.change(|answer| Change::Erase(step, answer)).await
     }
 
     /// When this returns, no task will be claimed any more.

@@ -12,7 +12,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, Connection, Row, SqlSafeStr, SqliteConnection};
 use tokio::sync::mpsc;
 
-use super::{QUEUE_LENGTH, Store, Writer, import, recovery};
+use super::{Limits, QUEUE_LENGTH, Store, Writer, import, recovery};
 use crate::task::{TaskId, with_causes};
 
 /// Before this version two connections could damage a database in WAL mode.
@@ -108,7 +108,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// See [`OpenError`]; files that are not ours are left as they are.
 pub(crate) async fn open(
     path: &Path,
-    max_running: usize,
+    limits: Limits,
     remove_partial: impl Fn(&str, TaskId, i64),
 ) -> Result<Opened, OpenError> {
     let lock = lock(path)?;
@@ -150,7 +150,7 @@ pub(crate) async fn open(
     let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
     let claiming = Arc::new(AtomicBool::new(true));
     let store = Store { queue: sender, readers, claiming: Arc::clone(&claiming) };
-    let writer = Writer::new(connection, receiver, claiming, max_running);
+    let writer = Writer::new(connection, receiver, claiming, limits);
     Ok(Opened { store, writer, due, pending, lock })
 }
 

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use sqlx::{QueryBuilder, Sqlite};
+use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::record::columns;
+use super::transitions::push_ready;
 use super::{Store, StoreError, TaskRecord};
 use crate::task::{TaskId, TaskStatus, TaskType, Timestamp};
 
@@ -18,6 +19,8 @@ pub(crate) struct ListFilter {
     pub(crate) created_after: Option<Timestamp>,
     /// Submitted before this time.
     pub(crate) created_before: Option<Timestamp>,
+    /// Tasks that have all of these tags.
+    pub(crate) tags: Vec<(String, String)>,
     pub(crate) cursor: Option<Cursor>,
     pub(crate) limit: usize,
 }
@@ -59,11 +62,15 @@ impl ListFilter {
         (self.created_after.is_some() || self.created_before.is_some())
             && self.statuses.is_empty()
             && self.task_types.is_empty()
+            && self.tags.is_empty()
     }
 
     /// Where only types are wanted each status is walked, because the index by type goes on with
     /// the status.
     fn statuses_to_walk(&self) -> Vec<Option<TaskStatus>> {
+        if !self.tags.is_empty() {
+            return vec![None];
+        }
         let wanted = match (self.statuses.is_empty(), self.task_types.is_empty()) {
             (true, true) => return vec![None],
             (true, false) => TaskStatus::ALL,
@@ -73,7 +80,7 @@ impl ListFilter {
     }
 
     fn types_to_walk(&self) -> Vec<Option<TaskType>> {
-        if self.task_types.is_empty() {
+        if self.task_types.is_empty() || !self.tags.is_empty() {
             return vec![None];
         }
         self.task_types.iter().copied().map(Some).collect()
@@ -97,6 +104,21 @@ impl Store {
         Ok(self.list(&newest).await?.pop())
     }
 
+    /// The ready tasks that are to run next, in order, `limit` at the most.
+    pub(crate) async fn queue(
+        &self,
+        types: &[&'static str],
+        limit: usize,
+    ) -> Result<Vec<i64>, StoreError> {
+        let by_type: Vec<_> = types.iter().map(|&name| (name, limit)).collect();
+        let mut query = QueryBuilder::new("SELECT json_group_array(seq) FROM (");
+        push_ready(&mut query, &by_type, limit);
+        let row = query.push(")").build().fetch_one(&self.readers).await?;
+        let seqs: &str = row.try_get(0)?;
+        serde_json::from_str(seqs)
+            .map_err(|error| StoreError::from(sqlx::Error::Decode(Box::new(error))))
+    }
+
     /// Tasks, newest first. One index walk for each combination of a status and a type, merged:
     /// the time does not depend on how many tasks there are.
     pub(crate) async fn list(&self, filter: &ListFilter) -> Result<Vec<TaskRecord>, StoreError> {
@@ -109,7 +131,11 @@ impl Store {
                 push_walk(&mut query, filter, status, task_type);
             }
         }
-        query.push(order(filter)).push_bind(filter.limit as i64);
+        query.push(match filter.by_time() {
+            true => " ORDER BY created_at DESC, seq DESC LIMIT ",
+            false => " ORDER BY seq DESC LIMIT ",
+        });
+        query.push_bind(filter.limit as i64);
         let rows = query.build().fetch_all(&self.readers).await?;
         Ok(rows.iter().map(TaskRecord::from_row).collect::<Result<_, _>>()?)
     }
@@ -121,12 +147,17 @@ fn push_walk(
     status: Option<TaskStatus>,
     task_type: Option<TaskType>,
 ) {
-    query.push(concat!("SELECT * FROM (SELECT ", columns!(), " FROM tasks WHERE true"));
+    query.push(concat!("SELECT * FROM (SELECT ", columns!(), " FROM "));
+    push_source(query, &filter.tags);
     if let Some(status) = status {
         query.push(" AND status = ").push_bind(status.name());
     }
     if let Some(task_type) = task_type {
         query.push(" AND task_type = ").push_bind(task_type.name());
+    }
+    if !filter.tags.is_empty() {
+        push_names(query, "status", filter.statuses.iter().map(|status| status.name()));
+        push_names(query, "task_type", filter.task_types.iter().map(|name| name.name()));
     }
     if let Some(after) = filter.created_after {
         query.push(" AND created_at >= ").push_bind(after.as_micros());
@@ -140,17 +171,48 @@ fn push_walk(
             query.push(", ").push_bind(cursor.seq).push(")");
         }
         Some(cursor) => {
-            query.push(" AND seq < ").push_bind(cursor.seq);
+            let position = if filter.tags.is_empty() { "seq" } else { "task_seq" };
+            query.push(" AND ").push(position).push(" < ").push_bind(cursor.seq);
         }
         None => {}
     }
-    query.push(order(filter)).push_bind(filter.limit as i64).push(")");
+    query.push(match filter {
+        filter if filter.by_time() => " ORDER BY created_at DESC, seq DESC LIMIT ",
+        filter if !filter.tags.is_empty() => " ORDER BY task_seq DESC LIMIT ",
+        _ => " ORDER BY seq DESC LIMIT ",
+    });
+    query.push_bind(filter.limit as i64).push(")");
 }
 
-fn order(filter: &ListFilter) -> &'static str {
-    if filter.by_time() {
-        " ORDER BY created_at DESC, seq DESC LIMIT "
-    } else {
-        " ORDER BY seq DESC LIMIT "
+/// The table to walk, and the beginning of the conditions. With tags that is the index of the first
+/// one; the others, and whatever else is wanted, are checked on each task that it leads to.
+fn push_source(query: &mut QueryBuilder<Sqlite>, tags: &[(String, String)]) {
+    let Some(((key, value), others)) = tags.split_first() else {
+        query.push("tasks WHERE true");
+        return;
+    };
+    query.push("task_tags CROSS JOIN tasks ON seq = task_seq WHERE key = ").push_bind(key);
+    query.push(" AND value = ").push_bind(value);
+    for (key, value) in others {
+        query.push(" AND EXISTS (SELECT 1 FROM task_tags AS other WHERE other.key = ");
+        query.push_bind(key).push(" AND other.value = ").push_bind(value);
+        query.push(" AND other.task_seq = seq)");
     }
+}
+
+/// That a column has one of these values, if there are any. The plus keeps its index out of it.
+fn push_names(
+    query: &mut QueryBuilder<Sqlite>,
+    column: &str,
+    names: impl ExactSizeIterator<Item = &'static str>,
+) {
+    if names.len() == 0 {
+        return;
+    }
+    query.push(" AND +").push(column).push(" IN (");
+    let mut list = query.separated(", ");
+    for name in names {
+        list.push_bind(name);
+    }
+    query.push(")");
 }

@@ -11,9 +11,9 @@ use crate::task::{TaskInfo, Timestamp};
 /// The columns that [`TaskRecord`] is read from, in its order.
 macro_rules! columns {
     () => {
-        "seq, epoch, interruptions, id, task_type, status, progress, message, created_at, \
+        "seq, epoch, interruptions, due_at, held, id, task_type, status, progress, message, created_at, \
          started_at, completed_at, result, error, input_file_path, output_file_path, parameters, \
-         updated_at, attempt, max_attempts, timeout_seconds, cancel_requested_at, priority, tags"
+         updated_at, attempt, max_attempts, timeout_seconds, cancel_requested_at, priority, tags, run_at, retry_of"
     };
 }
 pub(super) use columns;
@@ -27,6 +27,10 @@ pub(crate) struct TaskRecord {
     pub(crate) epoch: i64,
     /// How often the server died while the task ran.
     pub(crate) interruptions: i64,
+    /// Not before this time.
+    pub(crate) due_at: Option<Timestamp>,
+    /// Whether this build cannot run the task.
+    pub(crate) held: bool,
     /// What clients see.
     pub(crate) info: TaskInfo,
 }
@@ -38,6 +42,8 @@ impl TaskRecord {
             seq: row.take()?,
             epoch: row.take()?,
             interruptions: row.take()?,
+            due_at: row.optional_time()?,
+            held: row.take()?,
             info: TaskInfo {
                 task_id: row.parse()?,
                 task_type: row.take()?,
@@ -59,6 +65,11 @@ impl TaskRecord {
                 cancel_requested_at: row.optional_time()?,
                 priority: row.take()?,
                 tags: row.json()?,
+                run_at: row.optional_time()?,
+                retry_of: row.optional_parse()?,
+                queue_position: None,
+                waiting_because: None,
+                eta_seconds: None,
             },
         })
     }
@@ -82,6 +93,14 @@ impl<'r> Columns<'r> {
     ) -> sqlx::Result<T> {
         let text: &str = self.take()?;
         text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+    }
+
+    fn optional_parse<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+        &mut self,
+    ) -> sqlx::Result<Option<T>> {
+        let text: Option<&str> = self.take()?;
+        let parsed = text.map(|text| text.parse()).transpose();
+        parsed.map_err(|error| sqlx::Error::Decode(Box::new(error)))
     }
 
     fn time(&mut self) -> sqlx::Result<Timestamp> {

@@ -13,8 +13,9 @@ use std::str::FromStr;
 
 use serde::Serialize;
 use serde_json::json;
-use sqlx::{Row, SqliteConnection};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
+use super::idempotency;
 use super::record::columns;
 use super::{
     AttemptEnd, CancelEffect, Cancellation, NewTask, StoredProgress, Submitted, TaskRecord,
@@ -32,6 +33,25 @@ pub(super) async fn submit(
     if tasks.is_empty() {
         return Ok(Vec::new());
     }
+    let known = idempotency::known(connection, tasks).await?;
+    if known.is_empty() {
+        return insert(connection, tasks).await;
+    }
+    let replay = |task: &NewTask| known.get(&task.idempotency.as_ref()?.key).cloned();
+    let new: Vec<_> = tasks.iter().copied().filter(|task| replay(task).is_none()).collect();
+    let mut inserted = insert(connection, &new).await?.into_iter();
+    let outcome = |task: &&NewTask| match replay(task) {
+        Some(replay) => Some(Submitted::Replayed(replay)),
+        None => inserted.next(),
+    };
+    Ok(tasks.iter().map_while(outcome).collect())
+}
+
+/// Stores tasks that were not stored before.
+async fn insert(
+    connection: &mut SqliteConnection,
+    tasks: &[&NewTask],
+) -> sqlx::Result<Vec<Submitted>> {
     let rows: Vec<_> = tasks
         .iter()
         .map(|task| {
@@ -46,15 +66,19 @@ pub(super) async fn submit(
                 task.timeout_seconds,
                 task.max_attempts,
                 task.created_at.as_micros(),
+                &task.tags,
+                task.run_at.map(Timestamp::as_micros),
+                task.retry_of,
             )
         })
         .collect();
     let stored = sqlx::query(
         "INSERT INTO tasks (id, task_type, priority, parameters, input_file_path, \
                             output_file_path, output_key, timeout_seconds, max_attempts, \
-                            created_at, updated_at, status, tags) \
+                            created_at, updated_at, status, tags, run_at, due_at, retry_of) \
          SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, \
-                value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 9, 'pending', '{}' \
+                value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 9, 'pending', \
+                value -> 10, value ->> 11, value ->> 11, value ->> 12 \
          FROM json_each(?1) WHERE true \
          ON CONFLICT (output_key) WHERE output_key IS NOT NULL AND status IN ('pending', 'running') \
          DO NOTHING",
@@ -62,22 +86,44 @@ pub(super) async fn submit(
     .bind(to_json(&rows)?)
     .execute(&mut *connection)
     .await?;
-    if stored.rows_affected() == tasks.len() as u64 {
-        return Ok(tasks.iter().map(|_| Submitted::Stored).collect());
-    }
     let mut outcomes = Vec::with_capacity(tasks.len());
+    let all_stored = stored.rows_affected() == tasks.len() as u64;
     for task in tasks {
         // Only a task with an output can have met a conflict.
         let owner = match &task.output_key {
-            Some(key) => output_owner(connection, key).await?,
-            None => task.id,
+            Some(key) if !all_stored => output_owner(connection, key).await?,
+            _ => task.id,
         };
         outcomes.push(match owner == task.id {
             true => Submitted::Stored,
             false => Submitted::OutputInUse(owner),
         });
     }
+    let stored = tasks.iter().copied().zip(&outcomes);
+    let stored = stored.filter(|(_, outcome)| matches!(outcome, Submitted::Stored));
+    let stored: Vec<_> = stored.map(|(task, _)| task).collect();
+    idempotency::remember(connection, &stored).await?;
+    insert_tags(connection, &stored).await?;
     Ok(outcomes)
+}
+
+/// Makes stored tasks findable by their tags.
+async fn insert_tags(connection: &mut SqliteConnection, tasks: &[&NewTask]) -> sqlx::Result<()> {
+    let tagged: Vec<_> =
+        tasks.iter().filter(|task| !task.tags.is_empty()).map(|task| task.id).collect();
+    if tagged.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO task_tags (key, value, task_seq) \
+         SELECT tag.key, tag.value, tasks.seq \
+         FROM json_each(?1) AS tagged CROSS JOIN tasks ON tasks.id = tagged.value, \
+              json_each(tasks.tags) AS tag",
+    )
+    .bind(to_json(&tagged)?)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// The unfinished task that writes this output.
@@ -242,34 +288,69 @@ pub(super) async fn cancel(
     Ok(effects)
 }
 
-const READY: &str = concat!(
-    "SELECT * FROM (SELECT ",
+/// Ready tasks that may be what killed the server before, the first `?1` of them.
+const SUSPECTS: &str = concat!(
+    "SELECT ",
     columns!(),
     " FROM tasks INDEXED BY tasks_suspect \
       WHERE status = 'pending' AND due_at IS NULL AND held = 0 AND interruptions >= 2 \
-      ORDER BY priority DESC, seq LIMIT ?1) \
-     UNION ALL SELECT * FROM (SELECT ",
-    columns!(),
-    " FROM tasks INDEXED BY tasks_ready \
-      WHERE status = 'pending' AND due_at IS NULL AND held = 0 AND interruptions < 2 \
-      ORDER BY priority DESC, seq LIMIT ?2)"
+      ORDER BY priority DESC, seq LIMIT ?1"
 );
 
-/// Ready tasks in the order in which they are to run: `limit` of them, and beyond those at most
-/// one that may be what killed the server before (`suspect`).
+/// How many tasks may be claimed: in all, and of each type.
+#[derive(Debug)]
+pub(super) struct Room {
+    pub(super) total: usize,
+    /// Types that are not in here are unknown to this server and stay where they are.
+    pub(super) by_type: Vec<(&'static str, usize)>,
+    /// Whether one of them may be what killed the server before.
+    pub(super) suspect: bool,
+}
+
+/// Ready tasks in the order in which they are to run, as many as there is room for.
 pub(super) async fn ready(
     connection: &mut SqliteConnection,
-    limit: usize,
-    suspect: bool,
+    room: &Room,
 ) -> sqlx::Result<Vec<TaskRecord>> {
-    let rows = sqlx::query(READY)
-        .bind(i64::from(suspect))
-        .bind(limit as i64)
-        .fetch_all(connection)
-        .await?;
-    let mut records = rows.iter().map(TaskRecord::from_row).collect::<Result<Vec<_>, _>>()?;
-    records.truncate(limit);
+    let mut by_type = room.by_type.clone();
+    let mut records = Vec::new();
+    if room.suspect {
+        let rows = sqlx::query(SUSPECTS).bind(1).fetch_all(&mut *connection).await?;
+        records = rows.iter().map(TaskRecord::from_row).collect::<Result<_, _>>()?;
+        records.retain(|record: &TaskRecord| {
+            let mut types = by_type.iter_mut();
+            let free = types.find(|(name, free)| *name == record.info.task_type && *free > 0);
+            free.map(|(_, free)| *free -= 1).is_some()
+        });
+    }
+    let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM tasks WHERE seq IN ("));
+    push_ready(&mut query, &by_type, room.total - records.len());
+    query.push(") ORDER BY priority DESC, seq");
+    let rows = query.build().fetch_all(connection).await?;
+    for row in &rows {
+        records.push(TaskRecord::from_row(row)?);
+    }
     Ok(records)
+}
+
+/// The `seq` of the ready tasks that run next. Each type is walked by itself, so that one that is
+/// full holds up no other; all that is read of a task is its entry in the index.
+pub(super) fn push_ready(
+    query: &mut QueryBuilder<Sqlite>,
+    by_type: &[(&'static str, usize)],
+    limit: usize,
+) {
+    query.push("SELECT seq FROM (");
+    let mut walks = query.separated(" UNION ALL ");
+    for &(name, free) in by_type.iter().filter(|(_, free)| *free > 0) {
+        walks.push("SELECT * FROM (SELECT seq, priority FROM tasks INDEXED BY tasks_ready WHERE status = 'pending' AND due_at IS NULL AND held = 0 AND interruptions < 2 AND task_type = ");
+        walks.push_bind_unseparated(name);
+        walks.push_unseparated(" ORDER BY priority DESC, seq LIMIT ");
+        walks.push_bind_unseparated(free.min(limit) as i64);
+        walks.push_unseparated(")");
+    }
+    walks.push("SELECT 0, 0 WHERE false");
+    query.push(") ORDER BY priority DESC, seq LIMIT ").push_bind(limit as i64);
 }
 
 /// Claims tasks that [`ready`] found in the same transaction.
@@ -323,11 +404,11 @@ pub(super) async fn hold(
     Ok(())
 }
 
-fn to_json<T: Serialize + ?Sized>(rows: &T) -> sqlx::Result<String> {
+pub(super) fn to_json<T: Serialize + ?Sized>(rows: &T) -> sqlx::Result<String> {
     serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(Box::new(error)))
 }
 
-fn parse<T: FromStr<Err: Error + Send + Sync + 'static>>(text: &str) -> sqlx::Result<T> {
+pub(super) fn parse<T: FromStr<Err: Error + Send + Sync + 'static>>(text: &str) -> sqlx::Result<T> {
     text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
@@ -342,7 +423,11 @@ mod tests {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
         let schema = include_str!("../../migrations/sqlite/0001_tasks.sql");
         sqlx::raw_sql(schema).execute(&mut connection).await.unwrap();
-        for sql in [PROGRESS, END, CANCEL, READY] {
+        let mut ready = QueryBuilder::new("");
+        push_ready(&mut ready, &[("a", 7), ("b", 8)], 9);
+        // The walks are merged in memory, a handful of numbers for each task that is claimed.
+        let ready = ready.sql().as_str().replace(") ORDER BY priority DESC, seq LIMIT", ") LIMIT");
+        for sql in [PROGRESS, END, CANCEL, SUSPECTS, &ready] {
             let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
             let rows = sqlx::raw_sql(explain).fetch_all(&mut connection).await.unwrap();
             let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();

@@ -12,6 +12,8 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::mpsc;
 
 use super::batch::{Batch, Change};
+use super::retention;
+use super::transitions::Room;
 use super::{AttemptEnd, CancelEffect, StoreError, Submitted, TaskRecord, transitions};
 use crate::task::{TaskId, TaskStatus, Timestamp};
 
@@ -47,18 +49,46 @@ pub(crate) struct Writer {
     connection: SqliteConnection,
     queue: mpsc::Receiver<Change>,
     claiming: Arc<AtomicBool>,
-    max_running: usize,
-    running: HashMap<i64, Suspicion>,
+    limits: Limits,
+    /// By `seq`.
+    running: HashMap<i64, Running>,
     /// Whether ready tasks may be waiting. False saves the look when it is known that there are
     /// none.
     may_be_ready: bool,
 }
 
-/// Whether the server has died before while a running task ran.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Suspicion {
-    None,
-    Suspect,
+/// How many tasks may run at once: in all, and of each type that this server knows.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) total: usize,
+    pub(crate) by_type: Vec<(&'static str, usize)>,
+}
+
+impl Limits {
+    /// The places that are free once these attempts have ended.
+    fn room(&self, running: &HashMap<i64, Running>, ended: &HashMap<i64, TaskStatus>) -> Room {
+        let staying = || running.iter().filter(|(seq, _)| !ended.contains_key(seq));
+        let of_type = |name| staying().filter(|(_, task)| task.task_type == name).count();
+        let free = |&(name, limit): &(&'static str, usize)| (name, limit - of_type(name));
+        Room {
+            total: self.total - staying().count(),
+            by_type: self.by_type.iter().map(free).collect(),
+            suspect: !staying().any(|(_, task)| task.suspect),
+        }
+    }
+
+    /// Whether fewer tasks of this type may run than of all together.
+    fn ration(&self, task_type: &str) -> bool {
+        self.by_type.iter().any(|&(name, limit)| name == task_type && limit < self.total)
+    }
+}
+
+/// What the writer has to know of a running task.
+#[derive(Debug)]
+struct Running {
+    task_type: String,
+    /// Whether the server has died twice while this task ran.
+    suspect: bool,
 }
 
 impl Writer {
@@ -66,13 +96,13 @@ impl Writer {
         connection: SqliteConnection,
         queue: mpsc::Receiver<Change>,
         claiming: Arc<AtomicBool>,
-        max_running: usize,
+        limits: Limits,
     ) -> Self {
         Self {
             connection,
             queue,
             claiming,
-            max_running,
+            limits,
             running: HashMap::new(),
             may_be_ready: true,
         }
@@ -82,10 +112,10 @@ impl Writer {
     pub(crate) async fn run(mut self, observer: Arc<dyn Observer>) {
         // What was ready when the server started.
         self.commit(Batch::default(), &*observer).await;
-        while let Some(first) = self.queue.recv().await {
+        let mut next = self.queue.recv().await;
+        while next.is_some() {
             let mut batch = Batch::default();
-            let mut next = Some(first);
-            while let Some(change) = next {
+            while let Some(change) = next.take_if(|change| batch.takes(change)) {
                 batch.add(change);
                 if batch.len() >= MAX_BATCH || batch.close.is_some() {
                     break;
@@ -98,6 +128,9 @@ impl Writer {
                 let closed = self.connection.close().await.map_err(StoreError::from);
                 let _ = answer.send(closed);
                 return;
+            }
+            if next.is_none() {
+                next = self.queue.recv().await;
             }
         }
     }
@@ -138,22 +171,26 @@ impl Writer {
                 transitions::promote(&mut transaction, &batch.promoted()).await?;
                 transitions::cancel(&mut transaction, &batch.cancels()).await?
             },
+            erased: {
+                let mut erased = Vec::with_capacity(batch.erasures.len());
+                for (step, _) in &batch.erasures {
+                    erased.push(retention::erase(&mut transaction, step).await?);
+                }
+                erased
+            },
             claimed: Vec::new(),
             may_be_ready: self.may_be_ready || batch.may_make_ready(),
         };
         let ended = &outcomes.ended;
-        let (gone, staying): (Vec<_>, Vec<_>) =
-            self.running.iter().partition(|(seq, _)| ended.contains_key(seq));
-        let suspect = |running: &[(&i64, &Suspicion)]| {
-            running.iter().any(|(_, suspicion)| **suspicion == Suspicion::Suspect)
-        };
-        let suspect_runs = suspect(&staying);
-        // Another suspect may have waited for the end of this one.
-        outcomes.may_be_ready |= suspect(&gone);
-        let room = self.max_running - staying.len();
-        if room > 0 && outcomes.may_be_ready && self.claiming.load(Ordering::Relaxed) {
-            let ready = transitions::ready(&mut transaction, room, !suspect_runs).await?;
-            outcomes.may_be_ready = ready.len() == room;
+        // Others of its kind may have waited for the end of a task that is rationed.
+        outcomes.may_be_ready |= self.running.iter().any(|(seq, task)| {
+            ended.contains_key(seq) && (task.suspect || self.limits.ration(&task.task_type))
+        });
+        let room = self.limits.room(&self.running, ended);
+        if room.total > 0 && outcomes.may_be_ready && self.claiming.load(Ordering::Relaxed) {
+            let ready = transitions::ready(&mut transaction, &room).await?;
+            // Fewer than there is room for: whoever waits still is rationed.
+            outcomes.may_be_ready = ready.len() == room.total;
             let mut held = Vec::new();
             for record in ready {
                 match observer.runnable(&record) {
@@ -172,12 +209,15 @@ impl Writer {
 
     /// Takes note of what was committed, tells the observer, then the clients.
     fn settle(&mut self, batch: Batch, outcomes: Outcomes, observer: &dyn Observer) {
-        let Outcomes { submitted, ended, cancelled, claimed, may_be_ready } = outcomes;
+        let Outcomes { submitted, ended, cancelled, erased, claimed, may_be_ready } = outcomes;
         self.may_be_ready = may_be_ready;
         let mut changes = Vec::with_capacity(batch.len() + claimed.len());
         for outcome in &submitted {
-            if let Submitted::OutputInUse(_) = outcome {
-                changes.push(Committed::Refused);
+            match outcome {
+                Submitted::Stored => {}
+                Submitted::OutputInUse(_) | Submitted::Replayed(_) => {
+                    changes.push(Committed::Refused);
+                }
             }
         }
         for (end, _) in &batch.ends {
@@ -192,15 +232,13 @@ impl Writer {
             }
         }
         for record in claimed {
-            let suspicion = match record.interruptions {
-                ..2 => Suspicion::None,
-                _ => Suspicion::Suspect,
-            };
-            self.running.insert(record.seq, suspicion);
+            let task_type = record.info.task_type.clone();
+            let running = Running { task_type, suspect: record.interruptions >= 2 };
+            self.running.insert(record.seq, running);
             changes.push(Committed::Claimed(Box::new(record)));
         }
         observer.committed(changes);
-        batch.answer(submitted, &ended, &cancelled);
+        batch.answer(submitted, &ended, &cancelled, erased);
     }
 }
 
@@ -218,6 +256,8 @@ struct Outcomes {
     submitted: Vec<Submitted>,
     ended: HashMap<i64, TaskStatus>,
     cancelled: HashMap<TaskId, CancelEffect>,
+    /// In the order of the batch.
+    erased: Vec<Option<i64>>,
     claimed: Vec<TaskRecord>,
     may_be_ready: bool,
 }

@@ -181,4 +181,21 @@ pub struct TaskInfo {
     /// Free labels, as they were sent.
     #[schema(value_type = std::collections::BTreeMap<String, String>)]
     pub tags: Box<RawValue>,
+    /// The time before which the task was not to run.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub run_at: Option<Timestamp>,
+    /// The task that this one repeats.
+    #[schema(value_type = Option<String>, format = "uuid")]
+    pub retry_of: Option<TaskId>,
+    /// Of a pending task that is ready: how many are to run before it, exact below 1000, and 1000
+    /// if there are at least so many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_position: Option<u32>,
+    /// Of a pending task: what it waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting_because: Option<String>,
+    /// Of a running task that has reported progress: how long it will take from `updated_at` on,
+    /// in seconds, if it goes on as it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta_seconds: Option<f64>,
 }

@@ -1,0 +1,45 @@
+//! Submissions with the same idempotency key take turns, so that the second finds what came of the
+//! first.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::OwnedMutexGuard;
+
+type Turns = HashMap<String, Arc<tokio::sync::Mutex<()>>>;
+
+/// The keys of the submissions that are under way.
+#[derive(Debug, Default)]
+pub(super) struct KeyTurns(Mutex<Turns>);
+
+impl KeyTurns {
+    /// Waits until no other submission with this key is under way.
+    pub(super) async fn take(self: &Arc<Self>, key: &str) -> Turn {
+        let lock = Arc::clone(self.lock().entry(key.to_owned()).or_default());
+        let guard = lock.lock_owned().await;
+        Turn { turns: Arc::clone(self), key: key.to_owned(), guard: Some(guard) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Turns> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One submission's turn, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Turn {
+    turns: Arc<KeyTurns>,
+    key: String,
+    guard: Option<OwnedMutexGuard<()>>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut turns = self.turns.lock();
+        self.guard = None;
+        // Those who wait hold the lock too.
+        if turns.get(&self.key).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+            turns.remove(&self.key);
+        }
+    }
+}

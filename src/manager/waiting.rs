@@ -1,0 +1,73 @@
+//! Why a pending task waits, and for how long it may.
+
+use std::collections::HashMap;
+
+use super::Shared;
+use crate::store::{StoreError, TaskRecord};
+use crate::task::{TaskStatus, TaskType};
+
+/// Positions beyond this are not counted.
+const COUNTED: usize = 1000;
+
+impl Shared {
+    /// Says of each pending task what it waits for, and of each ready one how many come before it.
+    pub(super) async fn explain(&self, records: &mut [TaskRecord]) -> Result<(), StoreError> {
+        let mut positions = None;
+        for record in records {
+            if record.info.status != TaskStatus::Pending {
+                continue;
+            }
+            record.info.waiting_because = Some(self.reason(record));
+            if record.held || record.due_at.is_some() || record.interruptions >= 2 {
+                continue;
+            }
+            let positions = match &mut positions {
+                Some(positions) => positions,
+                none => none.insert(self.positions().await?),
+            };
+            // Beyond those that are counted there are at least so many before it.
+            let position = positions.get(&record.seq).copied().unwrap_or(COUNTED as u32 + 1);
+            record.info.queue_position = Some(position);
+        }
+        Ok(())
+    }
+
+    /// By `seq`, counted from 1.
+    async fn positions(&self) -> Result<HashMap<i64, u32>, StoreError> {
+        let types: Vec<_> = TaskType::ALL.iter().map(|task_type| task_type.name()).collect();
+        let queue = self.store.queue(&types, COUNTED).await?;
+        Ok(queue.into_iter().zip(1..).collect())
+    }
+
+    fn reason(&self, record: &TaskRecord) -> String {
+        let info = &record.info;
+        if record.held {
+            return info.message.clone();
+        }
+        match record.due_at {
+            Some(due_at) if info.run_at == Some(due_at) => return format!("scheduled for {due_at}"),
+            Some(due_at) => return format!("retry at {due_at}"),
+            None => {}
+        }
+        let Some(task_type) = TaskType::from_name(&info.task_type) else {
+            return format!("this server does not know task type `{}`", info.task_type);
+        };
+        if self.draining.is_cancelled() {
+            return "the server is shutting down".to_owned();
+        }
+        let (limit, running) = (self.limits[&task_type], self.live.count(task_type.name()));
+        if running >= limit && limit < self.max_running {
+            return format!("{running} of {limit} {} tasks running", task_type.name());
+        }
+        let running = self.live.len();
+        if running >= self.max_running {
+            return format!("{running} of {} tasks running", self.max_running);
+        }
+        if record.interruptions >= 2 {
+            return "the server stopped twice while this task ran, so it waits until no other such \
+                    task runs"
+                .to_owned();
+        }
+        "about to run".to_owned()
+    }
+}

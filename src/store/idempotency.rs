@@ -1,0 +1,87 @@
+//! Submissions that name themselves: the same key is stored once, with its task.
+
+use std::collections::HashMap;
+
+use sqlx::{Row, SqliteConnection};
+
+use super::transitions::{parse, to_json};
+use super::{NewTask, Replay, Store, StoreError};
+use crate::task::Timestamp;
+
+/// How long a key is remembered, in microseconds: a day.
+pub(crate) const KEY_LIFETIME: i64 = 24 * 60 * 60 * 1_000_000;
+
+impl Store {
+    /// What a key stands for, if it is remembered.
+    pub(crate) async fn replay(&self, key: &str) -> Result<Option<Replay>, StoreError> {
+        let row = sqlx::query(
+            "SELECT task_id, body_hash FROM idempotency_keys WHERE key = ?1 AND created_at > ?2",
+        )
+        .bind(key)
+        .bind(oldest_remembered())
+        .fetch_optional(&self.readers)
+        .await?;
+        let replay = row.map(|row| -> sqlx::Result<Replay> {
+            Ok(Replay { task_id: parse(row.try_get(0)?)?, body_hash: row.try_get(1)? })
+        });
+        Ok(replay.transpose()?)
+    }
+}
+
+/// Which of these submissions were stored before, by key.
+pub(super) async fn known(
+    connection: &mut SqliteConnection,
+    tasks: &[&NewTask],
+) -> sqlx::Result<HashMap<String, Replay>> {
+    let keys: Vec<_> = keys(tasks).map(|(key, _, _)| key).collect();
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query(
+        "SELECT key, task_id, body_hash FROM idempotency_keys \
+         WHERE key IN (SELECT value FROM json_each(?1)) AND created_at > ?2",
+    )
+    .bind(to_json(&keys)?)
+    .bind(oldest_remembered())
+    .fetch_all(connection)
+    .await?;
+    let known = rows.iter().map(|row| {
+        let replay = Replay { task_id: parse(row.try_get(1)?)?, body_hash: row.try_get(2)? };
+        Ok((row.try_get(0)?, replay))
+    });
+    known.collect()
+}
+
+/// Remembers the keys of tasks that were stored.
+pub(super) async fn remember(
+    connection: &mut SqliteConnection,
+    tasks: &[&NewTask],
+) -> sqlx::Result<()> {
+    let rows: Vec<_> = keys(tasks).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    // A key that is too old to count may still be there.
+    sqlx::query(
+        "INSERT OR REPLACE INTO idempotency_keys (key, body_hash, task_id, created_at) \
+         SELECT value ->> 0, value ->> 1, value ->> 2, ?2 FROM json_each(?1)",
+    )
+    .bind(to_json(&rows)?)
+    .bind(Timestamp::now().as_micros())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn keys<'t>(
+    tasks: &'t [&NewTask],
+) -> impl Iterator<Item = (&'t str, &'t str, crate::task::TaskId)> {
+    tasks.iter().filter_map(|task| {
+        let idempotency = task.idempotency.as_ref()?;
+        Some((idempotency.key.as_str(), idempotency.body_hash.as_str(), task.id))
+    })
+}
+
+fn oldest_remembered() -> i64 {
+    Timestamp::now().as_micros() - KEY_LIFETIME
+}

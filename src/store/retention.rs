@@ -1,0 +1,66 @@
+//! Erases what is old, in steps that are short enough not to hold up other changes.
+
+use sqlx::{Row, SqliteConnection};
+
+use super::EraseStep;
+use super::transitions::to_json;
+
+/// How many rows one step looks at.
+const STEP: i64 = 500;
+
+/// Erases one step's worth. Returns where the next step begins, if there is more to look at.
+///
+/// Tasks are walked in order of submission, oldest first, up to the first one that was submitted
+/// after the cutoff: it cannot have ended before, and an index by the time of the end would cost
+/// every task one more write.
+pub(super) async fn erase(
+    connection: &mut SqliteConnection,
+    step: &EraseStep,
+) -> sqlx::Result<Option<i64>> {
+    let keys = sqlx::query(
+        "DELETE FROM idempotency_keys WHERE key IN \
+         (SELECT key FROM idempotency_keys WHERE created_at < ?1 LIMIT ?2)",
+    )
+    .bind(step.keys_cutoff.as_micros())
+    .bind(STEP)
+    .execute(&mut *connection)
+    .await?
+    .rows_affected();
+    let more_keys = (keys == STEP as u64).then_some(step.after);
+    let Some(cutoff) = step.cutoff else { return Ok(more_keys) };
+    let rows = sqlx::query(
+        "SELECT seq, created_at, completed_at FROM tasks WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+    )
+    .bind(step.after)
+    .bind(STEP)
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut old = Vec::new();
+    let mut last = None;
+    for row in &rows {
+        let (seq, created_at): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        if created_at >= cutoff.as_micros() {
+            last = None;
+            break;
+        }
+        last = Some(seq);
+        if row.try_get::<Option<i64>, _>(2)?.is_some_and(|end| end < cutoff.as_micros()) {
+            old.push(seq);
+        }
+    }
+    if !old.is_empty() {
+        let seqs = to_json(&old)?;
+        for sql in [
+            "DELETE FROM task_tags WHERE (key, value, task_seq) IN \
+             (SELECT tag.key, tag.value, seq FROM tasks, json_each(tags) AS tag \
+              WHERE seq IN (SELECT value FROM json_each(?1)))",
+            "DELETE FROM idempotency_keys WHERE task_id IN \
+             (SELECT id FROM tasks WHERE seq IN (SELECT value FROM json_each(?1)))",
+            "DELETE FROM tasks WHERE seq IN (SELECT value FROM json_each(?1)) \
+             AND +status IN ('completed', 'failed', 'cancelled')",
+        ] {
+            sqlx::query(sql).bind(&seqs).execute(&mut *connection).await?;
+        }
+    }
+    Ok(last.filter(|_| rows.len() == STEP as usize).or(more_keys))
+}
