@@ -70,12 +70,7 @@ async fn suspects_run_one_at_a_time() {
     let running =
         server.until("/tasks?status=running", |tasks| !tasks.as_array().unwrap().is_empty()).await;
     assert_eq!(running.as_array().unwrap().len(), 1, "{running:#}");
-    let pending = server.get("/tasks?status=pending").await.body;
-    assert_eq!(pending.as_array().unwrap().len(), 1, "{pending:#}");
-
-    let running = running[0]["task_id"].as_str().unwrap();
-    server.delete(&format!("/tasks/{running}")).await;
-    server.until_running(pending[0]["task_id"].as_str().unwrap()).await;
+    assert_eq!(server.get("/tasks?status=pending").await.body.as_array().unwrap().len(), 1);
     let running = running[0]["task_id"].as_str().unwrap();
     assert_eq!(server.delete(&format!("/tasks/{running}")).await.status, 200);
     server.until_running(if running == first { &second } else { &first }).await;
