@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::dummy::DummyTask;
+use super::image_process::ImageProcessTask;
 use crate::task::{Fault, InvalidParameters, Paths, Task, TaskType};
 
 /// Maps every [`TaskType`] to the task that runs for it.
@@ -49,7 +50,9 @@ fn register(task_type: TaskType) -> RegisteredTask {
         TaskType::DummyLong => entry::<DummyTask>(json!({ "duration": 30, "steps": 10 })),
         TaskType::DummyVeryLong => entry::<DummyTask>(json!({ "duration": 120, "steps": 20 })),
         TaskType::Tokenize => entry::<DummyTask>(json!({ "duration": 5, "steps": 5 })),
-        TaskType::ImageProcess => entry::<DummyTask>(json!({ "duration": 5, "steps": 5 })),
+        TaskType::ImageProcess => entry::<ImageProcessTask>(
+            json!({ "width": 800, "height": 600, "format": "JPEG", "quality": 85 }),
+        ),
     }
 }
 
