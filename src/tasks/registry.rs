@@ -216,6 +216,27 @@ mod tests {
     }
 
     #[test]
+    fn a_name_in_another_case_is_no_fault_beside_one() {
+        let registry = TaskRegistry::builtin();
+        let task = registry.get(TaskType::ImageProcess);
+        let faults = |given: Value| {
+            let given = task.merge(given.as_object().unwrap().clone());
+            let found = task.parse(&given).err().unwrap_or_default();
+            found.into_iter().map(|fault| (fault.kind, fault.msg)).collect::<Vec<_>>()
+        };
+        assert_eq!(faults(json!({ "format": "jpg" })), []);
+        let too_wide =
+            ("less_than_equal", "Input should be less than or equal to 65535".to_owned());
+        let found = faults(json!({ "format": "Webp", "width": 70_000 }));
+        assert_eq!(found, std::slice::from_ref(&too_wide));
+        let names = r#""JPEG", "PNG", "WebP", "TIFF", "BMP", "GIF""#;
+        let unknown = ("enum", format!("Input should be one of {names}"));
+        let mut both = faults(json!({ "format": "HEIC", "width": 70_000 }));
+        both.sort_unstable();
+        assert_eq!(both, [unknown, too_wide]);
+    }
+
+    #[test]
     fn defaulted_fields_are_not_called_required() {
         let registry = TaskRegistry::builtin();
         let schema = registry.get(TaskType::DummyLong).schema();

@@ -1,7 +1,7 @@
 //! Resizes an image and writes it in another format.
 //!
 //! One job a file: [`load`] decodes, [`resize`] resamples, [`encode`] converts and writes; [`probe`]
-//! looks at a file without decoding it and [`format`] names the outputs.
+//! looks at a file without decoding it and [`mod@format`] names the outputs.
 
 mod encode;
 mod format;
@@ -26,8 +26,8 @@ const MAX_PIXELS: u64 = 200_000_000;
 
 /// Most bytes of an image in memory: enough for [`MAX_PIXELS`] of 8-bit RGBA.
 ///
-/// A task holds two images at most, or one and what its decoder needs, which can be as much again.
-/// A photograph of 24 megapixels, at 72 MB, is far from it.
+/// A task holds two images at most, or one and what its decoder needs, which can be as much again:
+/// 2 GiB at worst, and for a photograph of 24 megapixels about 100 MB.
 const MAX_BYTES: u64 = 1 << 30;
 
 /// Resizes an image to exactly `width` x `height` pixels and writes it in another format.
@@ -36,7 +36,8 @@ const MAX_BYTES: u64 = 1 << 30;
 /// its metadata (EXIF) says so; `original_size` in the result is that of the upright image. Of a
 /// file with several pages or frames the first is used, and `frames` tells how many there are.
 /// Resampling is Lanczos. 16 bits a sample are kept in PNG and TIFF and scaled to 8 in the others.
-/// Transparency is kept, but JPEG shows the image on white and GIF knows only all or nothing.
+/// Transparency is kept, but JPEG shows the image on white and GIF knows only all or nothing (and
+/// 256 colours). WebP is lossless.
 /// Images of more than 200 megapixels or 65535 pixels on a side are refused.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -50,7 +51,7 @@ pub(super) struct ImageProcessTask {
     /// Format of the new image.
     format: Format,
     /// Quality of a JPEG, from 1 to 100: higher is better and larger, and from 90 on colours have
-    /// full resolution. The other formats lose nothing and ignore it.
+    /// full resolution. The other formats ignore it.
     #[schemars(range(min = 1, max = 100))]
     quality: u8,
 }

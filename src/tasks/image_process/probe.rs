@@ -52,18 +52,13 @@ fn tiff_pages(ctx: &TaskContext, reader: impl Read + Seek) -> Option<usize> {
     let mut decoder = tiff::decoder::Decoder::new(reader).ok()?;
     let mut pages = HashSet::new();
     let mut next = decoder.ifd_pointer();
-    // Each page tells where the next one is, so a damaged file can lead back to an earlier page.
-    while let Some(page) = next
+    // Each page tells where the next one is: in a damaged file that may be an earlier one.
+    while !ctx.is_cancelled()
+        && let Some(page) = next
+        && let Ok(directory) = decoder.read_directory(page)
         && pages.insert(page.0)
-        && !ctx.is_cancelled()
     {
-        next = match decoder.read_directory(page) {
-            Ok(directory) => directory.next(),
-            Err(_) => {
-                pages.remove(&page.0);
-                None
-            }
-        };
+        next = directory.next();
     }
     Some(pages.len())
 }
@@ -78,8 +73,7 @@ fn webp_frames(reader: impl BufRead + Seek) -> Option<usize> {
 pub(super) fn png_size(mut file: &File) -> Option<(u32, u32)> {
     file.rewind().ok()?;
     let mut decoder = png::Decoder::new(BufReader::new(file));
-    let size = decoder.read_header_info().ok()?.size();
-    Some(size)
+    Some(decoder.read_header_info().ok()?.size())
 }
 
 /// Whether the file has its end, for the formats whose decoder does not complain: it would paint
