@@ -2,5 +2,6 @@
 
 mod dummy;
 mod registry;
+mod tokenize;
 
 pub use registry::{RegisteredTask, TaskRegistry};
