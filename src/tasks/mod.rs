@@ -3,5 +3,6 @@
 mod dummy;
 mod image_process;
 mod registry;
+mod tokenize;
 
 pub use registry::{RegisteredTask, TaskRegistry};

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::dummy::DummyTask;
 use super::image_process::ImageProcessTask;
+use super::tokenize::TokenizeTask;
 use crate::task::{Fault, InvalidParameters, Paths, Task, TaskType, schema_of};
 
 /// Maps every [`TaskType`] to the task that runs for it.
@@ -47,7 +48,9 @@ fn register(task_type: TaskType) -> RegisteredTask {
         TaskType::DummyShort => entry::<DummyTask>(json!({ "duration": 5, "steps": 5 })),
         TaskType::DummyLong => entry::<DummyTask>(json!({ "duration": 30, "steps": 10 })),
         TaskType::DummyVeryLong => entry::<DummyTask>(json!({ "duration": 120, "steps": 20 })),
-        TaskType::Tokenize => entry::<DummyTask>(json!({ "duration": 5, "steps": 5 })),
+        TaskType::Tokenize => entry::<TokenizeTask>(json!({
+            "encoding": "cl100k_base", "sleep_duration": 60, "special_tokens": "text",
+        })),
         TaskType::ImageProcess => entry::<ImageProcessTask>(
             json!({ "width": 800, "height": 600, "format": "JPEG", "quality": 85 }),
         ),
