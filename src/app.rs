@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, ConfigError};
 use crate::http::{self, ApiKeys, Gate, InvalidOrigin, KeyFileError};
 use crate::manager::{ManagerOptions, StartError, TaskManager};
+use crate::task::TaskType;
 use crate::tasks::TaskRegistry;
 
 /// Why the server could not start.
@@ -58,11 +59,13 @@ impl App {
         let options = ManagerOptions {
             database: config.database.clone(),
             roots: config.roots.clone(),
-            state_files: config.api_key_file.iter().chain(&config.file).cloned().collect(),
+            state_files: config.api_key_file.iter().chain([&config.file]).cloned().collect(),
             max_running: config.max_running,
             max_pending: config.max_pending,
             cpu_slots: config.cpu_slots,
             exclusive: config.exclusive,
+            type_limits: type_limits(&config.limits)?,
+            retention: config.retention,
         };
         let gate = Gate::new(address.ip(), &config.allowed_hosts, keys);
         let manager = TaskManager::start(options, registry).await?;
@@ -91,6 +94,21 @@ impl App {
         manager.close().await;
         tracing::info!("stopped");
     }
+}
+
+/// Finds the types that are limited.
+fn type_limits(limits: &[(String, usize)]) -> Result<Vec<(TaskType, usize)>, ConfigError> {
+    let find = |(name, limit): &(String, usize)| {
+        let task_type = TaskType::from_name(name).ok_or_else(|| {
+            let names: Vec<_> = TaskType::ALL.iter().map(|task_type| task_type.name()).collect();
+            let names = names.join(", ");
+            ConfigError::Value(format!(
+                "--limit: unknown task type `{name}`, expected one of {names}"
+            ))
+        })?;
+        Ok((task_type, *limit))
+    };
+    limits.iter().map(find).collect()
 }
 
 async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), AppError> {

@@ -7,6 +7,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use jiff::{Span, SpanRelativeTo};
 use serde::Deserialize;
 
 /// Read from the working directory if it is there.
@@ -40,6 +41,15 @@ pub struct Settings {
     /// How many tasks may wait; more are answered 429 [default: 100000]
     #[arg(long, env = "TASK_SERVER_MAX_PENDING", value_name = "N")]
     max_pending: Option<usize>,
+
+    /// How many tasks of one type run at once; repeatable
+    #[arg(long = "limit", env = "TASK_SERVER_LIMIT", value_name = "TYPE=N", value_delimiter = ',')]
+    #[serde(rename = "limit")]
+    limits: Vec<TypeLimit>,
+
+    /// How long finished tasks are kept, such as 30d; without it for ever
+    #[arg(long, env = "TASK_SERVER_RETENTION", value_name = "TIME")]
+    retention: Option<HumanDuration>,
 
     /// One task at a time: a submission while one is unfinished is answered 409
     #[arg(long, env = "TASK_SERVER_EXCLUSIVE", value_name = "BOOL", num_args = 0..=1,
@@ -113,6 +123,10 @@ pub struct Config {
     pub cpu_slots: usize,
     /// How many tasks may wait.
     pub max_pending: usize,
+    /// How many tasks of a type run at once, by the name of the type.
+    pub limits: Vec<(String, usize)>,
+    /// How long finished tasks are kept; `None` for ever.
+    pub retention: Option<Duration>,
     /// One unfinished task at a time.
     pub exclusive: bool,
     /// Origins for CORS.
@@ -127,8 +141,8 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// How log lines are written.
     pub log_format: LogFormat,
-    /// The file that settings were read from.
-    pub file: Option<PathBuf>,
+    /// The file that settings are read from, whether it is there or not.
+    pub file: PathBuf,
 }
 
 /// A setting that cannot be.
@@ -155,10 +169,13 @@ impl Config {
     /// If the file cannot be read or a value makes no sense.
     pub fn load(flags: Settings, file: Option<&Path>) -> Result<Self, ConfigError> {
         let default = Path::new(DEFAULT_FILE);
-        let file = file.or_else(|| default.exists().then_some(default));
-        let stored = file.map(read_file).transpose()?.unwrap_or_default();
+        let stored = match file {
+            Some(named) => read_file(named)?,
+            None if default.exists() => read_file(default)?,
+            None => Settings::default(),
+        };
         let mut config = Self::settle(flags, stored)?;
-        config.file = file.map(Path::to_owned);
+        config.file = file.unwrap_or(default).to_owned();
         Ok(config)
     }
 
@@ -171,6 +188,7 @@ impl Config {
             )));
         }
         let cores = available_parallelism().map_or(2, usize::from);
+        let limits = first_given([flags.limits, file.limits], &[]);
         let hosts = first_given([flags.allowed_hosts, file.allowed_hosts], &[]);
         Ok(Self {
             listen: flags.listen.or(file.listen).unwrap_or_else(|| "127.0.0.1:8000".to_owned()),
@@ -179,6 +197,8 @@ impl Config {
             max_running: at_least_one("max-running", flags.max_running.or(file.max_running), 64)?,
             cpu_slots: at_least_one("cpu-slots", flags.cpu_slots.or(file.cpu_slots), cores)?,
             max_pending: flags.max_pending.or(file.max_pending).unwrap_or(100_000),
+            limits: limits.into_iter().map(|limit| (limit.task_type, limit.limit)).collect(),
+            retention: flags.retention.or(file.retention).map(|retention| retention.0),
             exclusive: flags.exclusive.or(file.exclusive).unwrap_or(false),
             cors_origins: first_given(
                 [flags.cors_origins, file.cors_origins],
@@ -195,7 +215,7 @@ impl Config {
                 .or(file.shutdown_grace)
                 .map_or(Duration::from_secs(30), |grace| grace.0),
             log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
-            file: None,
+            file: PathBuf::new(),
         })
     }
 
@@ -234,6 +254,35 @@ fn at_least_one(name: &str, given: Option<usize>, default: usize) -> Result<usiz
     }
 }
 
+/// How many tasks of a type run at once: `tokenize=2`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct TypeLimit {
+    task_type: String,
+    limit: usize,
+}
+
+impl FromStr for TypeLimit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.split_once('=');
+        let parsed = parts.and_then(|(name, limit)| Some((name, limit.trim().parse().ok()?)));
+        match parsed {
+            Some((name, limit @ 1..)) => Ok(Self { task_type: name.trim().to_owned(), limit }),
+            _ => Err(format!("`{text}` is no limit, expected one such as tokenize=2")),
+        }
+    }
+}
+
+impl TryFrom<String> for TypeLimit {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
 /// A time as people write it: `30s`, `5m`, `1h 30m`, or a number of seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "toml::Value")]
@@ -247,8 +296,9 @@ impl FromStr for HumanDuration {
         if let Ok(seconds) = text.parse() {
             return Ok(Self(Duration::from_secs(seconds)));
         }
-        let span: jiff::SignedDuration = text.parse().map_err(|_| expected())?;
-        Duration::try_from(span).map(Self).map_err(|_| expected())
+        let span: Span = text.parse().map_err(|_| expected())?;
+        let time = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| expected())?;
+        Duration::try_from(time).map(Self).map_err(|_| expected())
     }
 }
 
@@ -289,7 +339,9 @@ mod tests {
 
     #[test]
     fn times_are_read_as_people_write_them() {
-        for (text, seconds) in [("30s", 30), ("5m", 300), ("1h 30m", 5400), ("45", 45)] {
+        for (text, seconds) in
+            [("30s", 30), ("5m", 300), ("1h 30m", 5400), ("45", 45), ("30d", 2_592_000)]
+        {
             assert_eq!(text.parse(), Ok(HumanDuration(Duration::from_secs(seconds))), "{text}");
         }
         assert!("soon".parse::<HumanDuration>().is_err());

@@ -1,5 +1,6 @@
 //! The JSON body of a submission: read within limits, and refused with every fault it has.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,12 +11,14 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
-use crate::manager::{Submission, TaskManager};
-use crate::task::{Fault, schema_of, with_causes};
+use crate::manager::{Idempotency, Submission, TaskManager};
+use crate::task::{Fault, Timestamp, schema_of, with_causes};
 
 const MAX_BODY_BYTES: usize = 1024 * 1024;
+const MAX_KEY_LENGTH: usize = 255;
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A task to run.
@@ -39,6 +42,14 @@ pub(super) struct SubmitRequest {
     priority: i32,
     /// How long one attempt may take, in seconds, greater than 0. Without it there is no limit.
     timeout_seconds: Option<f64>,
+    /// Labels that lists can be filtered by: at most 16, keys of at most 64 characters, values of
+    /// at most 256.
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+    /// Not before this time (RFC 3339, with an offset); the past means now.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schemars(with = "Option<String>")]
+    run_at: Option<Timestamp>,
     /// How often the task is tried before it is failed, 1 to 1000; 1 if not given.
     max_attempts: Option<u32>,
 }
@@ -53,6 +64,10 @@ impl From<SubmitRequest> for Submission {
             priority: request.priority,
             timeout_seconds: request.timeout_seconds,
             max_attempts: request.max_attempts,
+            tags: request.tags,
+            run_at: request.run_at,
+            retry_of: None,
+            idempotency: None,
         }
     }
 }
@@ -63,11 +78,40 @@ pub(super) async fn submission(
     manager: &TaskManager,
 ) -> Result<Submission, ApiError> {
     check_content_type(request.headers())?;
+    let key = idempotency_key(request.headers())?;
     let bytes = read(request.into_body()).await?;
     match serde_json::from_slice::<SubmitRequest>(&bytes) {
-        Ok(request) => Ok(request.into()),
+        Ok(request) => {
+            let mut submission = Submission::from(request);
+            submission.idempotency =
+                key.map(|key| Idempotency { key, body_hash: body_hash(&bytes) });
+            Ok(submission)
+        }
         Err(error) => Err(ApiError::invalid(faults(&bytes, &error, manager).await)),
     }
+}
+
+/// The client's name for the submission, with or without the quotes that the draft of that header
+/// has (draft-ietf-httpapi-idempotency-key-header).
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim();
+    let quoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    let key = quoted.unwrap_or(text);
+    if key.is_empty() || key.len() > MAX_KEY_LENGTH {
+        let msg = format!("expected 1 to {MAX_KEY_LENGTH} visible ASCII characters");
+        let fault = Fault::value(&["header", "idempotency-key"], msg, text);
+        return Err(ApiError::invalid(vec![fault]));
+    }
+    Ok(Some(key.to_owned()))
+}
+
+/// The same for all spellings of one body: white space, the order of fields.
+fn body_hash(bytes: &[u8]) -> String {
+    let mut body: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    body.sort_all_objects();
+    let hash = Sha256::digest(body.to_string().as_bytes());
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Exactly JSON: a form or plain text could come from any web page without the browser asking.

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::manager::{StoreError, SubmitError};
+use crate::manager::{RetryError, StoreError, SubmitError};
 use crate::task::{Fault, with_causes};
 
 /// An answer that says what was wrong.
@@ -110,6 +110,11 @@ impl From<SubmitError> for ApiError {
                 let detail = format!("{limit} tasks are waiting, which is the limit: try later");
                 Self::new(StatusCode::TOO_MANY_REQUESTS, detail).with(header::RETRY_AFTER, "1")
             }
+            SubmitError::KeyReused => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "this Idempotency-Key was used with another body: send each submission under a \
+                 key of its own",
+            ),
             SubmitError::OutputInUse(id) => {
                 let detail = format!(
                     "task {id} is unfinished and writes the same output_file_path: name another \
@@ -118,6 +123,22 @@ impl From<SubmitError> for ApiError {
                 Self::new(StatusCode::CONFLICT, detail)
             }
             SubmitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RetryError> for ApiError {
+    fn from(error: RetryError) -> Self {
+        match error {
+            RetryError::Unknown => Self::task_not_found(),
+            RetryError::Unfinished(status) => {
+                let detail = format!(
+                    "Task cannot be retried, it is still {}: cancel it first",
+                    status.name()
+                );
+                Self::new(StatusCode::CONFLICT, detail)
+            }
+            RetryError::Submit(error) => error.into(),
         }
     }
 }

@@ -48,6 +48,8 @@ pub(crate) fn router(
         .routes(routes!(tasks::submit, tasks::list))
         .routes(routes!(tasks::current))
         .routes(routes!(tasks::get, tasks::cancel))
+        .routes(routes!(tasks::retry))
+        .routes(routes!(tasks::cancel_all))
         .routes(routes!(service::task_types))
         .routes(routes!(service::live))
         .routes(routes!(service::ready))

@@ -7,6 +7,8 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 
+use serde_json::Value;
+
 use super::error::ApiError;
 use crate::manager::ListFilter;
 use crate::task::{Fault, TaskId, TaskStatus, TaskType, Timestamp};
@@ -44,7 +46,8 @@ pub(super) fn pairs(query: Option<&str>) -> Vec<(String, String)> {
 pub(super) fn list_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiError> {
     let mut filter = ListFilter { limit: DEFAULT_LIMIT, ..ListFilter::default() };
     let mut faults = Vec::new();
-    let known = ["status", "task_type", "created_after", "created_before", "limit", "cursor"];
+    let known =
+        ["status", "task_type", "created_after", "created_before", "limit", "cursor", "tag.KEY"];
     for (name, value) in pairs {
         let mut fault = |msg: String| faults.push(Fault::value(&["query", name], msg, &**value));
         let time = "expected a time such as 2026-01-31T15:30:00Z";
@@ -81,6 +84,9 @@ pub(super) fn list_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiE
                     fault("expected a cursor from the Link header of the page before".to_owned());
                 }
             },
+            name if let Some(key) = name.strip_prefix("tag.") => {
+                filter.tags.push((key.to_owned(), value.clone()));
+            }
             _ => faults.push(Fault::choice(
                 &["query", name],
                 "query parameter",
@@ -90,6 +96,40 @@ pub(super) fn list_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiE
         }
     }
     if faults.is_empty() { Ok(filter) } else { Err(ApiError::invalid(faults)) }
+}
+
+/// The filter of a cancellation of many. An empty one is refused: it would mean everything.
+pub(super) fn cancel_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiError> {
+    let filter = list_filter(pairs)?;
+    let refuse = |name: &str, msg: &str| {
+        Err(ApiError::invalid(vec![Fault::value(&["query", name], msg, Value::Null)]))
+    };
+    if let Some((name, _)) = pairs.iter().find(|(name, _)| name == "limit" || name == "cursor") {
+        return refuse(name, "all that match are cancelled, in one request");
+    }
+    if pairs.is_empty() {
+        return refuse("status", "say which tasks, such as status=pending or task_type=tokenize");
+    }
+    Ok(filter)
+}
+
+/// Whether `?dry_run=true` stands there.
+pub(super) fn dry_run(query: Option<&str>) -> Result<bool, ApiError> {
+    let mut dry_run = false;
+    for (name, value) in pairs(query) {
+        let fault = match (name.as_str(), value.as_str()) {
+            ("dry_run", "true" | "false") => {
+                dry_run = value == "true";
+                continue;
+            }
+            ("dry_run", _) => Fault::value(&["query", "dry_run"], "expected true or false", value),
+            _ => {
+                Fault::choice(&["query", &name], "query parameter", &name, ["dry_run"].into_iter())
+            }
+        };
+        return Err(ApiError::invalid(vec![fault]));
+    }
+    Ok(dry_run)
 }
 
 /// The comma-separated names in a value.

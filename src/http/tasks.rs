@@ -6,11 +6,12 @@ use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::body::{self, SubmitRequest};
 use super::error::{ApiError, ErrorBody};
 use super::query::{self, IdFromPath};
-use crate::manager::{CancelOutcome, Rendered, TaskManager};
+use crate::manager::{CancelCounts, CancelOutcome, Rendered, TaskManager};
 use crate::task::{TaskId, TaskInfo, TaskStatus};
 
 /// What became of a request about one task.
@@ -25,13 +26,46 @@ pub(super) struct TaskResponse {
     message: &'static str,
 }
 
+/// What became of a submission.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub(super) enum SubmitAnswer {
+    /// It was stored.
+    Stored(TaskResponse),
+    /// It was only checked.
+    DryRun {
+        /// The parameters, with the defaults filled in.
+        #[schema(value_type = Object)]
+        parameters: Box<RawValue>,
+        /// In a sentence.
+        message: &'static str,
+    },
+}
+
+/// How many tasks a cancellation of many met.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct CancelAllResponse {
+    /// Unfinished tasks that matched.
+    matched: usize,
+    /// Of these, those that are cancelled now.
+    cancelled: usize,
+    /// Of these, those that run and were asked to stop.
+    requested: usize,
+}
+
 /// Submit a task.
 ///
-/// Answered once the task is durably stored.
+/// Answered once the task is durably stored. With `dry_run=true` everything is checked, also that the
+/// input can be read and the output written, and nothing is stored.
 #[utoipa::path(
     post, path = "/tasks", tag = "tasks", request_body = SubmitRequest,
+    params(
+        ("dry_run" = Option<bool>, Query, description = "Check, and store nothing"),
+        ("Idempotency-Key" = Option<String>, Header,
+         description = "The same key and body within 24 hours is the same submission: it is answered as the first was"),
+    ),
     responses(
-        (status = 200, body = TaskResponse, description = "Stored; it survives a power cut",
+        (status = 200, body = SubmitAnswer, description = "Stored; it survives a power cut",
          headers(("Location" = String, description = "Where to poll it"))),
         (status = 400, body = ErrorBody, description = "The body could not be read"),
         (status = 401, body = ErrorBody, description = "No valid API key"),
@@ -48,14 +82,79 @@ pub(super) struct TaskResponse {
 )]
 pub(super) async fn submit(
     State(manager): State<TaskManager>,
+    RawQuery(query): RawQuery,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let dry_run = query::dry_run(query.as_deref())?;
     let submission = body::submission(request, &manager).await?;
-    let task_id = manager.submit(submission).await?;
+    if dry_run {
+        let parameters = manager.dry_run(submission).await.map_err(ApiError::invalid)?;
+        let message = "Nothing is wrong with this submission; it was not stored";
+        return Ok(Json(SubmitAnswer::DryRun { parameters, message }).into_response());
+    }
+    Ok(submitted(manager.submit(submission).await?))
+}
+
+fn submitted(task_id: TaskId) -> Response {
     let location = [(header::LOCATION, format!("/tasks/{task_id}"))];
     let message = "Task submitted successfully";
-    Ok((location, Json(TaskResponse { task_id, status: TaskStatus::Pending, message }))
-        .into_response())
+    let answer = TaskResponse { task_id, status: TaskStatus::Pending, message };
+    (location, Json(SubmitAnswer::Stored(answer))).into_response()
+}
+
+/// Submit a finished task again.
+///
+/// A new task with the same type, parameters, paths, priority, tags and limits; `retry_of` names the
+/// old one.
+#[utoipa::path(
+    post, path = "/tasks/{task_id}/retry", tag = "tasks",
+    params(("task_id" = String, Path, description = "Names the old task")),
+    responses(
+        (status = 200, body = TaskResponse, description = "The new task",
+         headers(("Location" = String, description = "Where to poll it"))),
+        (status = 401, body = ErrorBody, description = "No valid API key"),
+        (status = 404, body = ErrorBody, description = "There is no such task"),
+        (status = 409, body = ErrorBody, description = "The task is unfinished, or as for a submission"),
+        (status = 422, body = ErrorBody, description = "What was submitted then is not valid any more"),
+        (status = 429, body = ErrorBody, description = "Too many tasks are waiting"),
+        (status = 503, body = ErrorBody, description = "The server is shutting down"),
+        (status = 507, body = ErrorBody, description = "The disk is full"),
+    )
+)]
+pub(super) async fn retry(
+    State(manager): State<TaskManager>,
+    IdFromPath(id): IdFromPath,
+) -> Result<Response, ApiError> {
+    Ok(submitted(manager.retry(id).await?))
+}
+
+/// Cancel all unfinished tasks that match.
+#[utoipa::path(
+    post, path = "/tasks/cancel", tag = "tasks",
+    params(
+        ("status" = Option<String>, Query, description = "pending, running, or both with a comma"),
+        ("task_type" = Option<String>, Query, description = "One type, or several with commas"),
+        ("created_after" = Option<String>, Query, format = "date-time",
+         description = "Submitted at this time or later (RFC 3339)"),
+        ("created_before" = Option<String>, Query, format = "date-time",
+         description = "Submitted before this time (RFC 3339)"),
+        ("tag.KEY" = Option<String>, Query, description = "Has this value for the tag KEY"),
+    ),
+    responses(
+        (status = 200, body = CancelAllResponse),
+        (status = 401, body = ErrorBody, description = "No valid API key"),
+        (status = 422, body = ErrorBody, description = "The filter is empty or makes no sense"),
+        (status = 507, body = ErrorBody, description = "The disk is full"),
+    )
+)]
+pub(super) async fn cancel_all(
+    State(manager): State<TaskManager>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<CancelAllResponse>, ApiError> {
+    let pairs = query::pairs(query.as_deref());
+    let counts = manager.cancel_matching(query::cancel_filter(&pairs)?).await?;
+    let CancelCounts { matched, cancelled, requested } = counts;
+    Ok(Json(CancelAllResponse { matched, cancelled, requested }))
 }
 
 /// Look at a task.
@@ -117,6 +216,7 @@ fn rendered(task: Rendered, headers: &HeaderMap) -> Response {
          description = "Submitted before this time (RFC 3339)"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
          description = "Tasks in a page; 100 if not given"),
+        ("tag.KEY" = Option<String>, Query, description = "Has this value for the tag KEY"),
         ("cursor" = Option<String>, Query, description = "From the Link header of the page before"),
     ),
     responses(

@@ -12,17 +12,43 @@ use crate::task::{Timestamp, with_causes};
 /// The longest pause between two attempts.
 pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(600);
 
+/// How long a task sleeps at the most before the clock is looked at again.
+const NAP: Duration = Duration::from_secs(60);
+
 /// How long to leave the database alone after it refused.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A task, by `seq`, and how long it has to wait.
-pub(super) type Due = (i64, Duration);
+/// When a task, named by its `seq`, becomes ready.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Due {
+    /// After a pause, whatever the wall clock does meanwhile.
+    After(i64, Duration),
+    /// When the wall clock shows the time that a client asked for.
+    At(i64, Timestamp),
+}
 
-/// What is left of a stored time. It was written by the wall clock, which may have jumped since,
-/// so no task waits for longer than it was ever told to.
-pub(super) fn remaining(due_at: i64, now: Timestamp) -> Duration {
-    let micros = u64::try_from(due_at - now.as_micros()).unwrap_or(0);
-    Duration::from_micros(micros).min(MAX_BACKOFF)
+impl Due {
+    /// For a time that was stored. That of a retry was written by a wall clock that may have jumped
+    /// since, so no retry waits for longer than it was ever told to.
+    pub(super) fn stored(seq: i64, due_at: Timestamp, run_at: Option<Timestamp>) -> Self {
+        if run_at == Some(due_at) {
+            return Self::At(seq, due_at);
+        }
+        Self::After(seq, left(due_at).min(MAX_BACKOFF))
+    }
+
+    /// How long to sleep before looking again.
+    fn nap(self) -> Duration {
+        match self {
+            Self::After(_, pause) => pause,
+            Self::At(_, time) => left(time).min(NAP),
+        }
+    }
+}
+
+fn left(time: Timestamp) -> Duration {
+    let micros = time.as_micros().saturating_sub(Timestamp::now().as_micros());
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
 /// Makes tasks ready when their time has come. Ends when nobody can send any more.
@@ -31,16 +57,21 @@ pub(super) async fn promote(store: Store, mut incoming: mpsc::UnboundedReceiver<
     loop {
         tokio::select! {
             due = incoming.recv() => match due {
-                Some((seq, delay)) => {
-                    waiting.insert(seq, delay);
+                Some(due) => {
+                    waiting.insert(due, due.nap());
                 }
                 None => return,
             },
-            Some(expired) = waiting.next(), if !waiting.is_empty() => {
-                let seq = expired.into_inner();
-                if let Err(error) = store.promote(vec![seq]).await {
-                    tracing::warn!(error = with_causes(&error), "cannot make a waiting task ready");
-                    waiting.insert(seq, RETRY_AFTER);
+            Some(expired) = waiting.next(), if !waiting.is_empty() => match expired.into_inner() {
+                due @ Due::At(_, time) if !left(time).is_zero() => {
+                    waiting.insert(due, due.nap());
+                }
+                Due::After(seq, _) | Due::At(seq, _) => {
+                    if let Err(error) = store.promote(vec![seq]).await {
+                        let error = with_causes(&error);
+                        tracing::warn!(error, "cannot make a waiting task ready, trying again");
+                        waiting.insert(Due::After(seq, RETRY_AFTER), RETRY_AFTER);
+                    }
                 }
             }
         }

@@ -3,13 +3,21 @@
 
 use std::sync::Arc;
 
+use super::due::Due;
 use super::live::LiveTask;
-use super::{Shared, due, runner};
+use super::{Shared, runner};
 use crate::store::{Committed, Observer, TaskRecord};
-use crate::task::{TaskStatus, Timestamp};
+use crate::task::TaskStatus;
 
 /// Follows what the store commits.
 pub(super) struct Listener(pub(super) Arc<Shared>);
+
+impl Listener {
+    fn wait(&self, due: Due) {
+        // Without a receiver the server is on its way down.
+        let _ = self.0.due.send(due);
+    }
+}
 
 impl Observer for Listener {
     fn runnable(&self, record: &TaskRecord) -> Result<(), String> {
@@ -27,6 +35,7 @@ impl Observer for Listener {
                     shared.live.insert(Arc::clone(&live));
                     tokio::spawn(runner::run(Arc::clone(shared), live));
                 }
+                Committed::Scheduled(seq, time) => self.wait(Due::At(seq, time)),
                 Committed::Cancelled(id) => {
                     shared.admission.left();
                     shared.waiters.wake(id);
@@ -35,9 +44,7 @@ impl Observer for Listener {
                     shared.admission.returned();
                     shared.live.remove(end.id);
                     if let Some(due_at) = end.due_at {
-                        let delay = due::remaining(due_at.as_micros(), Timestamp::now());
-                        // Without a receiver the server is on its way down.
-                        let _ = shared.due.send((end.seq, delay));
+                        self.wait(Due::stored(end.seq, due_at, None));
                     }
                 }
                 Committed::Ended(end, _) => {

@@ -210,10 +210,9 @@ impl TaskManager {
         let Opened { store, writer, due: stored_due, pending, lock } =
             store::open(&options.database, store_limits, remove_partial).await?;
         let (due, incoming) = mpsc::unbounded_channel();
-        let now = Timestamp::now();
-        for (seq, due_at) in stored_due {
+        for (seq, due_at, run_at) in stored_due {
             // The receiver is right here.
-            let _ = due.send((seq, due::remaining(due_at, now)));
+            let _ = due.send(Due::stored(seq, due_at, run_at));
         }
         tokio::spawn(due::promote(store.clone(), incoming));
         tokio::spawn(janitor::run(store.clone(), options.retention));
@@ -268,7 +267,6 @@ impl TaskManager {
             return Err(SubmitError::Draining);
         }
         let (id, idempotency) = (task.id, task.idempotency.clone());
-        let run_at = task.run_at;
         match shared.admission.reserve(id) {
             Ok(()) => {}
             Err(Refusal::QueueFull(limit)) => return Err(SubmitError::QueueFull(limit)),
@@ -281,7 +279,7 @@ impl TaskManager {
             }
         }
         match (shared.store.submit(task).await?, idempotency) {
-            (Submitted::Stored, _) => Ok(id),
+            (Submitted::Stored { .. }, _) => Ok(id),
             (Submitted::OutputInUse(owner), _) => Err(SubmitError::OutputInUse(owner)),
             (Submitted::Replayed(replay), Some(asked)) => replayed(&asked, replay),
             (Submitted::Replayed(_), None) => unreachable!("nothing is replayed without a key"),

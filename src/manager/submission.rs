@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::Shared;
 use crate::store::{Idempotency, NewTask};
-use crate::task::{Fault, Files, PathUse, Paths, TaskId, TaskType, Timestamp};
+use crate::task::{
+    Fault, Files, PathError, PathUse, Paths, TaskId, TaskInfo, TaskType, Timestamp, with_causes,
+};
 use crate::tasks::RegisteredTask;
 
 /// The largest parameters that are stored, in bytes of JSON.
@@ -41,6 +43,37 @@ pub(crate) struct Submission {
 }
 
 impl Submission {
+    /// What was submitted as this task, to be submitted once more.
+    pub(super) fn again(info: TaskInfo) -> Self {
+        // Both were checked when they were stored; rows of other versions are refused by name.
+        let parameters = serde_json::from_str(info.parameters.get()).unwrap_or_default();
+        let tags = serde_json::from_str(info.tags.get()).unwrap_or_default();
+        Self {
+            task_type: info.task_type,
+            parameters,
+            input_file_path: info.input_file_path,
+            output_file_path: info.output_file_path,
+            priority: info.priority,
+            timeout_seconds: info.timeout_seconds,
+            max_attempts: Some(info.max_attempts),
+            tags,
+            run_at: None,
+            retry_of: Some(info.task_id),
+            idempotency: None,
+        }
+    }
+
+    /// Checks what [`check`](Self::check) does and what is else met only when the task runs; stores
+    /// nothing. Returns the parameters with the defaults filled in.
+    pub(super) async fn try_out(self, shared: &Shared) -> Result<Box<RawValue>, Vec<Fault>> {
+        let task = self.check(shared).await?;
+        let uses = TaskType::from_name(task.task_type)
+            .map_or(Paths::NONE, |task_type| shared.registry.get(task_type).paths());
+        let paths = GivenPaths { input: task.input_file_path, output: task.output_file_path };
+        paths.try_out(uses, &shared.files).await?;
+        Ok(task.parameters)
+    }
+
     /// The task to store, or all that is wrong with the submission.
     pub(super) async fn check(self, shared: &Shared) -> Result<NewTask, Vec<Fault>> {
         let mut faults = self.check_limits();
@@ -167,36 +200,73 @@ impl GivenPaths {
             .collect()
     }
 
-    /// Checks the paths that the task uses; returns the output in its one spelling. Off the async
-    /// threads, because it asks the file system.
-    async fn check(&self, uses: Paths, files: &Arc<Files>) -> Result<Option<String>, Vec<Fault>> {
+    /// The paths that the task uses.
+    fn used(&self, uses: Paths) -> (Option<String>, Option<String>) {
         let used = |path: &Option<String>, how| path.clone().filter(|_| how != PathUse::Unused);
-        let input = used(&self.input, uses.input);
-        let output = used(&self.output, uses.output);
+        (used(&self.input, uses.input), used(&self.output, uses.output))
+    }
+
+    /// Checks the paths that the task uses; returns the output in its one spelling.
+    async fn check(&self, uses: Paths, files: &Arc<Files>) -> Result<Option<String>, Vec<Fault>> {
+        let (input, output) = self.used(uses);
         if input.is_none() && output.is_none() {
             return Ok(None);
         }
         let files = Arc::clone(files);
-        let checked = tokio::task::spawn_blocking(move || {
-            let mut faults = Vec::new();
-            let mut fault = |field, error: crate::task::PathError, path: &str| {
-                let msg = crate::task::with_causes(&error);
-                faults.push(Fault::value(&["body", field], msg, path));
-            };
-            let input = input.and_then(|path| {
-                let checked = files.check_input(&path);
-                checked.map_err(|error| fault("input_file_path", error, &path)).ok()
-            });
-            let key = output.and_then(|path| {
+        let key = with_files(move |faults| {
+            let input = input
+                .and_then(|path| faults.of("input_file_path", &path, files.check_input(&path)));
+            output.and_then(|path| {
                 let checked = files.check_output(&path, input.as_deref());
-                checked.map_err(|error| fault("output_file_path", error, &path)).ok()
-            });
-            if faults.is_empty() { Ok(key) } else { Err(faults) }
+                faults.of("output_file_path", &path, checked)
+            })
         });
-        let key = checked.await.unwrap_or_else(|error| {
-            let msg = format!("the paths could not be checked: {error}");
-            Err(vec![Fault::value(&["body"], msg, Value::Null)])
-        })?;
-        Ok(key.map(|key| key.to_string_lossy().into_owned()))
+        Ok(key.await?.map(|key| key.to_string_lossy().into_owned()))
     }
+
+    /// Opens the input and looks whether the output could be written.
+    async fn try_out(&self, uses: Paths, files: &Arc<Files>) -> Result<(), Vec<Fault>> {
+        let (input, output) = self.used(uses);
+        let files = Arc::clone(files);
+        with_files(move |faults| {
+            let input = input.and_then(|path| {
+                let opened = files.open_input(&path);
+                faults.of("input_file_path", &path, opened)
+            });
+            if let Some(path) = output {
+                let bytes = input.and_then(|input| input.metadata().ok()).map_or(0, |it| it.len());
+                faults.of("output_file_path", &path, files.try_output(&path, bytes));
+            }
+        })
+        .await
+    }
+}
+
+/// Faults of paths.
+#[derive(Debug, Default)]
+struct PathFaults(Vec<Fault>);
+
+impl PathFaults {
+    /// Notes an error about the path in this field.
+    fn of<T>(&mut self, field: &str, path: &str, checked: Result<T, PathError>) -> Option<T> {
+        let note = |error: &PathError| {
+            self.0.push(Fault::value(&["body", field], with_causes(error), path));
+        };
+        checked.inspect_err(note).ok()
+    }
+}
+
+/// Asks the file system, off the async threads.
+async fn with_files<T: Send + 'static>(
+    ask: impl FnOnce(&mut PathFaults) -> T + Send + 'static,
+) -> Result<T, Vec<Fault>> {
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut faults = PathFaults::default();
+        let answer = ask(&mut faults);
+        if faults.0.is_empty() { Ok(answer) } else { Err(faults.0) }
+    });
+    asked.await.unwrap_or_else(|error| {
+        let msg = format!("the paths could not be checked: {error}");
+        Err(vec![Fault::value(&["body"], msg, Value::Null)])
+    })
 }

@@ -45,7 +45,9 @@ impl Shared {
             return info.message.clone();
         }
         match record.due_at {
-            Some(due_at) if info.run_at == Some(due_at) => return format!("scheduled for {due_at}"),
+            Some(due_at) if info.run_at == Some(due_at) => {
+                return format!("scheduled for {due_at}");
+            }
             Some(due_at) => return format!("retry at {due_at}"),
             None => {}
         }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{
-    Answer, AttemptEnd, CancelEffect, Cancellation, EraseStep, NewTask, StoreError, StoredProgress, Submitted,
+    Answer, AttemptEnd, CancelEffect, Cancellation, EraseStep, NewTask, StoreError, StoredProgress,
+    Submitted,
 };
 use crate::task::{TaskId, TaskStatus};
 

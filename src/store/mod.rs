@@ -24,8 +24,8 @@ use sqlx::SqlitePool;
 use tokio::sync::{mpsc, oneshot};
 
 use batch::Change;
-pub use open::OpenError;
 pub(crate) use idempotency::KEY_LIFETIME;
+pub use open::OpenError;
 pub(crate) use open::state_files;
 pub(crate) use open::{Opened, open};
 pub(crate) use queries::{Cursor, ListFilter};
@@ -78,7 +78,10 @@ pub(crate) struct Idempotency {
 #[derive(Debug)]
 pub(crate) enum Submitted {
     /// Stored; it survives a power cut.
-    Stored,
+    Stored {
+        /// Of a task that is not to run at once: its `seq` and the time.
+        due: Option<(i64, Timestamp)>,
+    },
     /// Not stored: this unfinished task has the same output.
     OutputInUse(TaskId),
     /// Not stored: it was stored before, under the same idempotency key.

@@ -81,8 +81,8 @@ pub enum OpenError {
 pub(crate) struct Opened {
     pub(crate) store: Store,
     pub(crate) writer: Writer,
-    /// Tasks that wait for a time, with the time in microseconds.
-    pub(crate) due: Vec<(i64, i64)>,
+    /// Tasks that wait for a time.
+    pub(crate) due: Vec<recovery::StoredDue>,
     /// How many tasks are pending.
     pub(crate) pending: usize,
     /// Kept open for as long as the database is in use.

@@ -64,14 +64,22 @@ pub(super) async fn recover(
     Ok(())
 }
 
-/// The tasks that wait for a time, with the time in microseconds since 1970.
-pub(super) async fn due(connection: &mut SqliteConnection) -> sqlx::Result<Vec<(i64, i64)>> {
+/// A task that waits, by `seq`, with the time that it waits for and the one that a client asked for.
+pub(super) type StoredDue = (i64, Timestamp, Option<Timestamp>);
+
+/// The tasks that wait for a time.
+pub(super) async fn due(connection: &mut SqliteConnection) -> sqlx::Result<Vec<StoredDue>> {
     let rows = sqlx::query(
-        "SELECT seq, due_at FROM tasks WHERE due_at IS NOT NULL AND status = 'pending'",
+        "SELECT seq, due_at, run_at FROM tasks WHERE due_at IS NOT NULL AND status = 'pending'",
     )
     .fetch_all(connection)
     .await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    let due = rows.iter().map(|row| {
+        let run_at: Option<i64> = row.try_get(2)?;
+        let due_at = Timestamp::from_micros(row.try_get(1)?);
+        Ok((row.try_get(0)?, due_at, run_at.map(Timestamp::from_micros)))
+    });
+    due.collect()
 }
 
 /// How many tasks are pending.

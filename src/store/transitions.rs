@@ -95,16 +95,29 @@ async fn insert(
             _ => task.id,
         };
         outcomes.push(match owner == task.id {
-            true => Submitted::Stored,
+            true => Submitted::Stored { due: due(connection, task).await? },
             false => Submitted::OutputInUse(owner),
         });
     }
     let stored = tasks.iter().copied().zip(&outcomes);
-    let stored = stored.filter(|(_, outcome)| matches!(outcome, Submitted::Stored));
+    let stored = stored.filter(|(_, outcome)| matches!(outcome, Submitted::Stored { .. }));
     let stored: Vec<_> = stored.map(|(task, _)| task).collect();
     idempotency::remember(connection, &stored).await?;
     insert_tags(connection, &stored).await?;
     Ok(outcomes)
+}
+
+/// When a stored task is to run, if not at once.
+async fn due(
+    connection: &mut SqliteConnection,
+    task: &NewTask,
+) -> sqlx::Result<Option<(i64, Timestamp)>> {
+    let Some(time) = task.run_at else { return Ok(None) };
+    let row = sqlx::query("SELECT seq FROM tasks WHERE id = ?1")
+        .bind(task.id.to_string())
+        .fetch_one(connection)
+        .await?;
+    Ok(Some((row.try_get(0)?, time)))
 }
 
 /// Makes stored tasks findable by their tags.

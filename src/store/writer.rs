@@ -35,6 +35,8 @@ pub(crate) trait Observer: Send + Sync + 'static {
 pub(crate) enum Committed {
     /// A submission was not stored.
     Refused,
+    /// A task was stored that is not to run before that time; named by its `seq`.
+    Scheduled(i64, Timestamp),
     /// A pending task is running now, and it is the observer's to run.
     Claimed(Box<TaskRecord>),
     /// A pending task was cancelled.
@@ -98,14 +100,7 @@ impl Writer {
         claiming: Arc<AtomicBool>,
         limits: Limits,
     ) -> Self {
-        Self {
-            connection,
-            queue,
-            claiming,
-            limits,
-            running: HashMap::new(),
-            may_be_ready: true,
-        }
+        Self { connection, queue, claiming, limits, running: HashMap::new(), may_be_ready: true }
     }
 
     /// Works until the store is closed.
@@ -214,7 +209,10 @@ impl Writer {
         let mut changes = Vec::with_capacity(batch.len() + claimed.len());
         for outcome in &submitted {
             match outcome {
-                Submitted::Stored => {}
+                Submitted::Stored { due: None } => {}
+                Submitted::Stored { due: Some((seq, time)) } => {
+                    changes.push(Committed::Scheduled(*seq, *time));
+                }
                 Submitted::OutputInUse(_) | Submitted::Replayed(_) => {
                     changes.push(Committed::Refused);
                 }

@@ -67,6 +67,16 @@ pub enum PathError {
     /// A pipe, a socket or a device.
     #[error("`{0}` is not a regular file")]
     NotRegular(String),
+    /// There is less room than the input takes.
+    #[error("the disk of `{path}` has {free} bytes free, fewer than the {bytes} of the input")]
+    DiskFull {
+        /// As it was sent.
+        path: String,
+        /// Bytes that are left.
+        free: u64,
+        /// Bytes that are expected.
+        bytes: u64,
+    },
     /// The file system refused.
     #[error("cannot {action} `{path}`")]
     Io {
@@ -209,6 +219,34 @@ impl Files {
         Ok(OutputFile::new(file, folder, partial, name.to_owned()))
     }
 
+    /// Whether an output could be created here now, with room for that many bytes. Creates no
+    /// folders, and leaves nothing behind.
+    ///
+    /// # Errors
+    /// What [`create_output`](Self::create_output) would say, or that the disk is full.
+    pub(crate) fn try_output(&self, path: &str, bytes: u64) -> Result<(), PathError> {
+        let explain = |error| self.explain(error, path, "create");
+        let located = self.locate(path)?;
+        let root = &self.roots[located.root].dir;
+        let mut folders = located.relative.ancestors().skip(1);
+        let folder = folders.find_map(|folder| match root.open_dir(file_name_or_dot(folder)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            opened => Some(opened),
+        });
+        let folder = folder.unwrap_or_else(|| root.try_clone()).map_err(explain)?;
+        let partial = partial_name(TaskId::new(), 0);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        let file = folder.open_with(&partial, &options).map_err(explain)?;
+        folder.remove_file(&partial).map_err(explain)?;
+        let disk = rustix::fs::fstatvfs(&file).map_err(|error| explain(error.into()))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free < bytes {
+            return Err(PathError::DiskFull { path: path.to_owned(), free, bytes });
+        }
+        Ok(())
+    }
+
     /// Removes what a crash left of an attempt's output. Returns whether there was anything.
     pub(crate) fn remove_partial(&self, path: &str, id: TaskId, epoch: i64) -> bool {
         self.locate(path).is_ok_and(|located| {
@@ -270,7 +308,8 @@ impl Files {
             }
             match root.dir.canonicalize(existing) {
                 Ok(real) => {
-                    let base = root.canonical.join(real);
+                    // A link to the root itself is found as ".".
+                    let base = normalize(&root.canonical.join(real));
                     return Ok(rest.iter().rev().fold(base, |path, name| path.join(name)));
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {

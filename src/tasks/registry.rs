@@ -7,6 +7,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::dummy::DummyTask;
+use super::image_process::ImageProcessTask;
+use super::tokenize::TokenizeTask;
 use crate::task::{Fault, InvalidParameters, Paths, Task, TaskType, schema_of};
 
 /// Maps every [`TaskType`] to the task that runs for it.
@@ -46,8 +48,12 @@ fn register(task_type: TaskType) -> RegisteredTask {
         TaskType::DummyShort => entry::<DummyTask>(json!({ "duration": 5, "steps": 5 })),
         TaskType::DummyLong => entry::<DummyTask>(json!({ "duration": 30, "steps": 10 })),
         TaskType::DummyVeryLong => entry::<DummyTask>(json!({ "duration": 120, "steps": 20 })),
-        TaskType::Tokenize => entry::<DummyTask>(json!({ "duration": 5, "steps": 5 })),
-        TaskType::ImageProcess => entry::<DummyTask>(json!({ "duration": 5, "steps": 5 })),
+        TaskType::Tokenize => entry::<TokenizeTask>(json!({
+            "encoding": "cl100k_base", "sleep_duration": 60, "special_tokens": "text",
+        })),
+        TaskType::ImageProcess => entry::<ImageProcessTask>(
+            json!({ "width": 800, "height": 600, "format": "JPEG", "quality": 85 }),
+        ),
     }
 }
 
@@ -190,6 +196,27 @@ mod tests {
         assert_eq!(found, expected);
         let unknown = faults.iter().find(|fault| fault.kind == "extra_forbidden").unwrap();
         assert_eq!(unknown.msg, "unknown field `stps`, did you mean `steps`?");
+    }
+
+    #[test]
+    fn a_name_in_another_case_is_no_fault_beside_one() {
+        let registry = TaskRegistry::builtin();
+        let task = registry.get(TaskType::ImageProcess);
+        let faults = |given: Value| {
+            let given = task.merge(given.as_object().unwrap().clone());
+            let found = task.parse(&given).err().unwrap_or_default();
+            found.into_iter().map(|fault| (fault.kind, fault.msg)).collect::<Vec<_>>()
+        };
+        assert_eq!(faults(json!({ "format": "jpg" })), []);
+        let too_wide =
+            ("less_than_equal", "Input should be less than or equal to 65535".to_owned());
+        let found = faults(json!({ "format": "Webp", "width": 70_000 }));
+        assert_eq!(found, std::slice::from_ref(&too_wide));
+        let names = r#""JPEG", "PNG", "WebP", "TIFF", "BMP", "GIF""#;
+        let unknown = ("enum", format!("Input should be one of {names}"));
+        let mut both = faults(json!({ "format": "HEIC", "width": 70_000 }));
+        both.sort_unstable();
+        assert_eq!(both, [unknown, too_wide]);
     }
 
     #[test]

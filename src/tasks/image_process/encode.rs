@@ -1,0 +1,157 @@
+//! From pixels to a file: what a format cannot hold is converted, the rest stays as it is.
+
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+
+use image::codecs::bmp::BmpEncoder;
+use image::codecs::gif::GifEncoder;
+use image::codecs::png::PngEncoder;
+use image::codecs::tiff::TiffEncoder;
+use image::codecs::webp::WebPEncoder;
+use image::{
+    ColorType, DynamicImage, GrayAlphaImage, GrayImage, ImageEncoder, ImageResult, Luma, LumaA,
+    Rgb, RgbImage, Rgba, RgbaImage,
+};
+use jpeg_encoder::{ChromaSubsamplingMethod, ColorType as JpegColor};
+
+use super::format::Format;
+use crate::task::TaskError;
+
+/// How much the search for 256 colours may skip, from 1 (nothing) to 30; the encoder's own advice.
+const GIF_SPEED: i32 = 10;
+
+/// Converts an image to what the format can hold.
+///
+/// Depth is given up for the formats of 8 bits, transparency for JPEG (what lies below is white)
+/// and halves of it for GIF, and grey with transparency becomes RGBA for TIFF, BMP and GIF.
+pub(super) fn convert(image: DynamicImage, format: Format) -> Result<DynamicImage, TaskError> {
+    use ColorType::{La8, La16, Rgb32F, Rgba32F};
+    let color = image.color();
+    if matches!(color, Rgb32F | Rgba32F) && format != Format::Tiff {
+        return Err(TaskError::permanent(format!(
+            "the image has floating-point samples, which {} cannot hold: use format TIFF",
+            format.name()
+        )));
+    }
+    Ok(match format {
+        Format::Png => image,
+        Format::Tiff => match color {
+            La8 => image.into_rgba8().into(),
+            La16 => image.into_rgba16().into(),
+            _ => image,
+        },
+        Format::WebP => eight_bit(image),
+        Format::Bmp => match eight_bit(image) {
+            image @ DynamicImage::ImageLumaA8(_) => image.into_rgba8().into(),
+            image => image,
+        },
+        Format::Gif if color.has_alpha() => all_or_nothing(image.into_rgba8()).into(),
+        Format::Gif => image.into_rgb8().into(),
+        Format::Jpeg => match eight_bit(image) {
+            DynamicImage::ImageLumaA8(image) => grey_on_white(&image).into(),
+            DynamicImage::ImageRgba8(image) => rgb_on_white(&image).into(),
+            image => image,
+        },
+    })
+}
+
+/// Scales samples of 16 bits to 8 (65535 becomes 255).
+fn eight_bit(image: DynamicImage) -> DynamicImage {
+    match image {
+        DynamicImage::ImageLuma16(_) => image.into_luma8().into(),
+        DynamicImage::ImageLumaA16(_) => image.into_luma_alpha8().into(),
+        DynamicImage::ImageRgb16(_) => image.into_rgb8().into(),
+        DynamicImage::ImageRgba16(_) => image.into_rgba8().into(),
+        image => image,
+    }
+}
+
+fn grey_on_white(image: &GrayAlphaImage) -> GrayImage {
+    GrayImage::from_fn(image.width(), image.height(), |x, y| {
+        let &LumaA([grey, alpha]) = image.get_pixel(x, y);
+        Luma([on_white(grey, alpha)])
+    })
+}
+
+fn rgb_on_white(image: &RgbaImage) -> RgbImage {
+    RgbImage::from_fn(image.width(), image.height(), |x, y| {
+        let &Rgba([red, green, blue, alpha]) = image.get_pixel(x, y);
+        Rgb([red, green, blue].map(|sample| on_white(sample, alpha)))
+    })
+}
+
+fn on_white(sample: u8, alpha: u8) -> u8 {
+    let (sample, alpha) = (u32::from(sample), u32::from(alpha));
+    ((sample * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+}
+
+/// Makes each pixel either opaque or transparent, as GIF wants it. Its encoder would show all that
+/// is not fully transparent, down to the faintest shadow.
+fn all_or_nothing(mut image: RgbaImage) -> RgbaImage {
+    for Rgba(pixel) in image.pixels_mut() {
+        *pixel = match *pixel {
+            [red, green, blue, alpha] if alpha >= 128 => [red, green, blue, 255],
+            _ => [0; 4],
+        };
+    }
+    image
+}
+
+/// Writes an image that was converted for the format. Returns the length of the file.
+pub(super) fn encode(
+    image: &DynamicImage,
+    icc_profile: Option<Vec<u8>>,
+    (format, quality): (Format, u8),
+    output: impl Write + Seek,
+) -> Result<u64, TaskError> {
+    let profile = icc_profile.filter(|profile| describes(profile, image.color()));
+    // Encoders write a few bytes at a time, and each write to an output takes a lock.
+    let mut output = BufWriter::new(output);
+    match format {
+        Format::Jpeg => write_jpeg(image, profile, quality, &mut output)?,
+        Format::Png => write(PngEncoder::new(&mut output), image, profile)?,
+        Format::WebP => write(WebPEncoder::new_lossless(&mut output), image, profile)?,
+        Format::Tiff => write(TiffEncoder::new(&mut output), image, profile)?,
+        Format::Bmp => write(BmpEncoder::new(&mut output), image, profile)?,
+        Format::Gif => {
+            write(GifEncoder::new_with_speed(&mut output, GIF_SPEED), image, profile)?;
+        }
+    }
+    output.flush()?;
+    Ok(output.seek(SeekFrom::End(0))?)
+}
+
+/// Whether an ICC profile is one for such colours: that of a CMYK file is not, once it is RGB.
+fn describes(profile: &[u8], color: ColorType) -> bool {
+    let space: &[u8] = if color.has_color() { b"RGB " } else { b"GRAY" };
+    profile.get(16..20) == Some(space)
+}
+
+fn write(
+    mut encoder: impl ImageEncoder,
+    image: &DynamicImage,
+    icc_profile: Option<Vec<u8>>,
+) -> ImageResult<()> {
+    if let Some(profile) = icc_profile {
+        // Formats that have no place for it go without.
+        let _ = encoder.set_icc_profile(profile);
+    }
+    encoder.write_image(image.as_bytes(), image.width(), image.height(), image.color().into())
+}
+
+fn write_jpeg(
+    image: &DynamicImage,
+    icc_profile: Option<Vec<u8>>,
+    quality: u8,
+    output: impl Write,
+) -> Result<(), TaskError> {
+    // The image crate has an encoder too: slower, and without optimised tables.
+    let mut encoder = jpeg_encoder::Encoder::new(output, quality);
+    encoder.set_optimized_huffman_tables(true);
+    encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
+    if let Some(profile) = icc_profile {
+        encoder.add_icc_profile(&profile)?;
+    }
+    let color = if image.color().has_color() { JpegColor::Rgb } else { JpegColor::Luma };
+    let (width, height) = (u16::try_from(image.width())?, u16::try_from(image.height())?);
+    Ok(encoder.encode(image.as_bytes(), width, height, color)?)
+}

@@ -1,0 +1,110 @@
+//! The output formats: their names, and what each can hold.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
+/// A format that images are written in.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Deserialize, EnumString, IntoStaticStr, VariantArray,
+)]
+#[serde(try_from = "String")]
+#[strum(ascii_case_insensitive)]
+pub(super) enum Format {
+    #[strum(to_string = "JPEG", serialize = "jpg")]
+    Jpeg,
+    #[strum(to_string = "PNG")]
+    Png,
+    #[strum(to_string = "WebP")]
+    WebP,
+    #[strum(to_string = "TIFF", serialize = "tif")]
+    Tiff,
+    #[strum(to_string = "BMP")]
+    Bmp,
+    #[strum(to_string = "GIF")]
+    Gif,
+}
+
+impl Format {
+    /// The name that users read.
+    pub(super) fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// The longest side that a file of this format can tell of, as far as it is below `limit`.
+    pub(super) fn longest_side(self, limit: u32) -> u32 {
+        match self {
+            Self::WebP => limit.min(16_383),
+            Self::Jpeg | Self::Gif => limit.min(65_535),
+            Self::Png | Self::Tiff | Self::Bmp => limit,
+        }
+    }
+}
+
+impl TryFrom<String> for Format {
+    type Error = strum::ParseError;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        name.parse()
+    }
+}
+
+/// Names the formats as they are written above, and lets the other spellings pass, so that a wrong
+/// width is not reported together with a `jpeg` that is none.
+impl JsonSchema for Format {
+    fn schema_name() -> Cow<'static, str> {
+        "Format".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let names: Vec<_> = Self::VARIANTS.iter().map(|format| format.name()).collect();
+        let spellings: Vec<_> = names.iter().copied().chain(["jpg", "tif"]).map(any_case).collect();
+        json_schema!({
+            "oneOf": [
+                { "enum": names },
+                {
+                    "description": "the same in any case, or `jpg`, `tif`",
+                    "type": "string",
+                    "pattern": format!("^({})$", spellings.join("|")),
+                    "not": { "enum": names },
+                },
+            ],
+        })
+    }
+}
+
+/// `[pP][nN][gG]`: a regular expression in JSON Schema has no flag for this.
+fn any_case(name: &str) -> String {
+    let both =
+        |letter: char| format!("[{}{}]", letter.to_ascii_lowercase(), letter.to_ascii_uppercase());
+    name.chars().map(both).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_may_be_written_in_any_case() {
+        for (spelling, format) in [
+            ("JPEG", Format::Jpeg),
+            ("jpg", Format::Jpeg),
+            ("Png", Format::Png),
+            ("webp", Format::WebP),
+            ("TIF", Format::Tiff),
+            ("bmp", Format::Bmp),
+            ("gIf", Format::Gif),
+        ] {
+            assert_eq!(Format::try_from(spelling.to_owned()), Ok(format), "{spelling}");
+        }
+        assert!(Format::try_from("HEIC".to_owned()).is_err());
+    }
+
+    #[test]
+    fn a_format_has_the_name_that_users_know() {
+        let names: Vec<_> = Format::VARIANTS.iter().map(|format| format.name()).collect();
+        assert_eq!(names, ["JPEG", "PNG", "WebP", "TIFF", "BMP", "GIF"]);
+    }
+}

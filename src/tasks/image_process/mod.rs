@@ -1,0 +1,117 @@
+//! Resizes an image and writes it in another format.
+//!
+//! One job a file: [`load`] decodes, [`resize`] resamples, [`encode`] converts and writes; [`probe`]
+//! looks at a file without decoding it and [`mod@format`] names the outputs.
+
+mod encode;
+mod format;
+mod load;
+mod probe;
+mod resize;
+#[cfg(test)]
+mod tests;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::json;
+
+use self::format::Format;
+use crate::task::{InvalidParameters, Paths, Task, TaskContext, TaskResult, async_trait};
+
+/// Longest side of an image, read or written.
+const MAX_SIDE: u32 = 65_535;
+
+/// Most pixels of an image, read or written: those of the largest cameras.
+const MAX_PIXELS: u64 = 200_000_000;
+
+/// Most bytes of an image in memory: enough for [`MAX_PIXELS`] of 8-bit RGBA.
+///
+/// A task holds two images at most, or one and what its decoder needs, which can be as much again:
+/// 2 GiB at worst, and for a photograph of 24 megapixels about 100 MB.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// Resizes an image to exactly `width` x `height` pixels and writes it in another format.
+///
+/// Reads JPEG, PNG, WebP, TIFF, BMP and GIF, told apart by content, and turns the image upright if
+/// its metadata (EXIF) says so; `original_size` in the result is that of the upright image. Of a
+/// file with several pages or frames the first is used, and `frames` tells how many there are.
+/// Resampling is Lanczos. 16 bits a sample are kept in PNG and TIFF and scaled to 8 in the others.
+/// Transparency is kept, but JPEG shows the image on white and GIF knows only all or nothing (and
+/// 256 colours). WebP is lossless.
+/// Images of more than 200 megapixels or 65535 pixels on a side are refused.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ImageProcessTask {
+    /// Width of the new image, in pixels.
+    #[schemars(range(min = 1, max = MAX_SIDE))]
+    width: u32,
+    /// Height of the new image, in pixels.
+    #[schemars(range(min = 1, max = MAX_SIDE))]
+    height: u32,
+    /// Format of the new image.
+    format: Format,
+    /// Quality of a JPEG, from 1 to 100: higher is better and larger, and from 90 on colours have
+    /// full resolution. The other formats ignore it.
+    #[schemars(range(min = 1, max = 100))]
+    quality: u8,
+}
+
+#[async_trait]
+impl Task for ImageProcessTask {
+    fn paths() -> Paths {
+        Paths::BOTH
+    }
+
+    fn validate(&self) -> Result<(), InvalidParameters> {
+        let mut invalid = InvalidParameters::default();
+        let longest = self.format.longest_side(MAX_SIDE);
+        let side = format!("between 1 and {longest} for {}", self.format.name());
+        invalid.expect("width", (1..=longest).contains(&self.width), &*side);
+        invalid.expect("height", (1..=longest).contains(&self.height), &*side);
+        invalid.expect(
+            "height",
+            u64::from(self.width) * u64::from(self.height) <= MAX_PIXELS,
+            format!("at most {} at this width", MAX_PIXELS / u64::from(self.width.max(1))),
+        );
+        invalid.expect("quality", (1..=100).contains(&self.quality), "between 1 and 100");
+        invalid.into_result()
+    }
+
+    async fn execute(self: Box<Self>, ctx: TaskContext) -> TaskResult {
+        ctx.update_progress(10.0, "Loading image");
+        ctx.run_blocking(move |ctx| self.process(ctx)).await
+    }
+}
+
+impl ImageProcessTask {
+    fn process(&self, ctx: &TaskContext) -> TaskResult {
+        let &Self { width, height, format, quality } = self;
+        let picture = load::load(ctx)?;
+        let original_size = picture.upright_size();
+        tracing::info!(width = original_size.0, height = original_size.1, "loaded image");
+
+        ctx.check_cancelled()?;
+        ctx.update_progress(50.0, format!("Resizing to {width}x{height}"));
+        let resized = resize::resize(picture.pixels, picture.orientation, (width, height))?;
+
+        ctx.check_cancelled()?;
+        ctx.update_progress(75.0, format!("Converting to {}", format.name()));
+        let converted = encode::convert(resized, format)?;
+
+        ctx.check_cancelled()?;
+        ctx.update_progress(90.0, "Saving output");
+        let output = ctx.create_output()?;
+        let length = encode::encode(&converted, picture.icc_profile, (format, quality), output)?;
+
+        Ok(json!({
+            "message": "Image processed successfully",
+            "input_file": ctx.input_file_path(),
+            "output_file": ctx.output_file_path(),
+            "original_size": original_size,
+            "new_size": [width, height],
+            "format": format.name(),
+            "frames": picture.frames,
+            "file_size_bytes": length,
+        }))
+    }
+}

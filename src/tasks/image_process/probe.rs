@@ -1,0 +1,132 @@
+//! What the structure of a file tells without decoding a pixel: how many images it holds, and
+//! whether it was cut off.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+
+use image::ImageFormat;
+
+use crate::task::TaskContext;
+
+/// How many images the file holds: pages of a TIFF, frames of an animation. Those that cannot be
+/// counted because the file is damaged behind the first one are left out.
+pub(super) fn count_frames(
+    ctx: &TaskContext,
+    mut file: &File,
+    format: ImageFormat,
+) -> io::Result<usize> {
+    file.rewind()?;
+    let reader = BufReader::new(file);
+    let frames = match format {
+        ImageFormat::Gif => gif_frames(ctx, reader),
+        ImageFormat::Png => png_frames(reader),
+        ImageFormat::Tiff => tiff_pages(ctx, reader),
+        ImageFormat::WebP => webp_frames(reader),
+        _ => None,
+    };
+    file.rewind()?;
+    Ok(frames.unwrap_or(1).max(1))
+}
+
+fn gif_frames(ctx: &TaskContext, reader: impl Read) -> Option<usize> {
+    let mut options = gif::DecodeOptions::new();
+    options.skip_frame_decoding(true);
+    let mut decoder = options.read_info(reader).ok()?;
+    let mut frames = 0;
+    while !ctx.is_cancelled() && matches!(decoder.next_frame_info(), Ok(Some(_))) {
+        frames += 1;
+    }
+    Some(frames)
+}
+
+fn png_frames(reader: impl BufRead + Seek) -> Option<usize> {
+    let reader = png::Decoder::new(reader).read_info().ok()?;
+    let animation = reader.info().animation_control()?;
+    // The image that plain viewers show may be the first frame or stand apart from the animation.
+    let apart = usize::from(reader.info().frame_control().is_none());
+    Some(animation.num_frames as usize + apart)
+}
+
+fn tiff_pages(ctx: &TaskContext, reader: impl Read + Seek) -> Option<usize> {
+    let mut decoder = tiff::decoder::Decoder::new(reader).ok()?;
+    let mut pages = HashSet::new();
+    let mut next = decoder.ifd_pointer();
+    // Each page tells where the next one is: in a damaged file that may be an earlier one.
+    while !ctx.is_cancelled()
+        && let Some(page) = next
+        && let Ok(directory) = decoder.read_directory(page)
+        && pages.insert(page.0)
+    {
+        next = directory.next();
+    }
+    Some(pages.len())
+}
+
+fn webp_frames(reader: impl BufRead + Seek) -> Option<usize> {
+    let decoder = image_webp::WebPDecoder::new(reader).ok()?;
+    Some(decoder.num_frames() as usize)
+}
+
+/// The size that a PNG states at its very beginning. The decoder would read on to the pixels
+/// before it tells.
+pub(super) fn png_size(mut file: &File) -> Option<(u32, u32)> {
+    file.rewind().ok()?;
+    let mut decoder = png::Decoder::new(BufReader::new(file));
+    Some(decoder.read_header_info().ok()?.size())
+}
+
+/// Whether the file has its end, for the formats whose decoder does not complain: it would paint
+/// what is missing grey.
+pub(super) fn is_whole(mut file: &File, format: ImageFormat) -> io::Result<bool> {
+    file.rewind()?;
+    match format {
+        ImageFormat::Jpeg => jpeg_is_whole(file),
+        ImageFormat::WebP => webp_is_whole(file),
+        _ => Ok(true),
+    }
+}
+
+/// A WebP begins with "RIFF" and the length of the rest.
+fn webp_is_whole(mut file: &File) -> io::Result<bool> {
+    let mut start = [0; 8];
+    file.read_exact(&mut start)?;
+    let [.., a, b, c, d] = start;
+    Ok(file.metadata()?.len() >= 8 + u64::from(u32::from_le_bytes([a, b, c, d])))
+}
+
+fn jpeg_is_whole(mut file: &File) -> io::Result<bool> {
+    file.seek(SeekFrom::End(-2))?;
+    let mut end = [0; 2];
+    file.read_exact(&mut end)?;
+    if end == END_OF_IMAGE {
+        return Ok(true);
+    }
+    // Cameras and editors append things of their own.
+    file.rewind()?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(has_end_of_image(&bytes))
+}
+
+const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];
+
+/// Walks from marker to marker, so that the end of a thumbnail inside a segment does not count.
+fn has_end_of_image(jpeg: &[u8]) -> bool {
+    let mut rest = jpeg.get(2..).unwrap_or_default();
+    loop {
+        // Compressed data is what lies between segments; in it FF 00 stands for a byte FF.
+        let Some(marker) = rest.iter().position(|&byte| byte == 0xFF) else { return false };
+        rest = &rest[marker + 1..];
+        match rest {
+            [0xD9, ..] => return true,
+            // Stuffed, standing alone (restart and the like), or padding before a marker.
+            [0x00 | 0x01 | 0xD0..=0xD8 | 0xFF, ..] => {}
+            &[_, high, low, ..] => {
+                let length = usize::from(u16::from_be_bytes([high, low]));
+                rest = rest.get(1 + length..).unwrap_or_default();
+            }
+            _ => return false,
+        }
+    }
+}

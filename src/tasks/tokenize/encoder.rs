@@ -1,0 +1,103 @@
+//! The encodings, and the tokens they make of a text.
+
+use rustc_hash::FxHashMap;
+use tiktoken_rs::CoreBPE;
+
+use super::vocabulary::Vocabulary;
+use super::words::WordRules;
+
+/// Bytes of text between two calls of `check`.
+const CHECK_EVERY: usize = 64 * 1024;
+
+/// Makes the tokens of a text, the same ones as tiktoken.
+///
+/// Vocabulary and special tokens come from tiktoken-rs. Its own encoder is what the tests compare
+/// with. It is not used here because it fails on a megabyte of blanks, takes half a gigabyte of
+/// memory for a word of 8 MiB, and cannot be stopped meanwhile.
+pub(super) struct Encoder {
+    words: WordRules,
+    vocabulary: Vocabulary,
+    special_tokens: FxHashMap<String, u32>,
+}
+
+/// A special token that stands in a text.
+#[derive(Debug, PartialEq)]
+pub(super) struct SpecialToken<'a> {
+    /// In bytes.
+    pub(super) offset: usize,
+    pub(super) name: &'a str,
+    number: u32,
+}
+
+impl Encoder {
+    pub(super) fn new(words: WordRules, source: &CoreBPE) -> Self {
+        let special_tokens: FxHashMap<_, _> = source
+            .special_tokens()
+            .into_iter()
+            .map(|name| (name.to_owned(), source.encode_with_special_tokens(name)[0]))
+            .collect();
+        let special_numbers: Vec<u32> = special_tokens.values().copied().collect();
+        // The only numbers without a token are above all ordinary ones.
+        let vocabulary = (0..)
+            .map_while(|number| Some((source.decode_bytes(&[number]).ok()?.into(), number)))
+            .filter(|(_, number)| !special_numbers.contains(number))
+            .collect();
+        Self { words, vocabulary, special_tokens }
+    }
+
+    /// Appends the tokens of `text`, in which special tokens are text like any other. `check` is
+    /// called every few milliseconds; its error ends the work.
+    pub(super) fn encode<E>(
+        &self,
+        text: &str,
+        tokens: &mut Vec<u32>,
+        check: &impl Fn() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut start = 0;
+        let mut next_check = 0;
+        while start < text.len() {
+            if start >= next_check {
+                check()?;
+                next_check = start + CHECK_EVERY;
+            }
+            let end = self.words.word_end(text, start);
+            self.vocabulary.encode(&text.as_bytes()[start..end], tokens, check)?;
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// Appends the tokens of `text`, special ones included: what lies between those is encoded as
+    /// if it stood alone.
+    pub(super) fn encode_with_special_tokens<E>(
+        &self,
+        mut text: &str,
+        tokens: &mut Vec<u32>,
+        check: &impl Fn() -> Result<(), E>,
+    ) -> Result<(), E> {
+        while let Some(special) = self.find_special_token(text) {
+            self.encode(&text[..special.offset], tokens, check)?;
+            tokens.push(special.number);
+            text = &text[special.offset + special.name.len()..];
+        }
+        self.encode(text, tokens, check)
+    }
+
+    /// The first special token in `text`.
+    pub(super) fn find_special_token<'a>(&self, text: &'a str) -> Option<SpecialToken<'a>> {
+        // They all look like `<|this_1|>`.
+        text.match_indices("<|").find_map(|(offset, _)| {
+            let inside = &text[offset + 2..];
+            let other = |letter: char| !matches!(letter, 'a'..='z' | '0'..='9' | '_');
+            let length = inside.find(other).filter(|&end| inside[end..].starts_with("|>"))? + 4;
+            let name = &text[offset..offset + length];
+            self.special_tokens.get(name).map(|&number| SpecialToken { offset, name, number })
+        })
+    }
+
+    /// The names of the special tokens.
+    #[cfg(test)]
+    pub(super) fn special_tokens(&self) -> impl Iterator<Item = &str> {
+        self.special_tokens.keys().map(String::as_str)
+    }
+}

@@ -1,0 +1,61 @@
+//! The encodings that can be asked for.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tiktoken_rs::CoreBPE;
+
+use super::encoder::Encoder;
+use super::words::WordRules;
+
+/// A vocabulary of OpenAI with its rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Encoding {
+    /// GPT-2; the same as `r50k_base`.
+    Gpt2,
+    /// GPT-3 models such as davinci.
+    R50kBase,
+    /// Codex models, text-davinci-002 and -003.
+    P50kBase,
+    /// Edit models such as text-davinci-edit-001.
+    P50kEdit,
+    /// GPT-3.5 Turbo, GPT-4, and the text-embedding models.
+    Cl100kBase,
+    /// GPT-4o, GPT-4.1, GPT-5, and the o series.
+    O200kBase,
+    /// gpt-oss models.
+    O200kHarmony,
+}
+
+impl Encoding {
+    /// Loads the vocabulary at the first call, which takes up to half a second.
+    pub(super) fn encoder(self) -> &'static Encoder {
+        static R50K_BASE: LazyLock<Encoder> =
+            LazyLock::new(|| load(WordRules::R50k, tiktoken_rs::r50k_base()));
+        static P50K_BASE: LazyLock<Encoder> =
+            LazyLock::new(|| load(WordRules::R50k, tiktoken_rs::p50k_base()));
+        static P50K_EDIT: LazyLock<Encoder> =
+            LazyLock::new(|| load(WordRules::R50k, tiktoken_rs::p50k_edit()));
+        static CL100K_BASE: LazyLock<Encoder> =
+            LazyLock::new(|| load(WordRules::Cl100k, tiktoken_rs::cl100k_base()));
+        static O200K_BASE: LazyLock<Encoder> =
+            LazyLock::new(|| load(WordRules::O200k, tiktoken_rs::o200k_base()));
+        static O200K_HARMONY: LazyLock<Encoder> =
+            LazyLock::new(|| load(WordRules::O200k, tiktoken_rs::o200k_harmony()));
+        match self {
+            Self::Gpt2 | Self::R50kBase => &R50K_BASE,
+            Self::P50kBase => &P50K_BASE,
+            Self::P50kEdit => &P50K_EDIT,
+            Self::Cl100kBase => &CL100K_BASE,
+            Self::O200kBase => &O200K_BASE,
+            Self::O200kHarmony => &O200K_HARMONY,
+        }
+    }
+}
+
+fn load<E: fmt::Debug>(words: WordRules, vocabulary: Result<CoreBPE, E>) -> Encoder {
+    Encoder::new(words, &vocabulary.expect("tiktoken-rs can read its own vocabularies"))
+}

@@ -1,0 +1,149 @@
+//! Reads a text in pieces that can be encoded each by itself.
+
+use std::io::{self, Read};
+
+use super::kinds::Kind;
+
+/// How large pieces are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Bytes to read at once, which is about the size of a piece.
+    pub(super) piece: usize,
+    /// Bytes that there may be without a place to cut.
+    pub(super) uncut: usize,
+}
+
+/// A part of a text that can be encoded by itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece<'a> {
+    /// Where it begins, in bytes.
+    pub(super) offset: u64,
+    pub(super) text: &'a str,
+}
+
+/// Takes a text apart.
+pub(super) struct Pieces<R> {
+    input: R,
+    limits: Limits,
+    ended: bool,
+    /// What was read and is no text yet: part of a character, but for the time of a call.
+    bytes: Vec<u8>,
+    text: String,
+    /// Where `text` begins in the input.
+    offset: u64,
+    /// How much of `text` was handed out with the last piece.
+    used: usize,
+    /// How much of `text` is known to have no place to cut.
+    searched: usize,
+}
+
+/// Why a text cannot be read. Worded to follow the name of the file.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error("cannot be read")]
+    Io(#[from] io::Error),
+    #[error(
+        "is not UTF-8: byte {offset} ({byte:#04x}) belongs to no character, expected UTF-8 text"
+    )]
+    NotUtf8 { offset: u64, byte: u8 },
+    #[error(
+        "cannot be taken apart: no word or number ends within {limit} bytes from byte {offset} on, \
+         expected text with shorter words"
+    )]
+    NoCut { offset: u64, limit: usize },
+}
+
+impl<R: Read> Pieces<R> {
+    pub(super) fn new(input: R, limits: Limits) -> Self {
+        Self {
+            input,
+            limits,
+            ended: false,
+            bytes: Vec::new(),
+            text: String::new(),
+            offset: 0,
+            used: 0,
+            searched: 0,
+        }
+    }
+
+    /// The next piece; `None` at the end of the input.
+    pub(super) fn next_piece(&mut self) -> Result<Option<Piece<'_>>, ReadError> {
+        self.text.drain(..self.used);
+        self.offset += self.used as u64;
+        self.searched = self.text.len();
+        loop {
+            if let Some(cut) = self.find_cut() {
+                self.used = cut;
+                break;
+            }
+            if self.text.len() > self.limits.uncut {
+                let limit = self.limits.uncut;
+                return Err(ReadError::NoCut { offset: self.offset, limit });
+            }
+            if self.ended {
+                self.used = self.text.len();
+                break;
+            }
+            self.read()?;
+        }
+        let piece = Piece { offset: self.offset, text: &self.text[..self.used] };
+        Ok((!piece.text.is_empty()).then_some(piece))
+    }
+
+    /// The last place to cut in what has not been searched yet.
+    fn find_cut(&mut self) -> Option<usize> {
+        let searched = std::mem::replace(&mut self.searched, self.text.len());
+        let mut characters = self.text.char_indices().rev();
+        let (mut place, mut after) = characters.next()?;
+        for (start, before) in characters {
+            if place < searched {
+                break;
+            }
+            if may_cut(before, after) {
+                return Some(place);
+            }
+            (place, after) = (start, before);
+        }
+        None
+    }
+
+    /// Reads about as much as a piece has. What goes beyond the limit of uncut text is just enough
+    /// to tell whether there is a cut at the limit.
+    fn read(&mut self) -> Result<(), ReadError> {
+        let wanted = self.limits.piece.min(self.limits.uncut + 4 - self.text.len());
+        let mut input = self.input.by_ref().take(wanted as u64);
+        let read = input.read_to_end(&mut self.bytes)?;
+        self.ended = read < wanted;
+        let valid = self.bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+        self.text.push_str(valid);
+        let valid = valid.len();
+        self.bytes.drain(..valid);
+        match std::str::from_utf8(&self.bytes) {
+            // A character may go on in what is not read yet.
+            Err(error) if self.ended || error.error_len().is_some() => Err(ReadError::NotUtf8 {
+                offset: self.offset + self.text.len() as u64,
+                byte: self.bytes[0],
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a text can be cut between two characters without a change to its tokens.
+///
+/// It can be cut after a word that ends there whatever follows. In none of the [word
+/// rules](super::words) a letter or number is followed by anything but its like, a mark, an
+/// apostrophe or, for a letter, by the letters of a contraction; and none looks back. Underscore and
+/// bar are left out because special tokens (`<|fim_prefix|>`) are cut nowhere else.
+pub(super) fn may_cut(before: char, after: char) -> bool {
+    if matches!(after, '_' | '|') {
+        return false;
+    }
+    let next = Kind::of(after);
+    match Kind::of(before) {
+        Kind::Number => next != Kind::Number,
+        letter if letter.is_letter() => !next.is_letter() && next != Kind::Mark && after != '\'',
+        _ => false,
+    }
+}
