@@ -97,7 +97,7 @@ async fn a_crash_leaves_no_half_written_output() {
     let mut server = Server::start(&[]);
     server.write("in.txt", "some text\n".repeat(20_000));
     let mut body = tokenize("in.txt", "results/out.json");
-    body["parameters"] = json!({ "sleep_duration": 1e6 });
+    body["parameters"] = json!({ "sleep_duration": 3600 });
     let id = server.submit(body).await;
     server.until_running(&id).await;
     server.kill();
