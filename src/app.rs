@@ -58,7 +58,7 @@ impl App {
         let options = ManagerOptions {
             database: config.database.clone(),
             roots: config.roots.clone(),
-            state_files: config.api_key_file.iter().chain(&config.file).cloned().collect(),
+            state_files: config.api_key_file.iter().chain([&config.file]).cloned().collect(),
             max_running: config.max_running,
             max_pending: config.max_pending,
             cpu_slots: config.cpu_slots,

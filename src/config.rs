@@ -127,8 +127,8 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// How log lines are written.
     pub log_format: LogFormat,
-    /// The file that settings were read from.
-    pub file: Option<PathBuf>,
+    /// The file that settings are read from, whether it is there or not.
+    pub file: PathBuf,
 }
 
 /// A setting that cannot be.
@@ -155,10 +155,13 @@ impl Config {
     /// If the file cannot be read or a value makes no sense.
     pub fn load(flags: Settings, file: Option<&Path>) -> Result<Self, ConfigError> {
         let default = Path::new(DEFAULT_FILE);
-        let file = file.or_else(|| default.exists().then_some(default));
-        let stored = file.map(read_file).transpose()?.unwrap_or_default();
+        let stored = match file {
+            Some(named) => read_file(named)?,
+            None if default.exists() => read_file(default)?,
+            None => Settings::default(),
+        };
         let mut config = Self::settle(flags, stored)?;
-        config.file = file.map(Path::to_owned);
+        config.file = file.unwrap_or(default).to_owned();
         Ok(config)
     }
 
@@ -195,7 +198,7 @@ impl Config {
                 .or(file.shutdown_grace)
                 .map_or(Duration::from_secs(30), |grace| grace.0),
             log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
-            file: None,
+            file: PathBuf::new(),
         })
     }
 

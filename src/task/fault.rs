@@ -6,6 +6,9 @@ use jsonschema::{JsonType, ValidationError};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+/// More faults than this are not told: nobody reads them, and a client could make a great many.
+const MAX_FAULTS: usize = 100;
+
 /// One thing that is wrong with a submission, in the shape FastAPI gives it.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Fault {
@@ -47,10 +50,8 @@ impl Fault {
     /// Every fault that a JSON Schema finds in `value`, which stands at `loc`.
     pub(crate) fn by_schema(schema: &Value, value: &Value, loc: &[&str]) -> Vec<Self> {
         let Ok(validator) = jsonschema::validator_for(schema) else { return Vec::new() };
-        validator
-            .iter_errors(value)
-            .flat_map(|error| from_schema_error(&error, schema, loc))
-            .collect()
+        let errors = validator.iter_errors(value);
+        errors.flat_map(|error| from_schema_error(&error, schema, loc)).take(MAX_FAULTS).collect()
     }
 }
 
@@ -133,7 +134,7 @@ fn unknown_fields(
             input: instance[field.as_str()].clone(),
         }
     };
-    unexpected.iter().map(fault).collect()
+    unexpected.iter().take(MAX_FAULTS).map(fault).collect()
 }
 
 /// "did you mean `steps`?" where a name comes close, else all of them.
@@ -141,6 +142,10 @@ pub(crate) fn expected_names<'a>(
     found: &str,
     names: impl Iterator<Item = &'a str> + Clone,
 ) -> String {
+    // Comparing takes memory for each pair of letters.
+    if found.len() > 4 * names.clone().map(str::len).max().unwrap_or(0) {
+        return list_names(names);
+    }
     let close = |&(distance, name): &(usize, &str)| {
         let abbreviated = found.len() >= 3 && name.starts_with(found);
         abbreviated || distance <= name.len().max(found.len()).div_ceil(3)
@@ -149,6 +154,10 @@ pub(crate) fn expected_names<'a>(
     if let Some((_, name)) = distances.filter(close).min() {
         return format!("did you mean `{name}`?");
     }
+    list_names(names)
+}
+
+fn list_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
     if names.is_empty() {
         return "expected none".to_owned();

@@ -270,7 +270,8 @@ impl Files {
             }
             match root.dir.canonicalize(existing) {
                 Ok(real) => {
-                    let base = root.canonical.join(real);
+                    // A link to the root itself is found as ".".
+                    let base = normalize(&root.canonical.join(real));
                     return Ok(rest.iter().rev().fold(base, |path, name| path.join(name)));
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -29,8 +29,8 @@ use crate::task::{
     InvalidParameters, Paths, Task, TaskContext, TaskError, TaskResult, async_trait,
 };
 
-/// Upper limit of `sleep_duration`: a day, in seconds.
-const MAX_SLEEP: f64 = 86_400.0;
+/// Upper limit of `sleep_duration`: a hundred years, in seconds.
+const MAX_SLEEP: f64 = 100.0 * 365.25 * 86_400.0;
 
 /// Steps in which `sleep_duration` passes.
 const SLEEP_STEPS: u32 = 12;
