@@ -166,6 +166,15 @@ impl Server {
         };
         self.until(&format!("/tasks/{id}"), running).await
     }
+
+    /// Asks until the task runs anew: in an attempt that began after the one in `before`.
+    pub(crate) async fn until_running_again(&self, before: &Value) -> Value {
+        let id = before["task_id"].as_str().unwrap();
+        let again = |task: &Value| {
+            task["status"] == "running" && task["started_at"] != before["started_at"]
+        };
+        self.until(&format!("/tasks/{id}"), again).await
+    }
 }
 
 /// Runs a server that is expected to refuse to start; returns its exit code and what it said.
