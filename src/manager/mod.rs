@@ -251,8 +251,12 @@ impl TaskManager {
 
     /// Tasks, newest first.
     pub(crate) async fn list(&self, filter: &ListFilter) -> Result<Page, StoreError> {
-        let records = self.shared.store.list(filter).await?;
-        let next = records.last().filter(|_| records.len() == filter.limit).map(Cursor::behind);
+        // One more than is asked for tells whether there is another page.
+        let asked = ListFilter { limit: filter.limit + 1, ..filter.clone() };
+        let mut records = self.shared.store.list(&asked).await?;
+        let more = records.len() > filter.limit;
+        records.truncate(filter.limit);
+        let next = records.last().filter(|_| more).map(Cursor::behind);
         let tasks = records.into_iter().map(|record| self.overlay(record)).collect();
         Ok(Page { tasks, next })
     }
