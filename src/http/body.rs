@@ -48,7 +48,7 @@ pub(super) struct SubmitRequest {
     tags: BTreeMap<String, String>,
     /// Not before this time (RFC 3339, with an offset); the past means now.
     #[schema(value_type = Option<String>, format = DateTime)]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     run_at: Option<Timestamp>,
     /// How often the task is tried before it is failed, 1 to 1000; 1 if not given.
     max_attempts: Option<u32>,

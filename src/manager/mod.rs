@@ -339,9 +339,13 @@ impl TaskManager {
 
     /// Tasks, newest first.
     pub(crate) async fn list(&self, filter: &ListFilter) -> Result<Page, StoreError> {
-        let mut records = self.shared.store.list(filter).await?;
+        // One more than is asked for tells whether there is another page.
+        let asked = ListFilter { limit: filter.limit + 1, ..filter.clone() };
+        let mut records = self.shared.store.list(&asked).await?;
+        let more = records.len() > filter.limit;
+        records.truncate(filter.limit);
         self.shared.explain(&mut records).await?;
-        let next = records.last().filter(|_| records.len() == filter.limit).map(Cursor::behind);
+        let next = records.last().filter(|_| more).map(Cursor::behind);
         let tasks = records.into_iter().map(|record| self.overlay(record)).collect();
         Ok(Page { tasks, next })
     }

@@ -1,8 +1,8 @@
 //! The database: every state change goes through one writer that commits what is waiting as one
 //! transaction; reads have connections of their own.
 //!
-//! Nothing here knows what a task does. The one who opens the store hands the [`Writer`] an
-//! [`Observer`], which hears of every committed change before the client does.
+//! Nothing here knows what a task does. The one who opens the store hands the writer an
+//! `Observer`, which hears of every committed change before the client does.
 
 mod batch;
 mod idempotency;

@@ -143,6 +143,8 @@ pub(crate) async fn open(
     let due = recovery::due(&mut connection).await.map_err(failed)?;
     let pending = recovery::pending(&mut connection).await.map_err(failed)?;
 
+    let suspects = recovery::has_suspects(&mut connection).await.map_err(failed)?;
+
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
         .test_before_acquire(false)
@@ -150,7 +152,7 @@ pub(crate) async fn open(
     let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
     let claiming = Arc::new(AtomicBool::new(true));
     let store = Store { queue: sender, readers, claiming: Arc::clone(&claiming) };
-    let writer = Writer::new(connection, receiver, claiming, limits);
+    let writer = Writer::new(connection, receiver, claiming, limits, suspects);
     Ok(Opened { store, writer, due, pending, lock })
 }
 

@@ -82,6 +82,16 @@ pub(super) async fn due(connection: &mut SqliteConnection) -> sqlx::Result<Vec<S
     due.collect()
 }
 
+/// Whether any task may be what killed the server before. No task becomes one while it works.
+pub(super) async fn has_suspects(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
+    let row = sqlx::query(
+        "SELECT EXISTS (SELECT 1 FROM tasks WHERE status = 'pending' AND interruptions >= 2)",
+    )
+    .fetch_one(connection)
+    .await?;
+    row.try_get(0)
+}
+
 /// How many tasks are pending.
 pub(super) async fn pending(connection: &mut SqliteConnection) -> sqlx::Result<usize> {
     let row = sqlx::query("SELECT count(*) FROM tasks WHERE status = 'pending'")

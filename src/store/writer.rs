@@ -52,6 +52,8 @@ pub(crate) struct Writer {
     queue: mpsc::Receiver<Change>,
     claiming: Arc<AtomicBool>,
     limits: Limits,
+    /// Whether any task may be what killed the server before.
+    suspects: bool,
     /// By `seq`.
     running: HashMap<i64, Running>,
     /// Whether ready tasks may be waiting. False saves the look when it is known that there are
@@ -99,6 +101,7 @@ impl Writer {
         queue: mpsc::Receiver<Change>,
         claiming: Arc<AtomicBool>,
         limits: Limits,
+        suspects: bool,
     ) -> Self {
         Self { connection, queue, claiming, limits, running: HashMap::new(), may_be_ready: true }
     }
@@ -181,7 +184,8 @@ impl Writer {
         outcomes.may_be_ready |= self.running.iter().any(|(seq, task)| {
             ended.contains_key(seq) && (task.suspect || self.limits.ration(&task.task_type))
         });
-        let room = self.limits.room(&self.running, ended);
+        let mut room = self.limits.room(&self.running, ended);
+        room.suspect &= self.suspects;
         if room.total > 0 && outcomes.may_be_ready && self.claiming.load(Ordering::Relaxed) {
             let ready = transitions::ready(&mut transaction, &room).await?;
             // Fewer than there is room for: whoever waits still is rationed.

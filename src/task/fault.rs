@@ -49,7 +49,8 @@ impl Fault {
 
     /// Every fault that a JSON Schema finds in `value`, which stands at `loc`.
     pub(crate) fn by_schema(schema: &Value, value: &Value, loc: &[&str]) -> Vec<Self> {
-        let Ok(validator) = jsonschema::validator_for(schema) else { return Vec::new() };
+        let options = jsonschema::options().should_validate_formats(true);
+        let Ok(validator) = options.build(schema) else { return Vec::new() };
         let errors = validator.iter_errors(value);
         errors.flat_map(|error| from_schema_error(&error, schema, loc)).take(MAX_FAULTS).collect()
     }
@@ -110,6 +111,10 @@ fn from_schema_error(error: &ValidationError<'_>, schema: &Value, prefix: &[&str
         ValidationErrorKind::Enum { .. } | ValidationErrorKind::OneOfNotValid { .. } => {
             one("enum", format!("Input should be one of {}", choices(schema)))
         }
+        ValidationErrorKind::Format { format } if format == "date-time" => one(
+            "datetime_parsing",
+            "Input should be a time such as 2026-01-31T15:30:00Z".to_owned(),
+        ),
         // Keywords that no parameter schema has so far; the validator's own words serve.
         _ => one("value_error", error.to_string()),
     }

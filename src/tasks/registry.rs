@@ -6,9 +6,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::dummy::DummyTask;
-use super::image_process::ImageProcessTask;
-use super::tokenize::TokenizeTask;
+use super::*;
 use crate::task::{Fault, InvalidParameters, Paths, Task, TaskType, schema_of};
 
 /// Maps every [`TaskType`] to the task that runs for it.
@@ -42,18 +40,15 @@ impl TaskRegistry {
     }
 }
 
-/// The code of each type, with its default parameters.
+/// The code of each type, with its default parameters: a table, one line a type.
+#[rustfmt::skip]
 fn register(task_type: TaskType) -> RegisteredTask {
     match task_type {
-        TaskType::DummyShort => entry::<DummyTask>(json!({ "duration": 5, "steps": 5 })),
-        TaskType::DummyLong => entry::<DummyTask>(json!({ "duration": 30, "steps": 10 })),
-        TaskType::DummyVeryLong => entry::<DummyTask>(json!({ "duration": 120, "steps": 20 })),
-        TaskType::Tokenize => entry::<TokenizeTask>(json!({
-            "encoding": "cl100k_base", "sleep_duration": 60, "special_tokens": "text",
-        })),
-        TaskType::ImageProcess => entry::<ImageProcessTask>(
-            json!({ "width": 800, "height": 600, "format": "JPEG", "quality": 85 }),
-        ),
+        TaskType::DummyShort => entry::<dummy::DummyTask>(json!({ "duration": 5, "steps": 5 })),
+        TaskType::DummyLong => entry::<dummy::DummyTask>(json!({ "duration": 30, "steps": 10 })),
+        TaskType::DummyVeryLong => entry::<dummy::DummyTask>(json!({ "duration": 120, "steps": 20 })),
+        TaskType::Tokenize => entry::<tokenize::TokenizeTask>(json!({ "encoding": "cl100k_base", "sleep_duration": 60, "special_tokens": "text" })),
+        TaskType::ImageProcess => entry::<image_process::ImageProcessTask>(json!({ "width": 800, "height": 600, "format": "JPEG", "quality": 85 })),
     }
 }
 

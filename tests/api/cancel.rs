@@ -106,7 +106,7 @@ async fn a_cancelled_tokenize_leaves_no_file() {
             "task_type": "tokenize",
             "input_file_path": "input.txt",
             "output_file_path": "tokens.json",
-            "parameters": { "sleep_duration": 1e6 },
+            "parameters": { "sleep_duration": 3600 },
         }))
         .await;
     server.until_running(&id).await;

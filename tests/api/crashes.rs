@@ -27,6 +27,7 @@ async fn ten_running_tasks_survive_a_crash() {
 async fn accepted_tasks_survive_a_crash_in_the_very_next_moment() {
     let mut server = Server::start(&["--max-running", "1"]);
     let running = server.submit(endless()).await;
+    let before = server.until_running(&running).await;
     let mut pending = Vec::new();
     for _ in 0..5 {
         pending.push(server.submit(dummy(0.0)).await);
@@ -36,7 +37,7 @@ async fn accepted_tasks_survive_a_crash_in_the_very_next_moment() {
     for id in &pending {
         server.wait_for(id, "completed").await;
     }
-    server.until_running(&running).await;
+    server.until_running_again(&before).await;
 }
 
 #[tokio::test]
@@ -97,7 +98,7 @@ async fn a_crash_leaves_no_half_written_output() {
     let mut server = Server::start(&[]);
     server.write("in.txt", "some text\n".repeat(20_000));
     let mut body = tokenize("in.txt", "results/out.json");
-    body["parameters"] = json!({ "sleep_duration": 1e6 });
+    body["parameters"] = json!({ "sleep_duration": 3600 });
     let id = server.submit(body).await;
     server.until_running(&id).await;
     server.kill();

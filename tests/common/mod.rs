@@ -17,6 +17,8 @@ use tempfile::TempDir;
 pub(crate) use answer::Answer;
 use process::Process;
 
+/// The binary under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_task-server");
 /// How long anything may take before a test gives up on it.
 const PATIENCE: Duration = Duration::from_secs(100);
 
@@ -36,7 +38,16 @@ impl Server {
 
     /// Starts a server in this folder, with these environment variables.
     pub(crate) fn start_in(folder: TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let (process, address) = listen(folder.path(), args, env);
+        Self::start_with(Path::new(BINARY), folder, args, env)
+    }
+
+    /// Starts another binary than the one under test.
+    pub(crate) fn start_binary(binary: &Path, folder: TempDir, args: &[&str]) -> Self {
+        Self::start_with(binary, folder, args, &[])
+    }
+
+    fn start_with(binary: &Path, folder: TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let (process, address) = listen(binary, folder.path(), args, env);
         let client = Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         Self { process, address, client, folder }
     }
@@ -44,7 +55,7 @@ impl Server {
     /// Kills the server if it still runs and starts another one in the same folder.
     pub(crate) fn restart(&mut self, args: &[&str]) {
         self.kill();
-        (self.process, self.address) = listen(self.folder.path(), args, &[]);
+        (self.process, self.address) = listen(Path::new(BINARY), self.folder.path(), args, &[]);
     }
 
     /// The power goes out: SIGKILL.
@@ -155,18 +166,27 @@ impl Server {
         };
         self.until(&format!("/tasks/{id}"), running).await
     }
+
+    /// Asks until the task runs anew: in an attempt that began after the one in `before`.
+    pub(crate) async fn until_running_again(&self, before: &Value) -> Value {
+        let id = before["task_id"].as_str().unwrap();
+        let again = |task: &Value| {
+            task["status"] == "running" && task["started_at"] != before["started_at"]
+        };
+        self.until(&format!("/tasks/{id}"), again).await
+    }
 }
 
 /// Runs a server that is expected to refuse to start; returns its exit code and what it said.
 pub(crate) fn refusal(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
-    let mut process = Process::spawn(folder, args, env);
+    let mut process = Process::spawn(Path::new(BINARY), folder, args, env);
     let code = process.wait_exit().code();
     (code, process.log())
 }
 
-fn listen(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Process, String) {
+fn listen(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Process, String) {
     let args = [&["--listen", "127.0.0.1:0"], args].concat();
-    let process = Process::spawn(folder, &args, env);
+    let process = Process::spawn(binary, folder, &args, env);
     let address = process.wait_for_address();
     (process, address)
 }

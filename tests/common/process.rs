@@ -17,8 +17,8 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn spawn(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_task-server"));
+    pub(super) fn spawn(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(binary);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("TASK_SERVER_") || name == "RUST_LOG" {
                 command.env_remove(name);

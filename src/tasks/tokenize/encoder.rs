@@ -1,6 +1,6 @@
 //! The encodings, and the tokens they make of a text.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tiktoken_rs::CoreBPE;
 
 use super::vocabulary::Vocabulary;
@@ -36,7 +36,7 @@ impl Encoder {
             .into_iter()
             .map(|name| (name.to_owned(), source.encode_with_special_tokens(name)[0]))
             .collect();
-        let special_numbers: Vec<u32> = special_tokens.values().copied().collect();
+        let special_numbers: FxHashSet<u32> = special_tokens.values().copied().collect();
         // The only numbers without a token are above all ordinary ones.
         let vocabulary = (0..)
             .map_while(|number| Some((source.decode_bytes(&[number]).ok()?.into(), number)))
@@ -93,6 +93,12 @@ impl Encoder {
             let name = &text[offset..offset + length];
             self.special_tokens.get(name).map(|&number| SpecialToken { offset, name, number })
         })
+    }
+
+    /// How many ordinary tokens there are, and how many special ones.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.vocabulary.len(), self.special_tokens.len())
     }
 
     /// The names of the special tokens.

@@ -59,3 +59,36 @@ impl Encoding {
 fn load<E: fmt::Debug>(words: WordRules, vocabulary: Result<CoreBPE, E>) -> Encoder {
     Encoder::new(words, &vocabulary.expect("tiktoken-rs can read its own vocabularies"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::pieces::may_cut;
+    use super::*;
+
+    #[test]
+    fn vocabularies_are_whole() {
+        for (encoding, ordinary, special) in [
+            (Encoding::Gpt2, 50_256, 1),
+            (Encoding::P50kBase, 50_280, 1),
+            (Encoding::P50kEdit, 50_280, 4),
+            (Encoding::Cl100kBase, 100_256, 5),
+            (Encoding::O200kBase, 199_998, 2),
+            (Encoding::O200kHarmony, 199_998, 1_090),
+        ] {
+            assert_eq!(encoding.encoder().sizes(), (ordinary, special), "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn no_special_token_is_ever_cut() {
+        for encoding in [Encoding::P50kEdit, Encoding::Cl100kBase, Encoding::O200kHarmony] {
+            for name in encoding.encoder().special_tokens() {
+                let pairs = name.chars().zip(name.chars().skip(1));
+                let cuts = pairs.filter(|&(before, after)| may_cut(before, after)).count();
+                assert_eq!(cuts, 0, "{name}");
+                let found = encoding.encoder().find_special_token(name).map(|found| found.name);
+                assert_eq!(found, Some(name));
+            }
+        }
+    }
+}

@@ -147,3 +147,86 @@ pub(super) fn may_cut(before: char, after: char) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(input: &[u8], limits: Limits) -> Result<Vec<String>, ReadError> {
+        let mut pieces = Pieces::new(input, limits);
+        let mut texts: Vec<String> = Vec::new();
+        while let Some(piece) = pieces.next_piece()? {
+            assert_eq!(piece.offset as usize, texts.iter().map(String::len).sum::<usize>());
+            texts.push(piece.text.to_owned());
+        }
+        Ok(texts)
+    }
+
+    #[test]
+    fn pieces_end_with_words_and_numbers() {
+        let limits = Limits { piece: 4, uncut: 100 };
+        let pieces = read("one two, 3x don't <|a_b|>".as_bytes(), limits).unwrap();
+        assert_eq!(pieces, ["one", " two", ", 3x", " don't", " <|a_b|>"]);
+    }
+
+    #[test]
+    fn a_stretch_without_a_cut_has_a_limit() {
+        let limits = Limits { piece: 16, uncut: 100 };
+        let text = |dashes: usize| format!("1234567 word{} word", "-".repeat(dashes));
+        assert!(read(text(94).as_bytes(), limits).is_ok());
+        for dashes in [110, 1000] {
+            let result = read(text(dashes).as_bytes(), limits);
+            assert!(
+                matches!(result, Err(ReadError::NoCut { offset: 12, limit: 100 })),
+                "{result:?}"
+            );
+        }
+        // It may be just as long at the end of the text.
+        assert!(read(&[b'-'; 100], limits).is_ok());
+        assert!(matches!(read(&[b'-'; 101], limits), Err(ReadError::NoCut { offset: 0, .. })));
+    }
+
+    #[test]
+    fn the_first_bad_byte_is_named() {
+        for (input, bad) in [
+            (&b"\xff"[..], 0),
+            (b"abc \x80 def\xff", 4),
+            (b"caf\xc3", 3),
+            (b"caf\xc3 au lait", 3),
+            (b"\xe4\xb8\xad\xe4\xb8", 3),
+            (b"\xed\xa0\x80", 0),
+        ] {
+            for piece in 1..12 {
+                match read(input, Limits { piece, uncut: 100 }) {
+                    Err(ReadError::NotUtf8 { offset, byte }) => {
+                        assert_eq!((offset, byte), (bad, input[bad as usize]));
+                    }
+                    other => panic!("expected bad UTF-8 in {input:?}, got {other:?}"),
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_make_up_the_text(text in "\\PC*", piece in 1..20_usize) {
+            let pieces = read(text.as_bytes(), Limits { piece, uncut: 1 << 20 }).unwrap();
+            prop_assert_eq!(pieces.concat(), text);
+        }
+
+        #[test]
+        fn bad_bytes_are_found_where_std_finds_them(
+            bytes in prop::collection::vec(any::<u8>(), 0..40), piece in 1..20_usize,
+        ) {
+            match (read(&bytes, Limits { piece, uncut: 1 << 20 }), std::str::from_utf8(&bytes)) {
+                (Ok(pieces), Ok(text)) => prop_assert_eq!(pieces.concat(), text),
+                (Err(ReadError::NotUtf8 { offset, .. }), Err(error)) => {
+                    prop_assert_eq!(offset as usize, error.valid_up_to());
+                }
+                other => prop_assert!(false, "{other:?}"),
+            }
+        }
+    }
+}

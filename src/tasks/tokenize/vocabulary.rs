@@ -23,6 +23,11 @@ impl FromIterator<(Box<[u8]>, u32)> for Vocabulary {
 }
 
 impl Vocabulary {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
     /// Appends the tokens of a word. `check` is called every now and then; its error ends the work.
     pub(super) fn encode<E>(
         &self,
@@ -85,15 +90,19 @@ impl Vocabulary {
             word[part.clone()].windows(2).map(|pair| self.number(pair)).collect();
         let mut bounds: Vec<usize> = (part.start..=part.end).collect();
         while let Some(lowest) = merged.iter().copied().min().filter(|&number| number != NONE) {
-            // The leftmost, if there are several.
-            let Some(at) = merged.iter().position(|&number| number == lowest) else { break };
-            merged.remove(at);
-            bounds.remove(at + 1);
-            if at > 0 {
-                merged[at - 1] = self.number(&word[bounds[at - 1]..bounds[at + 1]]);
-            }
-            if at < merged.len() {
-                merged[at] = self.number(&word[bounds[at]..bounds[at + 2]]);
+            // From left to right, until that makes way for one that comes before.
+            let mut at = 0;
+            while let Some(next) = merged[at..].iter().position(|&number| number == lowest) {
+                at += next;
+                merged.remove(at);
+                bounds.remove(at + 1);
+                let around = at.saturating_sub(1)..merged.len().min(at + 1);
+                for pair in around.clone() {
+                    merged[pair] = self.number(&word[bounds[pair]..bounds[pair + 2]]);
+                }
+                if merged[around].iter().any(|&number| number < lowest) {
+                    break;
+                }
             }
         }
         bounds
