@@ -28,12 +28,12 @@ impl Vocabulary {
         self.tokens.len()
     }
 
-    /// Appends the tokens of a word. `check` is called every now and then; its error ends the work.
+    /// Appends the tokens of a word, and has a long word's taken away by `flush` now and then.
     pub(super) fn encode<E>(
         &self,
         word: &[u8],
         tokens: &mut Vec<u32>,
-        check: &impl Fn() -> Result<(), E>,
+        flush: &mut impl FnMut(&mut Vec<u32>) -> Result<(), E>,
     ) -> Result<(), E> {
         if let Some(&token) = self.tokens.get(word) {
             tokens.push(token);
@@ -43,7 +43,7 @@ impl Vocabulary {
             self.push(word, &self.merge(word, 0..word.len()), tokens);
             return Ok(());
         }
-        self.encode_long(word, tokens, check)
+        self.encode_long(word, tokens, flush)
     }
 
     /// Encodes a word in windows, in time linear in its length.
@@ -57,13 +57,13 @@ impl Vocabulary {
         &self,
         word: &[u8],
         tokens: &mut Vec<u32>,
-        check: &impl Fn() -> Result<(), E>,
+        flush: &mut impl FnMut(&mut Vec<u32>) -> Result<(), E>,
     ) -> Result<(), E> {
         let window = |start: usize, size: usize| start..word.len().min(start + size);
         let mut size = WINDOW;
         let mut bounds = self.merge(word, window(0, size));
         while bounds.last() != Some(&word.len()) {
-            check()?;
+            flush(tokens)?;
             // The last token of a window often depends on what follows, the one before seldom.
             let joint = (1..bounds.len() - 1).rev().take(JOINTS_TRIED).find_map(|joint| {
                 let next = self.merge(word, window(bounds[joint], WINDOW));
