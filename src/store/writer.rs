@@ -103,7 +103,15 @@ impl Writer {
         limits: Limits,
         suspects: bool,
     ) -> Self {
-        Self { connection, queue, claiming, limits, running: HashMap::new(), may_be_ready: true }
+        Self {
+            connection,
+            queue,
+            claiming,
+            limits,
+            suspects,
+            running: HashMap::new(),
+            may_be_ready: true,
+        }
     }
 
     /// Works until the store is closed.

@@ -215,6 +215,23 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_choice_is_answered_with_all_there_are() {
+        let registry = TaskRegistry::builtin();
+        let task = registry.get(TaskType::Tokenize);
+        let given = json!({ "encoding": "utf-8", "special_tokens": "drop" });
+        let Err(faults) = task.parse(&task.merge(given.as_object().cloned().unwrap())) else {
+            panic!("accepted {given}");
+        };
+        let messages: Vec<_> = faults.iter().map(|fault| fault.msg.as_str()).collect();
+        let expected = [
+            "Input should be one of \"gpt2\", \"r50k_base\", \"p50k_base\", \"p50k_edit\", \
+             \"cl100k_base\", \"o200k_base\", \"o200k_harmony\"",
+            "Input should be one of \"text\", \"encode\", \"reject\"",
+        ];
+        assert_eq!(messages, expected);
+    }
+
+    #[test]
     fn defaulted_fields_are_not_called_required() {
         let registry = TaskRegistry::builtin();
         let schema = registry.get(TaskType::DummyLong).schema();

@@ -131,35 +131,38 @@ impl TokenizeTask {
         let size = input.metadata()?.len();
         let mut pieces = Pieces::new(input, LIMITS);
         let mut output = TokenFile::create(ctx.create_output()?, path)?;
-        let mut counts = Counts::default();
         let mut tokens = Vec::new();
-        while let Some(piece) = pieces.next_piece().map_err(|error| unreadable(path, error))? {
+        let mut chars = 0;
+        let mut write = |tokens: &mut Vec<u32>| -> Result<(), TaskError> {
+            ctx.check_cancelled()?;
+            output.write(tokens)?;
             tokens.clear();
-            self.encode(piece, path, &mut tokens, &|| ctx.check_cancelled())?;
-            output.write(&tokens)?;
-            counts.chars += piece.text.chars().count() as u64;
-            counts.tokens += tokens.len() as u64;
+            Ok(())
+        };
+        while let Some(piece) = pieces.next_piece().map_err(|error| unreadable(path, error))? {
+            self.encode(piece, path, &mut tokens, &mut write)?;
+            chars += piece.text.chars().count() as u64;
             report(ctx, piece.offset + piece.text.len() as u64, size);
         }
+        write(&mut tokens)?;
         ctx.update_progress(95.0, "Writing output file");
-        output.finish(counts, self.encoding)?;
-        Ok(counts)
+        Ok(output.finish(chars, self.encoding)?)
     }
 
-    /// Appends the tokens of a piece.
+    /// Appends the tokens of a piece, and has them taken away by `flush` now and then.
     fn encode(
         &self,
         piece: Piece<'_>,
         path: &str,
         tokens: &mut Vec<u32>,
-        check: &impl Fn() -> Result<(), TaskError>,
+        flush: &mut impl FnMut(&mut Vec<u32>) -> Result<(), TaskError>,
     ) -> Result<(), TaskError> {
         let encoder = self.encoding.encoder();
         match self.special_tokens {
-            SpecialTokens::Text => encoder.encode(piece.text, tokens, check),
-            SpecialTokens::Encode => encoder.encode_with_special_tokens(piece.text, tokens, check),
+            SpecialTokens::Text => encoder.encode(piece.text, tokens, flush),
+            SpecialTokens::Encode => encoder.encode_with_special_tokens(piece.text, tokens, flush),
             SpecialTokens::Reject => match encoder.find_special_token(piece.text) {
-                None => encoder.encode(piece.text, tokens, check),
+                None => encoder.encode(piece.text, tokens, flush),
                 Some(SpecialToken { offset, name, .. }) => Err(TaskError::permanent(format!(
                     "`{path}` has the special token `{name}` at byte {}, expected none as \
                      special_tokens is \"reject\"",

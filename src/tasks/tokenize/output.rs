@@ -13,7 +13,7 @@ const BATCH: usize = 8 * 1024;
 const ROOM: usize = 20;
 
 /// How much text became how many tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Counts {
     pub(super) chars: u64,
     pub(super) tokens: u64,
@@ -22,6 +22,7 @@ pub(super) struct Counts {
 /// A JSON file under way.
 pub(super) struct TokenFile<W> {
     out: W,
+    written: u64,
     /// Where to put the numbers of characters and of tokens.
     counts_at: [u64; 2],
     separator: &'static str,
@@ -39,7 +40,7 @@ impl<W: Write + Seek> TokenFile<W> {
         });
         head.push_str("  \"tokens\": [");
         out.write_all(head.as_bytes())?;
-        Ok(Self { out, counts_at, separator: "\n", batch: Vec::new() })
+        Ok(Self { out, written: 0, counts_at, separator: "\n", batch: Vec::new() })
     }
 
     pub(super) fn write(&mut self, tokens: &[u32]) -> io::Result<()> {
@@ -52,16 +53,18 @@ impl<W: Write + Seek> TokenFile<W> {
                 self.separator = ",\n";
             }
             self.out.write_all(&self.batch)?;
+            self.written += tokens.len() as u64;
         }
         Ok(())
     }
 
-    pub(super) fn finish(mut self, counts: Counts, encoding: Encoding) -> io::Result<()> {
+    pub(super) fn finish(mut self, chars: u64, encoding: Encoding) -> io::Result<Counts> {
+        let counts = Counts { chars, tokens: self.written };
         write!(self.out, "\n  ],\n  \"encoding\": {}\n}}\n", to_string(&encoding)?)?;
         for (at, count) in self.counts_at.into_iter().zip([counts.chars, counts.tokens]) {
             self.out.seek(SeekFrom::Start(at))?;
             write!(self.out, "{count:ROOM$}")?;
         }
-        Ok(())
+        Ok(counts)
     }
 }

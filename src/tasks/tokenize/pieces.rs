@@ -47,8 +47,8 @@ pub(super) enum ReadError {
     )]
     NotUtf8 { offset: u64, byte: u8 },
     #[error(
-        "cannot be taken apart: no word or number ends within {limit} bytes from byte {offset} on, \
-         expected text with shorter words"
+        "has more than {limit} bytes from byte {offset} on in which no word or number ends, \
+         expected shorter stretches without one"
     )]
     NoCut { offset: u64, limit: usize },
 }
@@ -132,10 +132,11 @@ impl<R: Read> Pieces<R> {
 
 /// Whether a text can be cut between two characters without a change to its tokens.
 ///
-/// It can be cut after a word that ends there whatever follows. In none of the [word
-/// rules](super::words) a letter or number is followed by anything but its like, a mark, an
-/// apostrophe or, for a letter, by the letters of a contraction; and none looks back. Underscore and
-/// bar are left out because special tokens (`<|fim_prefix|>`) are cut nowhere else.
+/// It can be cut where a letter or number ends a word whatever is around it: in none of the [word
+/// rules](super::words) a number is followed by anything but a number, or a letter by anything but a
+/// letter, a mark, or the apostrophe of a contraction. None looks back, and only blanks look ahead.
+/// Before underscore and bar there is no cut because special tokens (`<|fim_prefix|>`) have no other
+/// place for one.
 pub(super) fn may_cut(before: char, after: char) -> bool {
     if matches!(after, '_' | '|') {
         return false;
