@@ -29,7 +29,9 @@ async fn all_that_match_are_cancelled_and_no_others() {
     assert_eq!(cancel(&server, "tag.run=a").await, counts(1, 1, 0));
     assert_eq!(server.task(&tagged).await["status"], "cancelled");
     assert_eq!(server.task(&other).await["status"], "pending");
-    assert_eq!(cancel(&server, "task_type=dummy_very_long").await, counts(1, 0, 1));
+    // It may or may not have stopped by the time of the answer.
+    let answer = cancel(&server, "task_type=dummy_very_long").await;
+    assert!([counts(1, 0, 1), counts(1, 1, 0)].contains(&answer), "{answer}");
     server.wait_for(&running, "cancelled").await;
     server.wait_for(&other, "completed").await;
 }

@@ -161,7 +161,10 @@ mod tests {
         let letters = "abcdefghijklmnopqrstuvwxyz";
         let vocabulary = vocabulary(letters, &pairs);
         assert_eq!(parts(&vocabulary, &letters.as_bytes()[1..], 8), None);
-        assert_eq!(parts(&vocabulary, &letters.as_bytes()[1..], 32), Some(vec![0..25]));
+        assert_eq!(
+            parts(&vocabulary, &letters.as_bytes()[1..], 32),
+            Some(std::iter::once(0..25).collect())
+        );
     }
 
     proptest! {
