@@ -4,12 +4,14 @@
 //! store's writer: counts, live tasks and those who wait all follow from that one stream.
 
 mod admission;
+mod cancel;
 mod conclusion;
 mod due;
 mod janitor;
 mod keys;
 mod listener;
 mod live;
+mod outcome;
 mod runner;
 mod runtime;
 mod submission;
@@ -26,28 +28,22 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{
-    self, CancelEffect, Cancellation, Cursor, Limits, Opened, Replay, Store, Submitted, TaskRecord,
-};
+use crate::store::{self, Cursor, Limits, Opened, Replay, Store, Submitted, TaskRecord};
 pub(crate) use crate::store::{Idempotency, ListFilter, StoreError};
 use crate::task::{
-    CpuSlots, Fault, Files, FilesError, Task, TaskId, TaskInfo, TaskStatus, TaskType, Timestamp,
+    CpuSlots, Fault, Files, FilesError, Task, TaskId, TaskInfo, TaskStatus, TaskType,
 };
 use crate::tasks::TaskRegistry;
 use admission::{Admission, Refusal};
 use due::Due;
 use keys::KeyTurns;
 use listener::Listener;
+use live::LiveTasks;
 pub(crate) use live::Rendered;
-use live::{CancelRequest, LiveTasks};
+pub(crate) use outcome::{CancelCounts, CancelOutcome, Load, Page, RetryError, SubmitError};
 use runtime::TaskRuntime;
 pub(crate) use submission::Submission;
 use waiters::Waiters;
-
-/// How many tasks are cancelled at once where many are.
-const CANCEL_PIECE: usize = 1000;
-/// How long a cancellation waits for a running task to stop before it answers.
-const CANCEL_WAIT: Duration = Duration::from_secs(1);
 
 /// What a manager needs to know.
 #[derive(Clone, Debug)]
@@ -111,74 +107,6 @@ struct Shared {
     /// Running tasks are to go back to pending.
     interrupt: CancellationToken,
     _lock: std::fs::File,
-}
-
-/// Why a submission was not accepted.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SubmitError {
-    #[error("the submission is not valid")]
-    Invalid(Vec<Fault>),
-    #[error("the server is shutting down")]
-    Draining,
-    #[error("a task is already running")]
-    Busy(Option<TaskId>),
-    #[error("{0} tasks are waiting, which is the limit")]
-    QueueFull(usize),
-    #[error("the idempotency key was used with another body")]
-    KeyReused,
-    #[error("task {0} writes the same output")]
-    OutputInUse(TaskId),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// What became of a request to cancel.
-#[derive(Debug)]
-pub(crate) enum CancelOutcome {
-    Cancelled,
-    /// It has not stopped yet.
-    Requested(TaskStatus),
-    AlreadyFinal(TaskStatus),
-    Unknown,
-}
-
-/// Why a task was not submitted again.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RetryError {
-    #[error("there is no such task")]
-    Unknown,
-    #[error("the task is {}", .0.name())]
-    Unfinished(TaskStatus),
-    #[error(transparent)]
-    Submit(#[from] SubmitError),
-}
-
-/// What became of a request to cancel many.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct CancelCounts {
-    /// Unfinished tasks that matched.
-    pub(crate) matched: usize,
-    /// Of these, those that are cancelled now.
-    pub(crate) cancelled: usize,
-    /// Of these, those that run and were asked to stop.
-    pub(crate) requested: usize,
-}
-
-/// One page of a list.
-#[derive(Debug)]
-pub(crate) struct Page {
-    pub(crate) tasks: Vec<TaskInfo>,
-    /// Where the next page begins, if there is one.
-    pub(crate) next: Option<Cursor>,
-}
-
-/// How busy the server is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Load {
-    pub(crate) running: usize,
-    pub(crate) pending: usize,
-    /// Threads whose attempt was given up.
-    pub(crate) abandoned_threads: usize,
 }
 
 impl TaskManager {
@@ -358,85 +286,6 @@ impl TaskManager {
         let Some(mut record) = self.shared.store.newest_pending().await? else { return Ok(None) };
         self.shared.explain(std::slice::from_mut(&mut record)).await?;
         Ok(Some(record.info))
-    }
-
-    /// Cancels a task. A running one is asked to stop and given a moment to do so.
-    pub(crate) async fn cancel(&self, id: TaskId) -> Result<CancelOutcome, StoreError> {
-        let waiter = self.shared.waiters.register(id);
-        match self.request_cancel(id).await? {
-            CancelOutcome::Requested(_) => {
-                Ok(match tokio::time::timeout(CANCEL_WAIT, waiter.ended()).await {
-                    Ok(()) => CancelOutcome::Cancelled,
-                    Err(_) => CancelOutcome::Requested(TaskStatus::Running),
-                })
-            }
-            outcome => Ok(outcome),
-        }
-    }
-
-    /// Cancels a pending task; asks a running one to stop and does not wait until it has.
-    async fn request_cancel(&self, id: TaskId) -> Result<CancelOutcome, StoreError> {
-        let shared = &self.shared;
-        let at = Timestamp::now();
-        loop {
-            // A running task is stopped in memory first: from then on it cannot complete.
-            let accepted_by_runner = match shared.live.get(id) {
-                None => false,
-                Some(live) => match live.request_cancel(at) {
-                    CancelRequest::Accepted => true,
-                    CancelRequest::TooLate => {
-                        live.over.cancelled().await;
-                        false
-                    }
-                },
-            };
-            let wish = Cancellation { id, at, accepted_by_runner };
-            return Ok(match shared.store.cancel(wish).await? {
-                // It was claimed a moment ago, or it goes on with another attempt.
-                CancelEffect::NotAccepted => continue,
-                CancelEffect::Cancelled => CancelOutcome::Cancelled,
-                CancelEffect::Unknown => CancelOutcome::Unknown,
-                CancelEffect::AlreadyFinal(TaskStatus::Cancelled) if accepted_by_runner => {
-                    CancelOutcome::Cancelled
-                }
-                CancelEffect::AlreadyFinal(status) => CancelOutcome::AlreadyFinal(status),
-                CancelEffect::Requested => CancelOutcome::Requested(TaskStatus::Running),
-            });
-        }
-    }
-
-    /// Cancels all unfinished tasks that match, in pieces between which other changes have their
-    /// turn.
-    pub(crate) async fn cancel_matching(
-        &self,
-        mut filter: ListFilter,
-    ) -> Result<CancelCounts, StoreError> {
-        let mut counts = CancelCounts::default();
-        if filter.statuses.is_empty() {
-            filter.statuses = vec![TaskStatus::Pending, TaskStatus::Running];
-        }
-        filter.statuses.retain(|status| !status.is_final());
-        filter.limit = CANCEL_PIECE;
-        while !filter.statuses.is_empty() {
-            let records = self.shared.store.list(&filter).await?;
-            let requests = records.iter().map(|record| self.request_cancel(record.info.task_id));
-            for outcome in futures_util::future::try_join_all(requests).await? {
-                match outcome {
-                    CancelOutcome::Cancelled => counts.cancelled += 1,
-                    CancelOutcome::Requested(_) => counts.requested += 1,
-                    // It ended by itself just now.
-                    CancelOutcome::AlreadyFinal(_) | CancelOutcome::Unknown => {}
-                }
-            }
-            counts.matched += records.len();
-            match records.last() {
-                Some(last) if records.len() == CANCEL_PIECE => {
-                    filter.cursor = Some(Cursor::behind(last));
-                }
-                _ => break,
-            }
-        }
-        Ok(counts)
     }
 
     /// How busy the server is.

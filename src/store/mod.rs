@@ -5,6 +5,7 @@
 //! `Observer`, which hears of every committed change before the client does.
 
 mod batch;
+mod claims;
 mod idempotency;
 mod import;
 mod open;
@@ -12,6 +13,7 @@ mod queries;
 mod record;
 mod recovery;
 mod retention;
+mod submissions;
 mod transitions;
 mod writer;
 

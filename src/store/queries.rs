@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use sqlx::{QueryBuilder, Row, Sqlite};
 
+use super::claims::push_ready;
 use super::record::columns;
-use super::transitions::push_ready;
 use super::{Store, StoreError, TaskRecord};
 use crate::task::{TaskId, TaskStatus, TaskType, Timestamp};
 

@@ -12,9 +12,11 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::mpsc;
 
 use super::batch::{Batch, Change};
-use super::retention;
-use super::transitions::Room;
-use super::{AttemptEnd, CancelEffect, StoreError, Submitted, TaskRecord, transitions};
+use super::claims::Room;
+use super::{
+    AttemptEnd, CancelEffect, StoreError, Submitted, TaskRecord, claims, retention, submissions,
+    transitions,
+};
 use crate::task::{TaskId, TaskStatus, Timestamp};
 
 /// Upper limit of the changes in one transaction, so that the first of them is not kept waiting.
@@ -168,7 +170,7 @@ impl Writer {
         let now = Timestamp::now();
         // Ends come before cancellations: a task that has ended cannot be cancelled any more.
         let mut outcomes = Outcomes {
-            submitted: transitions::submit(&mut transaction, &batch.new_tasks()).await?,
+            submitted: submissions::submit(&mut transaction, &batch.new_tasks()).await?,
             ended: {
                 transitions::progress(&mut transaction, &batch.progress()).await?;
                 transitions::end(&mut transaction, &batch.ends(), now).await?
@@ -195,7 +197,7 @@ impl Writer {
         let mut room = self.limits.room(&self.running, ended);
         room.suspect &= self.suspects;
         if room.total > 0 && outcomes.may_be_ready && self.claiming.load(Ordering::Relaxed) {
-            let ready = transitions::ready(&mut transaction, &room).await?;
+            let ready = claims::ready(&mut transaction, &room).await?;
             // Fewer than there is room for: whoever waits still is rationed.
             outcomes.may_be_ready = ready.len() == room.total;
             let mut held = Vec::new();
@@ -207,8 +209,8 @@ impl Writer {
             }
             // The places of what was set aside are still free.
             outcomes.may_be_ready |= !held.is_empty();
-            transitions::hold(&mut transaction, &held).await?;
-            transitions::claim(&mut transaction, &mut outcomes.claimed, now).await?;
+            claims::hold(&mut transaction, &held).await?;
+            claims::claim(&mut transaction, &mut outcomes.claimed, now).await?;
         }
         transaction.commit().await?;
         Ok(outcomes)

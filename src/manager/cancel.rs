@@ -1,0 +1,94 @@
+//! Cancels tasks, one or many.
+
+use std::time::Duration;
+
+use super::live::CancelRequest;
+use super::{CancelCounts, CancelOutcome, TaskManager};
+use crate::store::{CancelEffect, Cancellation, Cursor, ListFilter, StoreError};
+use crate::task::{TaskId, TaskStatus, Timestamp};
+
+/// How many tasks are cancelled at once where many are.
+const CANCEL_PIECE: usize = 1000;
+/// How long a cancellation waits for a running task to stop before it answers.
+const CANCEL_WAIT: Duration = Duration::from_secs(1);
+
+impl TaskManager {
+    /// Cancels a task. A running one is asked to stop and given a moment to do so.
+    pub(crate) async fn cancel(&self, id: TaskId) -> Result<CancelOutcome, StoreError> {
+        let waiter = self.shared.waiters.register(id);
+        match self.request_cancel(id).await? {
+            CancelOutcome::Requested(_) => {
+                Ok(match tokio::time::timeout(CANCEL_WAIT, waiter.ended()).await {
+                    Ok(()) => CancelOutcome::Cancelled,
+                    Err(_) => CancelOutcome::Requested(TaskStatus::Running),
+                })
+            }
+            outcome => Ok(outcome),
+        }
+    }
+
+    /// Cancels a pending task; asks a running one to stop and does not wait until it has.
+    async fn request_cancel(&self, id: TaskId) -> Result<CancelOutcome, StoreError> {
+        let shared = &self.shared;
+        let at = Timestamp::now();
+        loop {
+            // A running task is stopped in memory first: from then on it cannot complete.
+            let accepted_by_runner = match shared.live.get(id) {
+                None => false,
+                Some(live) => match live.request_cancel(at) {
+                    CancelRequest::Accepted => true,
+                    CancelRequest::TooLate => {
+                        live.over.cancelled().await;
+                        false
+                    }
+                },
+            };
+            let wish = Cancellation { id, at, accepted_by_runner };
+            return Ok(match shared.store.cancel(wish).await? {
+                // It was claimed a moment ago, or it goes on with another attempt.
+                CancelEffect::NotAccepted => continue,
+                CancelEffect::Cancelled => CancelOutcome::Cancelled,
+                CancelEffect::Unknown => CancelOutcome::Unknown,
+                CancelEffect::AlreadyFinal(TaskStatus::Cancelled) if accepted_by_runner => {
+                    CancelOutcome::Cancelled
+                }
+                CancelEffect::AlreadyFinal(status) => CancelOutcome::AlreadyFinal(status),
+                CancelEffect::Requested => CancelOutcome::Requested(TaskStatus::Running),
+            });
+        }
+    }
+
+    /// Cancels all unfinished tasks that match, in pieces between which other changes have their
+    /// turn.
+    pub(crate) async fn cancel_matching(
+        &self,
+        mut filter: ListFilter,
+    ) -> Result<CancelCounts, StoreError> {
+        let mut counts = CancelCounts::default();
+        if filter.statuses.is_empty() {
+            filter.statuses = vec![TaskStatus::Pending, TaskStatus::Running];
+        }
+        filter.statuses.retain(|status| !status.is_final());
+        filter.limit = CANCEL_PIECE;
+        while !filter.statuses.is_empty() {
+            let records = self.shared.store.list(&filter).await?;
+            let requests = records.iter().map(|record| self.request_cancel(record.info.task_id));
+            for outcome in futures_util::future::try_join_all(requests).await? {
+                match outcome {
+                    CancelOutcome::Cancelled => counts.cancelled += 1,
+                    CancelOutcome::Requested(_) => counts.requested += 1,
+                    // It ended by itself just now.
+                    CancelOutcome::AlreadyFinal(_) | CancelOutcome::Unknown => {}
+                }
+            }
+            counts.matched += records.len();
+            match records.last() {
+                Some(last) if records.len() == CANCEL_PIECE => {
+                    filter.cursor = Some(Cursor::behind(last));
+                }
+                _ => break,
+            }
+        }
+        Ok(counts)
+    }
+}
