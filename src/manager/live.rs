@@ -143,7 +143,9 @@ impl LiveTask {
 fn eta(info: &TaskInfo) -> Option<f64> {
     let elapsed = info.updated_at.as_micros() - info.started_at?.as_micros();
     let possible = info.progress > 0.0 && info.progress < 100.0 && elapsed > 0;
-    possible.then(|| elapsed as f64 / 1e6 * (100.0 - info.progress) / info.progress)
+    // A guess has no business with microseconds.
+    let milliseconds = elapsed as f64 / 1e3 * (100.0 - info.progress) / info.progress;
+    possible.then(|| milliseconds.round() / 1e3)
 }
 
 /// All live tasks by id.

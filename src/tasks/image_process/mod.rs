@@ -88,7 +88,7 @@ impl ImageProcessTask {
         let &Self { width, height, format, quality } = self;
         let picture = load::load(ctx)?;
         let original_size = picture.upright_size();
-        tracing::info!(width = original_size.0, height = original_size.1, "loaded image");
+        tracing::debug!(width = original_size.0, height = original_size.1, "loaded image");
 
         ctx.check_cancelled()?;
         ctx.update_progress(50.0, format!("Resizing to {width}x{height}"));
