@@ -7,6 +7,7 @@ use std::io::{self, BufReader, Seek};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
+use super::jpeg;
 use super::probe::{count_frames, is_whole, png_size};
 use super::resize::swaps_sides;
 use super::{MAX_BYTES, MAX_PIXELS, MAX_SIDE};
@@ -44,7 +45,7 @@ pub(super) fn load(ctx: &TaskContext) -> Result<Picture, TaskError> {
     // Neither is worth failing for.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let icc_profile = decoder.icc_profile().ok().flatten();
-    let pixels = DynamicImage::from_decoder(decoder).map_err(|error| input.explain(error))?;
+    let pixels = input.pixels(format, decoder)?;
     Ok(Picture { pixels, orientation, icc_profile, frames })
 }
 
@@ -81,9 +82,7 @@ impl<'a> Input<'a> {
         if !is_whole(self.file, format).map_err(unreadable)? {
             return Err(self.truncated());
         }
-        let mut file = self.file;
-        file.rewind().map_err(unreadable)?;
-        let mut reader = ImageReader::with_format(BufReader::new(file), format);
+        let mut reader = ImageReader::with_format(self.reader()?, format);
         let mut limits = Limits::no_limits();
         limits.max_alloc = Some(MAX_DECODER_BYTES);
         reader.limits(limits);
@@ -94,6 +93,31 @@ impl<'a> Input<'a> {
             return Err(self.too_much_memory());
         }
         Ok(decoder)
+    }
+
+    fn pixels(
+        &self,
+        format: ImageFormat,
+        decoder: impl ImageDecoder,
+    ) -> Result<DynamicImage, TaskError> {
+        let misread = format == ImageFormat::Jpeg
+            && jpeg::is_misread(self.reader()?).map_err(|error| self.unreadable(&error))?;
+        if !misread {
+            return DynamicImage::from_decoder(decoder).map_err(|error| self.explain(error));
+        }
+        let size = decoder.dimensions();
+        // It has the file in memory.
+        drop(decoder);
+        jpeg::decode(self.reader()?, size).map_err(|error| match error {
+            jpeg_decoder::Error::Io(error) => self.unreadable(&error),
+            other => self.damaged(&other),
+        })
+    }
+
+    fn reader(&self) -> Result<BufReader<&'a File>, TaskError> {
+        let mut file = self.file;
+        file.rewind().map_err(|error| self.unreadable(&error))?;
+        Ok(BufReader::new(file))
     }
 
     /// Refuses an image that is a bomb, or nothing.

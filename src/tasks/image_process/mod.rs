@@ -1,10 +1,12 @@
 //! Resizes an image and writes it in another format.
 //!
 //! One job a file: [`load`] decodes, [`resize`] resamples, [`encode`] converts and writes; [`probe`]
-//! looks at a file without decoding it and [`mod@format`] names the outputs.
+//! looks at a file without decoding it, [`jpeg`] decodes what the image crate misreads, and
+//! [`mod@format`] names the outputs.
 
 mod encode;
 mod format;
+mod jpeg;
 mod load;
 mod probe;
 mod resize;

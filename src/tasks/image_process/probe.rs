@@ -7,6 +7,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 
 use image::ImageFormat;
 
+use super::jpeg;
 use crate::task::TaskContext;
 
 /// How many images the file holds: pages of a TIFF, frames of an animation. Those that cannot be
@@ -99,34 +100,10 @@ fn jpeg_is_whole(mut file: &File) -> io::Result<bool> {
     file.seek(SeekFrom::End(-2))?;
     let mut end = [0; 2];
     file.read_exact(&mut end)?;
-    if end == END_OF_IMAGE {
+    if end == [0xFF, 0xD9] {
         return Ok(true);
     }
     // Cameras and editors append things of their own.
     file.rewind()?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    Ok(has_end_of_image(&bytes))
-}
-
-const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];
-
-/// Walks from marker to marker, so that the end of a thumbnail inside a segment does not count.
-fn has_end_of_image(jpeg: &[u8]) -> bool {
-    let mut rest = jpeg.get(2..).unwrap_or_default();
-    loop {
-        // Compressed data is what lies between segments; in it FF 00 stands for a byte FF.
-        let Some(marker) = rest.iter().position(|&byte| byte == 0xFF) else { return false };
-        rest = &rest[marker + 1..];
-        match rest {
-            [0xD9, ..] => return true,
-            // Stuffed, standing alone (restart and the like), or padding before a marker.
-            [0x00 | 0x01 | 0xD0..=0xD8 | 0xFF, ..] => {}
-            &[_, high, low, ..] => {
-                let length = usize::from(u16::from_be_bytes([high, low]));
-                rest = rest.get(1 + length..).unwrap_or_default();
-            }
-            _ => return false,
-        }
-    }
+    jpeg::has_end(BufReader::new(file))
 }

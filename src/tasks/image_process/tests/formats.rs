@@ -141,7 +141,7 @@ async fn a_colour_profile_comes_along_where_it_fits() {
         image.write_with_encoder(encoder).unwrap();
         desk.put("in.png", &bytes);
         desk.process("in.png", "out.jpg", to(Format::Jpeg, 4, 4)).await.unwrap();
-        let output = std::fs::read(desk.0.path().join("out.jpg")).unwrap();
+        let output = desk.read("out.jpg");
         let found = JpegDecoder::new(Cursor::new(output)).unwrap().icc_profile().unwrap();
         assert_eq!(found, kept.then(|| profile.clone()));
     }

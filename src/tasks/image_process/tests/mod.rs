@@ -2,6 +2,7 @@
 
 mod formats;
 mod frames;
+mod jpeg;
 mod refusals;
 
 use std::io::Cursor;
@@ -35,6 +36,10 @@ impl Desk {
     fn open(&self, name: &str) -> DynamicImage {
         let reader = ImageReader::open(self.0.path().join(name)).unwrap();
         reader.with_guessed_format().unwrap().decode().unwrap()
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.0.path().join(name)).unwrap()
     }
 
     fn length(&self, name: &str) -> u64 {

@@ -1,0 +1,109 @@
+//! What lies between the markers of a JPEG, and another decoder for some of them.
+//!
+//! The one of the image crate makes garbage of a few valid files, and says nothing
+//! (<https://github.com/etemesi254/zune-image/issues/422>). It is the faster one for all others.
+
+use std::io::{self, BufRead, Read};
+
+use image::{DynamicImage, RgbImage};
+use jpeg_decoder::{Decoder, Error, PixelFormat};
+
+/// Starts of the frames that are not progressive: baseline, and extended sequential.
+const BASELINE: u8 = 0xC0;
+const EXTENDED: u8 = 0xC1;
+const END_OF_IMAGE: u8 = 0xD9;
+const START_OF_SCAN: u8 = 0xDA;
+
+/// The next segment: its marker and what it holds. The end of a thumbnail inside a segment is thus
+/// not taken for that of the image.
+fn next_segment(jpeg: &mut impl BufRead) -> io::Result<Option<(u8, Vec<u8>)>> {
+    loop {
+        // Compressed data is what lies between segments; in it FF 00 stands for a byte FF.
+        jpeg.skip_until(0xFF)?;
+        // More of FF may follow as padding.
+        let marker = jpeg.by_ref().bytes().find(|byte| !matches!(byte, Ok(0xFF))).transpose()?;
+        match marker {
+            None => return Ok(None),
+            // Stuffed, or standing alone (restart and the like).
+            Some(0x00 | 0x01 | 0xD0..=0xD8) => {}
+            Some(END_OF_IMAGE) => return Ok(Some((END_OF_IMAGE, Vec::new()))),
+            Some(marker) => {
+                let mut length = [0; 2];
+                jpeg.read_exact(&mut length)?;
+                let rest = u64::from(u16::from_be_bytes(length)).saturating_sub(2);
+                let mut body = Vec::new();
+                jpeg.take(rest).read_to_end(&mut body)?;
+                return Ok(Some((marker, body)));
+            }
+        }
+    }
+}
+
+/// Whether the image has its end.
+pub(super) fn has_end(mut jpeg: impl BufRead) -> io::Result<bool> {
+    while let Some((marker, _)) = next_segment(&mut jpeg)? {
+        if marker == END_OF_IMAGE {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether the image is one for [`decode`].
+pub(super) fn is_misread(mut jpeg: impl BufRead) -> io::Result<bool> {
+    let mut frame = None;
+    while let Some((marker, body)) = next_segment(&mut jpeg)? {
+        match marker {
+            BASELINE | EXTENDED => frame = Some(body),
+            START_OF_SCAN => {
+                let frame = frame.as_deref().unwrap_or_default();
+                return Ok(is_in_parts(frame, &body) || grows_finer(frame));
+            }
+            _ => {}
+        }
+    }
+    Ok(false)
+}
+
+/// Whether not all colours are in the first scan.
+fn is_in_parts(frame: &[u8], scan: &[u8]) -> bool {
+    frame.get(5).zip(scan.first()).is_some_and(|(all, scanned)| scanned < all)
+}
+
+/// Whether a colour has more resolution than the first one, which mostly is the brightness.
+fn grows_finer(frame: &[u8]) -> bool {
+    let (colors, _) = frame.get(6..).unwrap_or_default().as_chunks();
+    let mut factors = colors.iter().map(|&[_, factors, _]| (factors >> 4, factors & 0x0F));
+    let Some((across, down)) = factors.next() else { return false };
+    factors.any(|(more_across, more_down)| more_across > across || more_down > down)
+}
+
+/// Decodes an image that is known to have this size.
+pub(super) fn decode(jpeg: impl Read, size: (u32, u32)) -> Result<DynamicImage, Error> {
+    let unclear = || Error::Format("it contradicts itself about its size or colours".to_owned());
+    let mut decoder = Decoder::new(jpeg);
+    decoder.read_info()?;
+    let info = decoder.info().ok_or_else(unclear)?;
+    let (width, height) = (info.width.into(), info.height.into());
+    if (width, height) != size {
+        return Err(unclear());
+    }
+    let samples = decoder.decode()?;
+    let rgb = match info.pixel_format {
+        PixelFormat::RGB24 => samples,
+        PixelFormat::CMYK32 => rgb_of_cmyk(&samples),
+        // Grey is but one colour, which cannot lack one or differ from another.
+        PixelFormat::L8 | PixelFormat::L16 => return Err(unclear()),
+    };
+    Ok(RgbImage::from_raw(width, height, rgb).ok_or_else(unclear)?.into())
+}
+
+/// Without regard to a profile, as the image crate does it.
+fn rgb_of_cmyk(samples: &[u8]) -> Vec<u8> {
+    let light = |ink: u8| u32::from(255 - ink);
+    let (pixels, _) = samples.as_chunks();
+    let to_rgb = |&[cyan, magenta, yellow, black]: &[u8; 4]| {
+        [cyan, magenta, yellow].map(|ink| ((light(ink) * light(black) + 127) / 255) as u8)
+    };
+    pixels.iter().flat_map(to_rgb).collect()
+}
