@@ -67,9 +67,10 @@ impl App {
             type_limits: type_limits(&config.limits)?,
             retention: config.retention,
         };
-        let gate = Gate::new(address.ip(), &config.allowed_hosts, keys);
+        let origins = http::origins(&config.cors_origins)?;
+        let gate = Gate::new(address.ip(), &config.allowed_hosts, origins.clone(), keys);
         let manager = TaskManager::start(options, registry).await?;
-        let router = http::router(manager.clone(), gate, &config.cors_origins)?;
+        let router = http::router(manager.clone(), gate, origins);
         Ok(Self { config, listener, address, router, manager })
     }
 

@@ -83,6 +83,20 @@ impl Task for Scripted {
                 ctx.cancelled().await;
                 return Ok(json!({ "cancelled": true }));
             }
+            "write and return early" => {
+                let done = ctx.clone();
+                ctx.create_output()?.write_all(b"half of it")?;
+                return ctx
+                    .run_blocking(move |ctx| {
+                        GATES.open(&format!("{gate} reached"));
+                        while !ctx.is_cancelled() {
+                            std::thread::yield_now();
+                        }
+                        done.update_progress(50.0, "leaving early");
+                        Ok(json!({ "cancelled": true }))
+                    })
+                    .await;
+            }
             "ignore everything" => {
                 let waiting = gate.clone();
                 ctx.run_blocking(move |_| {
@@ -427,6 +441,19 @@ async fn a_stop_sends_running_tasks_back_without_using_up_an_attempt() {
         assert_eq!((&task["status"], &task["attempt"]), (&json!("completed"), &json!(1)));
     }
     assert_eq!(server.files(), ["out.txt"]);
+}
+
+#[tokio::test]
+async fn what_a_task_returns_because_the_server_stops_counts_for_nothing() {
+    let server = Server::start().await;
+    let output = json!({ "output_file_path": "out.txt" });
+    let id = server.submit("write and return early", "half done", output).await;
+    reached("half done").await;
+    let server = server.restart().await;
+    assert_eq!(server.get(&format!("/tasks/{id}")).await["completed_at"], Value::Null);
+    assert!(!server.path().join("out.txt").exists());
+    server.delete(&id).await;
+    assert_eq!(server.ended(&id).await["status"], "cancelled");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::manager::{RetryError, StoreError, SubmitError};
-use crate::task::{Fault, with_causes};
+use crate::task::{Fault, MAX_FAULTS, with_causes};
 
 /// An answer that says what was wrong.
 #[derive(Debug)]
@@ -38,7 +38,8 @@ impl ApiError {
         Self { status, detail: Detail::Sentence(detail.into()), header: None }
     }
 
-    pub(super) fn invalid(faults: Vec<Fault>) -> Self {
+    pub(super) fn invalid(mut faults: Vec<Fault>) -> Self {
+        faults.truncate(MAX_FAULTS);
         Self {
             status: StatusCode::UNPROCESSABLE_ENTITY,
             detail: Detail::Faults(faults),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
@@ -22,20 +22,27 @@ const MIN_KEY_LENGTH: usize = 16;
 pub(crate) struct Gate {
     /// Lower case, without port.
     hosts: HashSet<String>,
+    /// Web origins whose pages may change things.
+    origins: Vec<HeaderValue>,
     /// `None` where no key is asked for.
     keys: Option<ApiKeys>,
 }
 
 impl Gate {
     /// `address` is what the server listens on.
-    pub(crate) fn new(address: IpAddr, allowed_hosts: &[String], keys: Option<ApiKeys>) -> Self {
+    pub(crate) fn new(
+        address: IpAddr,
+        allowed_hosts: &[String],
+        origins: Vec<HeaderValue>,
+        keys: Option<ApiKeys>,
+    ) -> Self {
         let loopback = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned);
         let listen = match address {
             IpAddr::V4(address) => address.to_string(),
             IpAddr::V6(address) => format!("[{address}]"),
         };
         let hosts = loopback.into_iter().chain([listen]).chain(allowed_hosts.iter().cloned());
-        Self { hosts: hosts.collect(), keys }
+        Self { hosts: hosts.collect(), origins, keys }
     }
 
     /// A page of another site can make its own name point at this server (DNS rebinding), but it
@@ -53,6 +60,26 @@ impl Gate {
             format!(
                 "this server does not go by the name `{host}`: start it with --allowed-host \
                  {host} if it should"
+            ),
+        ))
+    }
+
+    /// A page of another site can make the browser send a request without a body and without asking
+    /// first, but it cannot make it hide where the request comes from.
+    fn check_origin(&self, request: &Request) -> Result<(), ApiError> {
+        let Some(origin) = request.headers().get(header::ORIGIN) else { return Ok(()) };
+        let harmless = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        let host = request.headers().get(header::HOST).map(HeaderValue::as_bytes);
+        let own = origin.as_bytes().strip_prefix(b"http://");
+        let own = own.or(origin.as_bytes().strip_prefix(b"https://"));
+        if harmless || self.origins.contains(origin) || (own.is_some() && own == host) {
+            return Ok(());
+        }
+        let origin = origin.to_str().unwrap_or("?");
+        Err(ApiError::new(
+            StatusCode::FORBIDDEN,
+            format!(
+                "pages of {origin} may not do this: start the server with --cors-origin {origin} if they should"
             ),
         ))
     }
@@ -77,7 +104,10 @@ impl Gate {
 
 /// The middleware that asks the gate.
 pub(super) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    let admitted = gate.check_host(&request).and_then(|()| gate.check_key(&request));
+    let admitted = gate
+        .check_host(&request)
+        .and_then(|()| gate.check_origin(&request))
+        .and_then(|()| gate.check_key(&request));
     let mut response = match admitted {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),

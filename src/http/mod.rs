@@ -38,11 +38,7 @@ pub(crate) use server::serve;
 struct ApiDoc;
 
 /// The whole API.
-pub(crate) fn router(
-    manager: TaskManager,
-    gate: Gate,
-    origins: &[String],
-) -> Result<Router, InvalidOrigin> {
+pub(crate) fn router(manager: TaskManager, gate: Gate, origins: Vec<HeaderValue>) -> Router {
     let (routes, mut document) = OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(service::root))
         .routes(routes!(tasks::submit, tasks::list))
@@ -61,15 +57,14 @@ pub(crate) fn router(
         .components
         .get_or_insert_default()
         .add_security_scheme("api_key", SecurityScheme::Http(bearer));
-    let router = routes
+    routes
         .with_state(manager)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .layer(CatchPanicLayer::custom(ApiError::from_panic))
         .layer(axum::middleware::from_fn_with_state(Arc::new(gate), gate::pass))
-        .layer(cors(origins)?);
-    Ok(router)
+        .layer(cors(origins))
 }
 
 /// An origin that no header can carry.
@@ -77,14 +72,18 @@ pub(crate) fn router(
 #[error("`{0}` is no web origin, expected one such as http://localhost:3000")]
 pub struct InvalidOrigin(String);
 
-/// Outermost, so that error answers carry its headers too.
-fn cors(origins: &[String]) -> Result<CorsLayer, InvalidOrigin> {
+/// The origins as headers name them.
+pub(crate) fn origins(origins: &[String]) -> Result<Vec<HeaderValue>, InvalidOrigin> {
     let parse = |origin: &String| match HeaderValue::from_str(origin) {
         Ok(value) if origin.contains("://") && !origin.ends_with('/') => Ok(value),
         _ => Err(InvalidOrigin(origin.clone())),
     };
-    let origins = origins.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-    Ok(CorsLayer::new()
+    origins.iter().map(parse).collect()
+}
+
+/// Outermost, so that error answers carry its headers too.
+fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
+    CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins))
         .allow_credentials(true)
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::DELETE])
@@ -97,7 +96,7 @@ fn cors(origins: &[String]) -> Result<CorsLayer, InvalidOrigin> {
             HeaderName::from_static("last-event-id"),
             HeaderName::from_static("prefer"),
         ])
-        .expose_headers([header::LINK, header::LOCATION, header::ETAG, header::RETRY_AFTER]))
+        .expose_headers([header::LINK, header::LOCATION, header::ETAG, header::RETRY_AFTER])
 }
 
 async fn no_such_route(uri: Uri) -> ApiError {

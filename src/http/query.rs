@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use serde_json::Value;
 
 use super::error::ApiError;
-use crate::manager::ListFilter;
+use crate::manager::{ListFilter, MAX_TAGS};
 use crate::task::{Fault, TaskId, TaskStatus, TaskType, Timestamp};
 
 const DEFAULT_LIMIT: usize = 100;
@@ -85,7 +85,16 @@ pub(super) fn list_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiE
                 }
             },
             name if let Some(key) = name.strip_prefix("tag.") => {
-                filter.tags.push((key.to_owned(), value.clone()));
+                push_new(&mut filter.tags, (key.to_owned(), value.clone()));
+                if filter.tags.len() > MAX_TAGS {
+                    let msg =
+                        format!("expected at most {MAX_TAGS} tags, which is what a task can have");
+                    return Err(ApiError::invalid(vec![Fault::value(
+                        &["query", name],
+                        msg,
+                        &**value,
+                    )]));
+                }
             }
             _ => faults.push(Fault::choice(
                 &["query", name],

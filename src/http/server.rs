@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 const MAX_CONNECTIONS: usize = 1024;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+#[cfg(target_os = "linux")]
+const WRITE_TIMEOUT_MILLIS: u32 = 30_000;
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// How long requests may go on after the server was told to stop.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -41,6 +43,9 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
         };
         // Answers are small and awaited: waiting to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
+        // A client that does not take its answer is let go of, with what is buffered for it.
+        #[cfg(target_os = "linux")]
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, WRITE_TIMEOUT_MILLIS);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)

@@ -283,6 +283,9 @@ pub(super) async fn cancel(
         CancelOutcome::Requested(status) => {
             (StatusCode::ACCEPTED, status, "Cancellation requested")
         }
+        CancelOutcome::Spared => {
+            (StatusCode::ACCEPTED, TaskStatus::Running, "Cancellation requested")
+        }
         CancelOutcome::Unknown => return Err(ApiError::task_not_found()),
         CancelOutcome::AlreadyFinal(status) => {
             let detail = format!("Task cannot be cancelled, it is already {}", status.name());

@@ -12,11 +12,18 @@ const CANCEL_PIECE: usize = 1000;
 /// How long a cancellation waits for a running task to stop before it answers.
 const CANCEL_WAIT: Duration = Duration::from_secs(1);
 
+/// Whether a cancellation means running tasks too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Running {
+    Included,
+    Spared,
+}
+
 impl TaskManager {
     /// Cancels a task. A running one is asked to stop and given a moment to do so.
     pub(crate) async fn cancel(&self, id: TaskId) -> Result<CancelOutcome, StoreError> {
         let waiter = self.shared.waiters.register(id);
-        match self.request_cancel(id).await? {
+        match self.request_cancel(id, Running::Included).await? {
             CancelOutcome::Requested(_) => {
                 Ok(match tokio::time::timeout(CANCEL_WAIT, waiter.ended()).await {
                     Ok(()) => CancelOutcome::Cancelled,
@@ -27,13 +34,19 @@ impl TaskManager {
         }
     }
 
-    /// Cancels a pending task; asks a running one to stop and does not wait until it has.
-    async fn request_cancel(&self, id: TaskId) -> Result<CancelOutcome, StoreError> {
+    /// Cancels a pending task; asks a running one to stop, if it is meant at all, and does not wait
+    /// until it has.
+    async fn request_cancel(
+        &self,
+        id: TaskId,
+        running: Running,
+    ) -> Result<CancelOutcome, StoreError> {
         let shared = &self.shared;
         let at = Timestamp::now();
         loop {
             // A running task is stopped in memory first: from then on it cannot complete.
-            let accepted_by_runner = match shared.live.get(id) {
+            let live = shared.live.get(id).filter(|_| running == Running::Included);
+            let accepted_by_runner = match live {
                 None => false,
                 Some(live) => match live.request_cancel(at) {
                     CancelRequest::Accepted => true,
@@ -46,7 +59,8 @@ impl TaskManager {
             let wish = Cancellation { id, at, accepted_by_runner };
             return Ok(match shared.store.cancel(wish).await? {
                 // It was claimed a moment ago, or it goes on with another attempt.
-                CancelEffect::NotAccepted => continue,
+                CancelEffect::NotAccepted if running == Running::Included => continue,
+                CancelEffect::NotAccepted => CancelOutcome::Spared,
                 CancelEffect::Cancelled => CancelOutcome::Cancelled,
                 CancelEffect::Unknown => CancelOutcome::Unknown,
                 CancelEffect::AlreadyFinal(TaskStatus::Cancelled) if accepted_by_runner => {
@@ -69,19 +83,26 @@ impl TaskManager {
             filter.statuses = vec![TaskStatus::Pending, TaskStatus::Running];
         }
         filter.statuses.retain(|status| !status.is_final());
+        let running = match filter.statuses.contains(&TaskStatus::Running) {
+            true => Running::Included,
+            false => Running::Spared,
+        };
         filter.limit = CANCEL_PIECE;
         while !filter.statuses.is_empty() {
             let records = self.shared.store.list(&filter).await?;
-            let requests = records.iter().map(|record| self.request_cancel(record.info.task_id));
+            let requests =
+                records.iter().map(|record| self.request_cancel(record.info.task_id, running));
             for outcome in futures_util::future::try_join_all(requests).await? {
                 match outcome {
                     CancelOutcome::Cancelled => counts.cancelled += 1,
                     CancelOutcome::Requested(_) => counts.requested += 1,
                     // It ended by itself just now.
                     CancelOutcome::AlreadyFinal(_) | CancelOutcome::Unknown => {}
+                    // It was claimed just now.
+                    CancelOutcome::Spared => continue,
                 }
+                counts.matched += 1;
             }
-            counts.matched += records.len();
             match records.last() {
                 Some(last) if records.len() == CANCEL_PIECE => {
                     filter.cursor = Some(Cursor::behind(last));

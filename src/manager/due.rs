@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio_util::time::DelayQueue;
 
@@ -14,6 +14,9 @@ pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(600);
 
 /// How long a task sleeps at the most before the clock is looked at again.
 const NAP: Duration = Duration::from_secs(60);
+
+/// How many tasks are made ready at once.
+const PIECE: usize = 1000;
 
 /// How long to leave the database alone after it refused.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -55,24 +58,37 @@ fn left(time: Timestamp) -> Duration {
 pub(super) async fn promote(store: Store, mut incoming: mpsc::UnboundedReceiver<Due>) {
     let mut waiting = DelayQueue::new();
     loop {
-        tokio::select! {
+        let first = tokio::select! {
             due = incoming.recv() => match due {
                 Some(due) => {
                     waiting.insert(due, due.nap());
+                    continue;
                 }
                 None => return,
             },
-            Some(expired) = waiting.next(), if !waiting.is_empty() => match expired.into_inner() {
-                due @ Due::At(_, time) if !left(time).is_zero() => {
+            Some(first) = waiting.next(), if !waiting.is_empty() => first.into_inner(),
+        };
+        // Those whose time has come together are made ready together.
+        let mut expired = vec![first];
+        while expired.len() < PIECE
+            && let Some(Some(next)) = waiting.next().now_or_never()
+        {
+            expired.push(next.into_inner());
+        }
+        let mut ready = Vec::with_capacity(expired.len());
+        for due in expired {
+            match due {
+                Due::At(_, time) if !left(time).is_zero() => {
                     waiting.insert(due, due.nap());
                 }
-                Due::After(seq, _) | Due::At(seq, _) => {
-                    if let Err(error) = store.promote(vec![seq]).await {
-                        let error = with_causes(&error);
-                        tracing::warn!(error, "cannot make a waiting task ready, trying again");
-                        waiting.insert(Due::After(seq, RETRY_AFTER), RETRY_AFTER);
-                    }
-                }
+                Due::After(seq, _) | Due::At(seq, _) => ready.push(seq),
+            }
+        }
+        if let Err(error) = store.promote(ready.clone()).await {
+            let error = with_causes(&error);
+            tracing::warn!(error, "cannot make waiting tasks ready, trying again");
+            for seq in ready {
+                waiting.insert(Due::After(seq, RETRY_AFTER), RETRY_AFTER);
             }
         }
     }

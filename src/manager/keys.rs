@@ -16,8 +16,13 @@ impl KeyTurns {
     /// Waits until no other submission with this key is under way.
     pub(super) async fn take(self: &Arc<Self>, key: &str) -> Turn {
         let lock = Arc::clone(self.lock().entry(key.to_owned()).or_default());
-        let guard = lock.lock_owned().await;
-        Turn { turns: Arc::clone(self), key: key.to_owned(), guard: Some(guard) }
+        // Made before the wait, so that one who gives up waiting cleans up as well.
+        let mut turn =
+            Turn { turns: Arc::clone(self), key: key.to_owned(), lock: Some(lock), guard: None };
+        if let Some(lock) = &turn.lock {
+            turn.guard = Some(Arc::clone(lock).lock_owned().await);
+        }
+        turn
     }
 
     fn lock(&self) -> MutexGuard<'_, Turns> {
@@ -30,13 +35,14 @@ impl KeyTurns {
 pub(super) struct Turn {
     turns: Arc<KeyTurns>,
     key: String,
+    lock: Option<Arc<tokio::sync::Mutex<()>>>,
     guard: Option<OwnedMutexGuard<()>>,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut turns = self.turns.lock();
-        self.guard = None;
+        (self.guard, self.lock) = (None, None);
         // Those who wait hold the lock too.
         if turns.get(&self.key).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             turns.remove(&self.key);

@@ -19,6 +19,7 @@ mod waiters;
 mod waiting;
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +43,7 @@ use live::LiveTasks;
 pub(crate) use live::Rendered;
 pub(crate) use outcome::{CancelCounts, CancelOutcome, Load, Page, RetryError, SubmitError};
 use runtime::TaskRuntime;
-pub(crate) use submission::Submission;
+pub(crate) use submission::{MAX_TAGS, Submission};
 use waiters::Waiters;
 
 /// What a manager needs to know.
@@ -118,7 +119,8 @@ impl TaskManager {
         options: ManagerOptions,
         registry: TaskRegistry,
     ) -> Result<Self, StartError> {
-        let mut state_files = store::state_files(&options.database);
+        let database = store::real_path(&options.database)?;
+        let mut state_files = store::state_files(&database);
         state_files.extend(options.state_files);
         let files = Arc::new(Files::open(&options.roots, &state_files)?);
         let remove_partial = |path: &str, id, epoch| {
@@ -136,7 +138,7 @@ impl TaskManager {
             by_type: limits.iter().map(|(task_type, &limit)| (task_type.name(), limit)).collect(),
         };
         let Opened { store, writer, due: stored_due, pending, lock } =
-            store::open(&options.database, store_limits, remove_partial).await?;
+            store::open(&database, store_limits, remove_partial).await?;
         let (due, incoming) = mpsc::unbounded_channel();
         for (seq, due_at, run_at) in stored_due {
             // The receiver is right here.
@@ -161,7 +163,13 @@ impl TaskManager {
             interrupt: CancellationToken::new(),
             _lock: lock,
         });
-        tokio::spawn(writer.run(Arc::new(Listener(Arc::clone(&shared)))));
+        let writer = tokio::spawn(writer.run(Arc::new(Listener(Arc::clone(&shared)))));
+        tokio::spawn(async move {
+            if writer.await.is_err() {
+                tracing::error!("the writer panicked: nothing can be stored any more, ending");
+                std::process::exit(1);
+            }
+        });
         Ok(Self { shared })
     }
 
@@ -195,6 +203,9 @@ impl TaskManager {
             return Err(SubmitError::Draining);
         }
         let (id, idempotency) = (task.id, task.idempotency.clone());
+        // A place in the queue first: from the count to the queue there must be no waiting, in which
+        // the client could go away and leave the count behind.
+        let place = shared.store.place().await?;
         match shared.admission.reserve(id) {
             Ok(()) => {}
             Err(Refusal::QueueFull(limit)) => return Err(SubmitError::QueueFull(limit)),
@@ -206,7 +217,7 @@ impl TaskManager {
                 return Err(SubmitError::Busy(busy));
             }
         }
-        match (shared.store.submit(task).await?, idempotency) {
+        match (place.submit(task).await?, idempotency) {
             (Submitted::Stored { .. }, _) => Ok(id),
             (Submitted::OutputInUse(owner), _) => Err(SubmitError::OutputInUse(owner)),
             (Submitted::Replayed(replay), Some(asked)) => replayed(&asked, replay),
@@ -348,7 +359,11 @@ impl Shared {
             .ok_or_else(|| format!("this server does not know task type `{}`", info.task_type))?;
         let parameters: Value = serde_json::from_str(info.parameters.get())
             .map_err(|error| format!("the parameters are no JSON: {error}"))?;
-        self.registry.get(task_type).parse(&parameters).map_err(|faults| {
+        // The checks are a contributor's code, and this runs where a panic would be everyone's.
+        let parse = || self.registry.get(task_type).parse(&parameters);
+        let parsed = catch_unwind(AssertUnwindSafe(parse))
+            .map_err(|_| "the check of its parameters panicked".to_owned())?;
+        parsed.map_err(|faults| {
             let faults: Vec<_> = faults.iter().map(|fault| fault.msg.as_str()).collect();
             format!("this server does not know these parameters: {}", faults.join("; "))
         })

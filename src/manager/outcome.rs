@@ -29,6 +29,8 @@ pub(crate) enum CancelOutcome {
     /// It has not stopped yet.
     Requested(TaskStatus),
     AlreadyFinal(TaskStatus),
+    /// It runs, and running tasks were not meant.
+    Spared,
     Unknown,
 }
 

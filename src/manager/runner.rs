@@ -84,11 +84,10 @@ async fn watch(
                 break Outcome::TimedOut(limit.unwrap_or_default());
             }
             () = shared.interrupt.cancelled() => {
-                // The server stops: what the code returns is taken if it does so soon.
+                // The server stops. What the code returns from here on it may return because it was
+                // told to stop, so it counts for nothing: the task runs again.
                 live.token.cancel();
-                if let Ok(outcome @ Outcome::Returned(Ok(_))) = timeout(STOP_TIME, work).await {
-                    break outcome;
-                }
+                let _ = timeout(STOP_TIME, work).await;
                 give_up(live, &abort, &handles);
                 break Outcome::Interrupted;
             }
@@ -185,6 +184,12 @@ async fn store_end(shared: &Shared, end: Arc<AttemptEnd>) {
                 return shared.live.remove(end.id);
             }
             Err(StoreError::Closed) => return,
+            // Waiting on would keep the server from stopping; the next start finds the task running
+            // and sees to it.
+            Err(error) if shared.interrupt.is_cancelled() => {
+                error!(error = with_causes(&error), "could not store the end of a task");
+                return shared.live.remove(end.id);
+            }
             Err(error) => {
                 warn!(error = with_causes(&error), "cannot store the end of a task, trying again");
                 tokio::time::sleep(STORE_RETRY).await;

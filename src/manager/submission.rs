@@ -17,8 +17,11 @@ use crate::tasks::RegisteredTask;
 const MAX_PARAMETERS_BYTES: usize = 64 * 1024;
 /// The longest timeout, in seconds: a hundred years.
 const MAX_TIMEOUT: f64 = 100.0 * 365.25 * 86_400.0;
+/// No file system takes longer ones.
+const MAX_PATH_BYTES: usize = 4096;
 const MAX_ATTEMPTS: u32 = 1000;
-const MAX_TAGS: usize = 16;
+/// How many tags a task can have.
+pub(crate) const MAX_TAGS: usize = 16;
 /// In characters.
 const MAX_TAG_KEY: usize = 64;
 /// In characters.
@@ -138,6 +141,15 @@ impl Submission {
         {
             let msg = format!("Input should be between 1 and {MAX_ATTEMPTS}");
             faults.push(Fault::value(&["body", "max_attempts"], msg, attempts));
+        }
+        for (field, path) in [
+            ("input_file_path", &self.input_file_path),
+            ("output_file_path", &self.output_file_path),
+        ] {
+            if path.as_ref().is_some_and(|path| path.len() > MAX_PATH_BYTES) {
+                let msg = format!("expected a path of at most {MAX_PATH_BYTES} bytes");
+                faults.push(Fault::value(&["body", field], msg, Value::Null));
+            }
         }
         if self.tags.len() > MAX_TAGS {
             let msg = format!("at most {MAX_TAGS} tags are allowed, found {}", self.tags.len());

@@ -18,7 +18,8 @@ impl Shared {
                 continue;
             }
             record.info.waiting_because = Some(self.reason(record));
-            if record.held || record.due_at.is_some() || record.interruptions >= 2 {
+            let unknown = TaskType::from_name(&record.info.task_type).is_none();
+            if unknown || record.held || record.due_at.is_some() || record.interruptions >= 2 {
                 continue;
             }
             let positions = match &mut positions {

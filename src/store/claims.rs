@@ -1,6 +1,6 @@
 //! Which tasks run next.
 
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use super::TaskRecord;
 use super::record::columns;
@@ -9,13 +9,14 @@ use crate::task::{TaskStatus, Timestamp};
 
 const RUNNING_MESSAGE: &str = "Task is running";
 
-/// Ready tasks that may be what killed the server before, the first `?1` of them.
-pub(super) const SUSPECTS: &str = concat!(
+/// The first ready task that may be what killed the server before, of the types in `?1`.
+pub(super) const SUSPECT: &str = concat!(
     "SELECT ",
     columns!(),
     " FROM tasks INDEXED BY tasks_suspect \
       WHERE status = 'pending' AND due_at IS NULL AND held = 0 AND interruptions >= 2 \
-      ORDER BY priority DESC, seq LIMIT ?1"
+        AND task_type IN (SELECT value FROM json_each(?1)) \
+      ORDER BY priority DESC, seq LIMIT 1"
 );
 
 /// How many tasks may be claimed: in all, and of each type.
@@ -28,30 +29,41 @@ pub(super) struct Room {
     pub(super) suspect: bool,
 }
 
-/// Ready tasks in the order in which they are to run, as many as there is room for.
+/// Rows that cannot be run, by `seq`, and why.
+pub(super) type Held = Vec<(i64, String)>;
+
+/// Ready tasks in the order in which they are to run, as many as there is room for; beside them
+/// the rows in their places that nobody can read.
 pub(super) async fn ready(
     connection: &mut SqliteConnection,
     room: &Room,
-) -> sqlx::Result<Vec<TaskRecord>> {
+) -> sqlx::Result<(Vec<TaskRecord>, Held)> {
     let mut by_type = room.by_type.clone();
-    let mut records = Vec::new();
+    let mut rows = Vec::new();
     if room.suspect {
-        let rows = sqlx::query(SUSPECTS).bind(1).fetch_all(&mut *connection).await?;
-        records = rows.iter().map(TaskRecord::from_row).collect::<Result<_, _>>()?;
-        records.retain(|record: &TaskRecord| {
-            let mut types = by_type.iter_mut();
-            let free = types.find(|(name, free)| *name == record.info.task_type && *free > 0);
-            free.map(|(_, free)| *free -= 1).is_some()
-        });
+        let free = by_type.iter().filter(|(_, free)| *free > 0).map(|(name, _)| name);
+        let types = to_json(&free.collect::<Vec<_>>())?;
+        if let Some(row) = sqlx::query(SUSPECT).bind(types).fetch_optional(&mut *connection).await?
+        {
+            let name: &str = row.try_get("task_type")?;
+            by_type.iter_mut().filter(|(of, _)| *of == name).for_each(|(_, free)| *free -= 1);
+            rows.push(row);
+        }
     }
     let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM tasks WHERE seq IN ("));
-    push_ready(&mut query, &by_type, room.total - records.len());
+    push_ready(&mut query, &by_type, room.total - rows.len());
     query.push(") ORDER BY priority DESC, seq");
-    let rows = query.build().fetch_all(connection).await?;
+    rows.extend(query.build().fetch_all(connection).await?);
+
+    let mut held = Held::new();
+    let mut records = Vec::with_capacity(rows.len());
     for row in &rows {
-        records.push(TaskRecord::from_row(row)?);
+        match TaskRecord::from_row(row) {
+            Ok(record) => records.push(record),
+            Err(error) => held.push((row.try_get("seq")?, format!("this row is damaged: {error}"))),
+        }
     }
-    Ok(records)
+    Ok((records, held))
 }
 
 /// The `seq` of the ready tasks that run next. Each type is walked by itself, so that one that is

@@ -29,7 +29,7 @@ use batch::Change;
 pub(crate) use idempotency::KEY_LIFETIME;
 pub use open::OpenError;
 pub(crate) use open::state_files;
-pub(crate) use open::{Opened, open};
+pub(crate) use open::{Opened, open, real_path};
 pub(crate) use queries::{Cursor, ListFilter};
 pub(crate) use record::TaskRecord;
 pub(crate) use writer::{Committed, Limits, Observer, Writer};
@@ -181,9 +181,9 @@ impl From<sqlx::Error> for StoreError {
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 impl Store {
-    /// Stores a new task. Once queued it is stored even if the caller goes away.
-    pub(crate) async fn submit(&self, task: NewTask) -> Result<Submitted, StoreError> {
-        self.change(|answer| Change::Submit(Box::new(task), answer)).await
+    /// Waits for a place in the queue.
+    pub(crate) async fn place(&self) -> Result<Place<'_>, StoreError> {
+        self.queue.reserve().await.map(Place).map_err(|_| StoreError::Closed)
     }
 
     /// Cancels a pending task, or notes the wish on a running one.
@@ -231,6 +231,20 @@ impl Store {
     async fn change<T>(&self, change: impl FnOnce(Answer<T>) -> Change) -> Result<T, StoreError> {
         let (answer, outcome) = oneshot::channel();
         self.queue.send(change(answer)).await.map_err(|_| StoreError::Closed)?;
+        outcome.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+/// A place in the queue of changes.
+#[derive(Debug)]
+pub(crate) struct Place<'s>(mpsc::Permit<'s, Change>);
+
+impl Place<'_> {
+    /// Stores a new task. It is queued when this is first polled, and then it is stored even if the
+    /// caller goes away.
+    pub(crate) async fn submit(self, task: NewTask) -> Result<Submitted, StoreError> {
+        let (answer, outcome) = oneshot::channel();
+        self.0.send(Change::Submit(Box::new(task), answer));
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 }

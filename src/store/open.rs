@@ -94,6 +94,22 @@ pub(crate) fn state_files(database: &Path) -> Vec<PathBuf> {
     ["", "-wal", "-shm", "-journal", ".lock"].map(|suffix| with_suffix(database, suffix)).into()
 }
 
+/// The path of the database without symbolic links, so that all who name it find the same lock.
+/// Makes an empty file where there is none.
+///
+/// # Errors
+/// If the file can neither be found nor made.
+pub(crate) fn real_path(path: &Path) -> Result<PathBuf, OpenError> {
+    let unusable =
+        |error: io::Error| OpenError::Unusable { path: path.to_owned(), reason: error.to_string() };
+    if !path.exists() {
+        File::create_new(path)
+            .or_else(|_| File::options().append(true).create(true).open(path))
+            .map_err(unusable)?;
+    }
+    path.canonicalize().map_err(unusable)
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

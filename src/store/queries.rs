@@ -59,16 +59,18 @@ impl ListFilter {
     /// Whether the list is walked by time of submission. That is the order of `seq` too unless the
     /// clock was set back, but only its index finds a range of times without reading the rest.
     fn by_time(&self) -> bool {
-        (self.created_after.is_some() || self.created_before.is_some())
-            && self.statuses.is_empty()
-            && self.task_types.is_empty()
-            && self.tags.is_empty()
+        (self.created_after.is_some() || self.created_before.is_some()) && self.tags.is_empty()
+    }
+
+    /// Whether there is one walk, by tag or by time, on which statuses and types are checked.
+    fn one_walk(&self) -> bool {
+        !self.tags.is_empty() || self.by_time()
     }
 
     /// Where only types are wanted each status is walked, because the index by type goes on with
     /// the status.
     fn statuses_to_walk(&self) -> Vec<Option<TaskStatus>> {
-        if !self.tags.is_empty() {
+        if self.one_walk() {
             return vec![None];
         }
         let wanted = match (self.statuses.is_empty(), self.task_types.is_empty()) {
@@ -80,7 +82,7 @@ impl ListFilter {
     }
 
     fn types_to_walk(&self) -> Vec<Option<TaskType>> {
-        if self.task_types.is_empty() || !self.tags.is_empty() {
+        if self.task_types.is_empty() || self.one_walk() {
             return vec![None];
         }
         self.task_types.iter().copied().map(Some).collect()
@@ -119,8 +121,9 @@ impl Store {
             .map_err(|error| StoreError::from(sqlx::Error::Decode(Box::new(error))))
     }
 
-    /// Tasks, newest first. One index walk for each combination of a status and a type, merged:
-    /// the time does not depend on how many tasks there are.
+    /// Tasks, newest first. One index walk for each combination of a status and a type, merged, so
+    /// that the time does not depend on how many tasks there are; with tags or times one walk along
+    /// those, which passes over what has another status or type.
     pub(crate) async fn list(&self, filter: &ListFilter) -> Result<Vec<TaskRecord>, StoreError> {
         let mut query = QueryBuilder::new("");
         let mut first = true;
@@ -155,7 +158,7 @@ fn push_walk(
     if let Some(task_type) = task_type {
         query.push(" AND task_type = ").push_bind(task_type.name());
     }
-    if !filter.tags.is_empty() {
+    if filter.one_walk() {
         push_names(query, "status", filter.statuses.iter().map(|status| status.name()));
         push_names(query, "task_type", filter.task_types.iter().map(|name| name.name()));
     }

@@ -184,7 +184,7 @@ mod tests {
     use sqlx::{Connection, QueryBuilder};
 
     use super::*;
-    use crate::store::claims::{SUSPECTS, push_ready};
+    use crate::store::claims::{SUSPECT, push_ready};
 
     #[tokio::test]
     async fn no_statement_reads_more_than_it_needs() {
@@ -195,7 +195,7 @@ mod tests {
         push_ready(&mut ready, &[("a", 7), ("b", 8)], 9);
         // The walks are merged in memory, a handful of numbers for each task that is claimed.
         let ready = ready.sql().as_str().replace(") ORDER BY priority DESC, seq LIMIT", ") LIMIT");
-        for sql in [PROGRESS, END, CANCEL, SUSPECTS, &ready] {
+        for sql in [PROGRESS, END, CANCEL, SUSPECT, &ready] {
             let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
             let rows = sqlx::raw_sql(explain).fetch_all(&mut connection).await.unwrap();
             let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();

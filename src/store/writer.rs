@@ -58,6 +58,8 @@ pub(crate) struct Writer {
     suspects: bool,
     /// By `seq`.
     running: HashMap<i64, Running>,
+    /// Whether to look for ready tasks again without waiting for a change.
+    look_again: bool,
     /// Whether ready tasks may be waiting. False saves the look when it is known that there are
     /// none.
     may_be_ready: bool,
@@ -113,13 +115,15 @@ impl Writer {
             suspects,
             running: HashMap::new(),
             may_be_ready: true,
+            look_again: false,
         }
     }
 
     /// Works until the store is closed.
     pub(crate) async fn run(mut self, observer: Arc<dyn Observer>) {
         // What was ready when the server started.
-        self.commit(Batch::default(), &*observer).await;
+        self.look_again = true;
+        self.fill_places(&*observer).await;
         let mut next = self.queue.recv().await;
         while next.is_some() {
             let mut batch = Batch::default();
@@ -132,6 +136,7 @@ impl Writer {
             }
             let close = batch.close.take();
             self.commit(batch, &*observer).await;
+            self.fill_places(&*observer).await;
             if let Some(answer) = close {
                 let closed = self.connection.close().await.map_err(StoreError::from);
                 let _ = answer.send(closed);
@@ -140,6 +145,13 @@ impl Writer {
             if next.is_none() {
                 next = self.queue.recv().await;
             }
+        }
+    }
+
+    /// Claims until no place is left that a task was set aside from.
+    async fn fill_places(&mut self, observer: &dyn Observer) {
+        while std::mem::take(&mut self.look_again) {
+            self.commit(Batch::default(), observer).await;
         }
     }
 
@@ -161,33 +173,49 @@ impl Writer {
         }
     }
 
+    /// The statements around a transaction are plain ones: SQLite ends a transaction by itself when
+    /// the disk is full, and sqlx's own bookkeeping would not believe that.
     async fn try_commit(
         &mut self,
         batch: &Batch,
         observer: &dyn Observer,
     ) -> sqlx::Result<Outcomes> {
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        execute(&mut self.connection, "BEGIN IMMEDIATE").await?;
+        let done = match self.apply(batch, observer).await {
+            Ok(outcomes) => execute(&mut self.connection, "COMMIT").await.map(|()| outcomes),
+            Err(error) => Err(error),
+        };
+        if done.is_err() {
+            // An error here says that there is no transaction any more, which is as good.
+            let _ = execute(&mut self.connection, "ROLLBACK").await;
+        }
+        done
+    }
+
+    async fn apply(&mut self, batch: &Batch, observer: &dyn Observer) -> sqlx::Result<Outcomes> {
+        let connection = &mut self.connection;
         let now = Timestamp::now();
         // Ends come before cancellations: a task that has ended cannot be cancelled any more.
         let mut outcomes = Outcomes {
-            submitted: submissions::submit(&mut transaction, &batch.new_tasks()).await?,
+            submitted: submissions::submit(connection, &batch.new_tasks()).await?,
             ended: {
-                transitions::progress(&mut transaction, &batch.progress()).await?;
-                transitions::end(&mut transaction, &batch.ends(), now).await?
+                transitions::progress(connection, &batch.progress()).await?;
+                transitions::end(connection, &batch.ends(), now).await?
             },
             cancelled: {
-                transitions::promote(&mut transaction, &batch.promoted()).await?;
-                transitions::cancel(&mut transaction, &batch.cancels()).await?
+                transitions::promote(connection, &batch.promoted()).await?;
+                transitions::cancel(connection, &batch.cancels()).await?
             },
             erased: {
                 let mut erased = Vec::with_capacity(batch.erasures.len());
                 for (step, _) in &batch.erasures {
-                    erased.push(retention::erase(&mut transaction, step).await?);
+                    erased.push(retention::erase(connection, step).await?);
                 }
                 erased
             },
             claimed: Vec::new(),
             may_be_ready: self.may_be_ready || batch.may_make_ready(),
+            look_again: false,
         };
         let ended = &outcomes.ended;
         // Others of its kind may have waited for the end of a task that is rationed.
@@ -197,29 +225,30 @@ impl Writer {
         let mut room = self.limits.room(&self.running, ended);
         room.suspect &= self.suspects;
         if room.total > 0 && outcomes.may_be_ready && self.claiming.load(Ordering::Relaxed) {
-            let ready = claims::ready(&mut transaction, &room).await?;
+            let (ready, mut held) = claims::ready(connection, &room).await?;
             // Fewer than there is room for: whoever waits still is rationed.
             outcomes.may_be_ready = ready.len() == room.total;
-            let mut held = Vec::new();
             for record in ready {
                 match observer.runnable(&record) {
                     Ok(()) => outcomes.claimed.push(record),
                     Err(reason) => held.push((record.seq, reason)),
                 }
             }
-            // The places of what was set aside are still free.
-            outcomes.may_be_ready |= !held.is_empty();
-            claims::hold(&mut transaction, &held).await?;
-            claims::claim(&mut transaction, &mut outcomes.claimed, now).await?;
+            // The places of what was set aside are still free, and nothing else may come along.
+            outcomes.look_again = !held.is_empty();
+            outcomes.may_be_ready |= outcomes.look_again;
+            claims::hold(connection, &held).await?;
+            claims::claim(connection, &mut outcomes.claimed, now).await?;
         }
-        transaction.commit().await?;
         Ok(outcomes)
     }
 
     /// Takes note of what was committed, tells the observer, then the clients.
     fn settle(&mut self, batch: Batch, outcomes: Outcomes, observer: &dyn Observer) {
-        let Outcomes { submitted, ended, cancelled, erased, claimed, may_be_ready } = outcomes;
+        let Outcomes { submitted, ended, cancelled, erased, claimed, may_be_ready, look_again } =
+            outcomes;
         self.may_be_ready = may_be_ready;
+        self.look_again = look_again;
         let mut changes = Vec::with_capacity(batch.len() + claimed.len());
         for outcome in &submitted {
             match outcome {
@@ -254,6 +283,10 @@ impl Writer {
     }
 }
 
+async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> sqlx::Result<()> {
+    sqlx::query(sql).execute(connection).await.map(drop)
+}
+
 /// Tells everybody in a batch that nothing was changed.
 fn refuse(batch: Batch, error: &StoreError, observer: &dyn Observer) {
     // Whoever waits for an answer decides whether this is worth a line in the log.
@@ -272,4 +305,5 @@ struct Outcomes {
     erased: Vec<Option<i64>>,
     claimed: Vec<TaskRecord>,
     may_be_ready: bool,
+    look_again: bool,
 }

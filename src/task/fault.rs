@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 /// More faults than this are not told: nobody reads them, and a client could make a great many.
-const MAX_FAULTS: usize = 100;
+pub(crate) const MAX_FAULTS: usize = 100;
 
 /// One thing that is wrong with a submission, in the shape FastAPI gives it.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]

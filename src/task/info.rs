@@ -197,8 +197,8 @@ pub struct TaskInfo {
     /// The task that this one repeats.
     #[schema(value_type = Option<String>, format = "uuid")]
     pub retry_of: Option<TaskId>,
-    /// Of a pending task that is ready: how many are to run before it, exact below 1000, and 1000
-    /// if there are at least so many.
+    /// Of a pending task that is ready: its place in the queue, 1 for the next to run. Exact up to
+    /// 1000; 1001 means that or more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_position: Option<u32>,
     /// Of a pending task: what it waits for.

@@ -24,6 +24,7 @@ pub use context::TaskContext;
 pub(crate) use error::with_causes;
 pub use error::{InvalidParameters, TaskError};
 pub use fault::Fault;
+pub(crate) use fault::MAX_FAULTS;
 pub use files::{Files, FilesError, PathError};
 pub use info::{TaskId, TaskInfo, TaskStatus, Timestamp};
 pub use output::OutputFile;

@@ -31,11 +31,11 @@ const PORTED_ROWS: &str = r#"INSERT INTO tasks VALUES
     ('0b9f7a52-3a54-4c1e-8d7b-5f0f6a9d1e04', 'dummy_long', 'pending', 0.0,
      '', '2026-01-01T15:34:00', NULL, NULL, NULL, NULL, NULL, NULL, NULL)"#;
 
-async fn run_sql(path: &Path, statements: &[&'static str]) {
+async fn run_sql(path: &Path, statements: &[&str]) {
     let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
     let mut connection = options.connect().await.unwrap();
     for statement in statements {
-        sqlx::query(*statement).execute(&mut connection).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(*statement)).execute(&mut connection).await.unwrap();
     }
     connection.close().await.unwrap();
 }
@@ -206,4 +206,50 @@ async fn a_task_of_a_type_from_tomorrow_is_listed_never_run_and_stops_nothing() 
     assert_eq!(listed[0]["task_id"], *stranger, "{listed:#}");
     let answer = server.delete(&format!("/tasks/{stranger}")).await;
     assert_eq!(answer.status, 200, "{answer}");
+}
+
+#[tokio::test]
+async fn a_link_to_a_database_in_use_is_in_use_too() {
+    let server = Server::start(&[]);
+    let other = TempDir::new().unwrap();
+    let link = other.path().join("link.db");
+    std::os::unix::fs::symlink(server.folder().join("tasks.db"), &link).unwrap();
+    let args = ["--listen", "127.0.0.1:0", "--database", link.to_str().unwrap()];
+    let (code, said) = refusal(other.path(), &args, &[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("in use"), "{said}");
+}
+
+#[tokio::test]
+async fn damaged_rows_and_rows_of_tomorrow_hold_up_no_others() {
+    let mut server = Server::start(&["--max-running", "1"]);
+    let running = server.submit(crate::common::endless()).await;
+    server.until_running(&running).await;
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(server.submit(crate::common::dummy(0.0)).await);
+    }
+    server.kill();
+    let path = server.folder().join("tasks.db");
+    for (id, change) in ids.iter().zip([
+        "parameters = 'no json'",
+        "parameters = '{\"steps\": 0, \"duration\": 0}'",
+        "task_type = 'from_tomorrow'",
+        "task_type = 'from_tomorrow', interruptions = 2",
+        "interruptions = 2",
+    ]) {
+        let sql = format!("UPDATE tasks SET {change} WHERE id = '{id}'");
+        run_sql(&path, &[&sql]).await;
+    }
+    run_sql(&path, &[&format!("UPDATE tasks SET status = 'cancelled' WHERE id = '{running}'")])
+        .await;
+    server.restart(&["--max-running", "1"]);
+    for id in &ids[4..] {
+        server.wait_for(id, "completed").await;
+    }
+    for id in &ids[1..4] {
+        let task = server.task(id).await;
+        assert_eq!(task["status"], "pending", "{task:#}");
+        assert!(task["waiting_because"].as_str().unwrap().contains("does not know"), "{task:#}");
+    }
 }

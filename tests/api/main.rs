@@ -9,6 +9,7 @@ mod common;
 mod crashes;
 mod databases;
 mod discovery;
+mod disk_full;
 mod dry_run;
 mod http_errors;
 mod idempotency;

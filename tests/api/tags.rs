@@ -77,3 +77,13 @@ async fn tags_are_few_and_short_strings() {
         assert!(fault.contains(place), "{fault}");
     }
 }
+
+#[tokio::test]
+async fn a_filter_of_very_many_tags_is_refused() {
+    let server = Server::start(&[]);
+    let query: Vec<_> = (0..1000).map(|key| format!("tag.k{key}=x")).collect();
+    server.get(&format!("/tasks?{}", query.join("&"))).await.only_fault();
+    let same = vec!["tag.k=x"; 1000].join("&");
+    assert_eq!(server.get(&format!("/tasks?{same}")).await.body, json!([]));
+    assert!(server.get(&format!("/tasks?{}", "a&".repeat(5000))).await.faults().len() <= 100);
+}
