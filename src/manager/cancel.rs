@@ -61,7 +61,7 @@ impl TaskManager {
                 // It was claimed a moment ago, or it goes on with another attempt.
                 CancelEffect::NotAccepted if running == Running::Included => continue,
                 CancelEffect::NotAccepted => CancelOutcome::Spared,
-                CancelEffect::Cancelled => CancelOutcome::Cancelled,
+                CancelEffect::Cancelled { .. } => CancelOutcome::Cancelled,
                 CancelEffect::Unknown => CancelOutcome::Unknown,
                 CancelEffect::AlreadyFinal(TaskStatus::Cancelled) if accepted_by_runner => {
                     CancelOutcome::Cancelled

@@ -1,10 +1,12 @@
 //! Tasks that wait for a time: one timer for all of them, on the monotonic clock.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio_util::time::DelayQueue;
+use tokio_util::time::delay_queue::Key;
 
 use crate::store::Store;
 use crate::task::{Timestamp, with_causes};
@@ -28,6 +30,8 @@ pub(super) enum Due {
     After(i64, Duration),
     /// When the wall clock shows the time that a client asked for.
     At(i64, Timestamp),
+    /// Not any more: the task was cancelled, if it waited for a time at all.
+    Never(i64),
 }
 
 impl Due {
@@ -40,11 +44,18 @@ impl Due {
         Self::After(seq, left(due_at).min(MAX_BACKOFF))
     }
 
-    /// How long to sleep before looking again.
-    fn nap(self) -> Duration {
+    fn seq(self) -> i64 {
         match self {
-            Self::After(_, pause) => pause,
-            Self::At(_, time) => left(time).min(NAP),
+            Self::After(seq, _) | Self::At(seq, _) | Self::Never(seq) => seq,
+        }
+    }
+
+    /// How long to sleep before looking again; `None` for not at all.
+    fn nap(self) -> Option<Duration> {
+        match self {
+            Self::After(_, pause) => Some(pause),
+            Self::At(_, time) => Some(left(time).min(NAP)),
+            Self::Never(_) => None,
         }
     }
 }
@@ -54,42 +65,68 @@ fn left(time: Timestamp) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
+/// The tasks that wait, by the time to look at them.
+#[derive(Default)]
+struct Waiting {
+    queue: DelayQueue<Due>,
+    keys: HashMap<i64, Key>,
+}
+
+impl Waiting {
+    fn insert(&mut self, due: Due) {
+        if let Some(known) = self.keys.remove(&due.seq()) {
+            self.queue.try_remove(&known);
+        }
+        if let Some(nap) = due.nap() {
+            self.keys.insert(due.seq(), self.queue.insert(due, nap));
+        }
+    }
+
+    /// Waits for the next one; for ever if there is none.
+    async fn next(&mut self) -> Due {
+        match self.queue.next().await {
+            Some(expired) => {
+                let due = expired.into_inner();
+                self.keys.remove(&due.seq());
+                due
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// Makes tasks ready when their time has come. Ends when nobody can send any more.
 pub(super) async fn promote(store: Store, mut incoming: mpsc::UnboundedReceiver<Due>) {
-    let mut waiting = DelayQueue::new();
+    let mut waiting = Waiting::default();
     loop {
         let first = tokio::select! {
             due = incoming.recv() => match due {
                 Some(due) => {
-                    waiting.insert(due, due.nap());
+                    waiting.insert(due);
                     continue;
                 }
                 None => return,
             },
-            Some(first) = waiting.next(), if !waiting.is_empty() => first.into_inner(),
+            first = waiting.next() => first,
         };
         // Those whose time has come together are made ready together.
         let mut expired = vec![first];
         while expired.len() < PIECE
-            && let Some(Some(next)) = waiting.next().now_or_never()
+            && let Some(next) = waiting.next().now_or_never()
         {
-            expired.push(next.into_inner());
+            expired.push(next);
         }
-        let mut ready = Vec::with_capacity(expired.len());
-        for due in expired {
-            match due {
-                Due::At(_, time) if !left(time).is_zero() => {
-                    waiting.insert(due, due.nap());
-                }
-                Due::After(seq, _) | Due::At(seq, _) => ready.push(seq),
-            }
+        let (early, ready): (Vec<_>, Vec<_>) = expired
+            .into_iter()
+            .partition(|due| matches!(due, Due::At(_, time) if !left(*time).is_zero()));
+        early.into_iter().for_each(|due| waiting.insert(due));
+        if ready.is_empty() {
+            continue;
         }
-        if let Err(error) = store.promote(ready.clone()).await {
+        if let Err(error) = store.promote(ready.iter().map(|due| due.seq()).collect()).await {
             let error = with_causes(&error);
             tracing::warn!(error, "cannot make waiting tasks ready, trying again");
-            for seq in ready {
-                waiting.insert(Due::After(seq, RETRY_AFTER), RETRY_AFTER);
-            }
+            ready.iter().for_each(|due| waiting.insert(Due::After(due.seq(), RETRY_AFTER)));
         }
     }
 }

@@ -36,8 +36,9 @@ impl Observer for Listener {
                     tokio::spawn(runner::run(Arc::clone(shared), live));
                 }
                 Committed::Scheduled(seq, time) => self.wait(Due::At(seq, time)),
-                Committed::Cancelled(id) => {
+                Committed::Cancelled(id, seq) => {
                     shared.admission.left();
+                    self.wait(Due::Never(seq));
                     shared.waiters.wake(id);
                 }
                 Committed::Ended(end, TaskStatus::Pending) => {

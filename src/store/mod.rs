@@ -142,7 +142,10 @@ pub(crate) struct Cancellation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CancelEffect {
     /// It was pending and is now cancelled.
-    Cancelled,
+    Cancelled {
+        /// Its place in the order of submission.
+        seq: i64,
+    },
     /// It is running, and its runner will stop it; the wish is stored.
     Requested,
     /// It is running, and its runner has not been asked yet.

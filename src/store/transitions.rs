@@ -126,7 +126,7 @@ const CANCEL: &str = "UPDATE tasks SET \
      FROM json_each(?1) AS wish \
      WHERE tasks.id = wish.value ->> 0 \
        AND (+status = 'pending' OR (+status = 'running' AND wish.value ->> 2)) \
-     RETURNING tasks.id, status";
+     RETURNING tasks.id, status, seq";
 
 /// Cancels pending tasks, and notes the wish on running ones whose runner has accepted it. Tells
 /// the effect on each.
@@ -147,7 +147,7 @@ pub(super) async fn cancel(
         sqlx::query(CANCEL).bind(&rows).bind(CANCELLED_MESSAGE).fetch_all(&mut *connection).await?;
     for row in &changed {
         let effect = match parse(row.try_get(1)?)? {
-            TaskStatus::Cancelled => CancelEffect::Cancelled,
+            TaskStatus::Cancelled => CancelEffect::Cancelled { seq: row.try_get(2)? },
             _ => CancelEffect::Requested,
         };
         effects.insert(parse(row.try_get(0)?)?, effect);

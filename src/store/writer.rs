@@ -41,8 +41,8 @@ pub(crate) enum Committed {
     Scheduled(i64, Timestamp),
     /// A pending task is running now, and it is the observer's to run.
     Claimed(Box<TaskRecord>),
-    /// A pending task was cancelled.
-    Cancelled(TaskId),
+    /// A pending task was cancelled; its `seq` beside it.
+    Cancelled(TaskId, i64),
     /// An attempt ended with that status; `pending` if there is to be another.
     Ended(Arc<AttemptEnd>, TaskStatus),
 }
@@ -268,8 +268,8 @@ impl Writer {
             }
         }
         for (&id, &effect) in &cancelled {
-            if effect == CancelEffect::Cancelled {
-                changes.push(Committed::Cancelled(id));
+            if let CancelEffect::Cancelled { seq } = effect {
+                changes.push(Committed::Cancelled(id, seq));
             }
         }
         for record in claimed {
