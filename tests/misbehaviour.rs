@@ -129,6 +129,7 @@ impl Task for Scripted {
                     return Err(TaskError::failed("not yet"));
                 }
             }
+            "fail" => return Err(TaskError::failed("not this time")),
             "fail for good" => return Err(TaskError::permanent("never")),
             "many updates" => {
                 for step in 0..100_000 {
@@ -423,6 +424,22 @@ async fn a_task_is_tried_again_as_often_as_it_was_allowed() {
     let id = server.submit("fail for good", "", json!({ "max_attempts": 3 })).await;
     let task = server.ended(&id).await;
     assert_eq!((&task["status"], &task["attempt"]), (&json!("failed"), &json!(1)));
+}
+
+#[tokio::test]
+async fn between_attempts_a_task_tells_when_it_is_tried_again() {
+    let server = Server::start().await;
+    let id = server.submit("fail", "", json!({ "max_attempts": 1000 })).await;
+    let task = loop {
+        let task = server.get(&format!("/tasks/{id}")).await;
+        if task["error"].is_string() && task["status"] == "pending" {
+            break task;
+        }
+    };
+    assert_eq!(task["error"], "not this time");
+    assert!(task["waiting_because"].as_str().unwrap().starts_with("retry at 2"), "{task}");
+    assert_eq!(task.get("queue_position"), None);
+    assert_eq!(server.delete(&id).await.0, 200);
 }
 
 #[tokio::test]

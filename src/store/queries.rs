@@ -125,23 +125,29 @@ impl Store {
     /// that the time does not depend on how many tasks there are; with tags or times one walk along
     /// those, which passes over what has another status or type.
     pub(crate) async fn list(&self, filter: &ListFilter) -> Result<Vec<TaskRecord>, StoreError> {
-        let mut query = QueryBuilder::new("");
-        let mut first = true;
-        for &status in &filter.statuses_to_walk() {
-            for &task_type in &filter.types_to_walk() {
-                query.push(if first { "" } else { " UNION ALL " });
-                first = false;
-                push_walk(&mut query, filter, status, task_type);
-            }
-        }
-        query.push(match filter.by_time() {
-            true => " ORDER BY created_at DESC, seq DESC LIMIT ",
-            false => " ORDER BY seq DESC LIMIT ",
-        });
-        query.push_bind(filter.limit as i64);
+        let mut query = self::list(filter);
         let rows = query.build().fetch_all(&self.readers).await?;
         Ok(rows.iter().map(TaskRecord::from_row).collect::<Result<_, _>>()?)
     }
+}
+
+/// The statement of a list.
+fn list(filter: &ListFilter) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new("");
+    let mut first = true;
+    for &status in &filter.statuses_to_walk() {
+        for &task_type in &filter.types_to_walk() {
+            query.push(if first { "" } else { " UNION ALL " });
+            first = false;
+            push_walk(&mut query, filter, status, task_type);
+        }
+    }
+    query.push(match filter.by_time() {
+        true => " ORDER BY created_at DESC, seq DESC LIMIT ",
+        false => " ORDER BY seq DESC LIMIT ",
+    });
+    query.push_bind(filter.limit as i64);
+    query
 }
 
 fn push_walk(
@@ -218,4 +224,49 @@ fn push_names(
         list.push_bind(name);
     }
     query.push(")");
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection, SqliteConnection};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_list_reads_the_whole_table() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let schema = include_str!("../../migrations/sqlite/0001_tasks.sql");
+        sqlx::raw_sql(schema).execute(&mut connection).await.unwrap();
+        let (statuses, task_types) = (vec![TaskStatus::Failed], vec![TaskType::Tokenize]);
+        let tags = vec![("k".to_owned(), "v".to_owned()), ("l".to_owned(), "w".to_owned())];
+        let time = Some(Timestamp::now());
+        let none = ListFilter { limit: 10, ..ListFilter::default() };
+        for (filter, index) in [
+            (
+                ListFilter { statuses: statuses.clone(), ..none.clone() },
+                "tasks_by_status (status=?",
+            ),
+            (
+                ListFilter { task_types: task_types.clone(), ..none.clone() },
+                "tasks_by_type (task_type=? AND status=?",
+            ),
+            (
+                ListFilter { statuses: statuses.clone(), task_types, ..none.clone() },
+                "tasks_by_type (task_type=? AND status=?",
+            ),
+            (
+                ListFilter { created_before: time, statuses, ..none.clone() },
+                "tasks_by_time (created_at<?",
+            ),
+            (ListFilter { tags, ..none.clone() }, "task_tags USING PRIMARY KEY (key=? AND value=?"),
+        ] {
+            let list = list(&filter);
+            let explain =
+                sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", list.sql().as_str()));
+            let rows = sqlx::raw_sql(explain).fetch_all(&mut connection).await.unwrap();
+            let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+            assert!(plan.iter().any(|step| step.contains(index)), "{filter:?}\n{plan:#?}");
+            assert!(!plan.iter().any(|step| step.starts_with("SCAN tasks")), "{plan:#?}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::Server;
+use crate::common::{Server, tokenize};
 
 /// A small disk of its own, taken away with the folder.
 struct SmallDisk(TempDir);
@@ -68,4 +68,20 @@ async fn a_full_disk_refuses_work_until_there_is_room() {
     server.wait_for(&after, "completed").await;
     server.terminate();
     assert!(server.wait_exit().success());
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_when_there_is_too_little_room() {
+    let Some(disk) = SmallDisk::mount() else {
+        eprintln!("SKIPPED: mounting a small disk is not allowed here");
+        return;
+    };
+    let output = disk.0.path().join("out.json");
+    let server = Server::start(&["--root", ".", "--root", disk.0.path().to_str().unwrap()]);
+    server.write("large.txt", vec![b'a'; 3 * 1024 * 1024]);
+    server.write("small.txt", "a");
+    let body = |input| tokenize(input, output.to_str().unwrap());
+    let fault = server.post("/tasks?dry_run=true", &body("large.txt")).await.only_fault();
+    assert!(fault.contains("body.output_file_path") && fault.contains("bytes free"), "{fault}");
+    assert_eq!(server.post("/tasks?dry_run=true", &body("small.txt")).await.status, 200);
 }

@@ -101,3 +101,19 @@ async fn a_key_that_is_none_is_refused() {
     let without = server.post("/tasks", &json!({ "task_type": "dummy_short" })).await;
     assert_eq!(without.status, 200);
 }
+
+#[tokio::test]
+async fn a_key_is_forgotten_after_a_day() {
+    let mut server = Server::start(&[]);
+    let first = id(&submit(&server, "key", &dummy(0.0)).await);
+    server.wait_for(&first, "completed").await;
+    server.kill();
+    let path = server.folder().join("tasks.db");
+    let yesterday = "UPDATE idempotency_keys SET created_at = created_at - 86400000000";
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    let mut database = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    sqlx::query(yesterday).execute(&mut database).await.unwrap();
+    sqlx::Connection::close(database).await.unwrap();
+    server.restart(&[]);
+    assert_ne!(id(&submit(&server, "key", &dummy(1.0)).await), first);
+}
