@@ -162,8 +162,9 @@ async fn faults(bytes: &[u8], error: &serde_json::Error, manager: &TaskManager) 
     }
     // What is wrong elsewhere is found by leaving out what is wrong here.
     if let Some(fields) = body.as_object_mut() {
-        fields
-            .retain(|field, _| faults.iter().all(|fault| fault.loc.get(1) != Some(&json!(field))));
+        let faulty =
+            |fault: &Fault, field: &str| fault.loc.get(1).is_some_and(|part| part == field);
+        fields.retain(|field, _| !faults.iter().any(|fault| faulty(fault, field.as_str())));
         if let Ok(rest) = SubmitRequest::deserialize(&body)
             && let Err(more) = manager.check(rest.into()).await
         {

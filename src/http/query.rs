@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
-
 use serde_json::Value;
 
 use super::error::ApiError;
@@ -96,12 +95,7 @@ pub(super) fn list_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiE
                     )]));
                 }
             }
-            _ => faults.push(Fault::choice(
-                &["query", name],
-                "query parameter",
-                name,
-                known.into_iter(),
-            )),
+            _ => faults.push(unknown(name, &known)),
         }
     }
     if faults.is_empty() { Ok(filter) } else { Err(ApiError::invalid(faults)) }
@@ -132,13 +126,16 @@ pub(super) fn dry_run(query: Option<&str>) -> Result<bool, ApiError> {
                 continue;
             }
             ("dry_run", _) => Fault::value(&["query", "dry_run"], "expected true or false", value),
-            _ => {
-                Fault::choice(&["query", &name], "query parameter", &name, ["dry_run"].into_iter())
-            }
+            _ => unknown(&name, &["dry_run"]),
         };
         return Err(ApiError::invalid(vec![fault]));
     }
     Ok(dry_run)
+}
+
+/// A query parameter that this route does not have.
+fn unknown(name: &str, known: &[&str]) -> Fault {
+    Fault::choice(&["query", name], "query parameter", name, known.iter().copied())
 }
 
 /// The comma-separated names in a value.
@@ -166,9 +163,7 @@ pub(super) fn wait(query: Option<&str>, headers: &HeaderMap) -> Result<Option<Du
     let mut asked = None;
     for (name, value) in pairs(query) {
         if name != "wait" {
-            let known = ["wait"].into_iter();
-            let fault = Fault::choice(&["query", &name], "query parameter", &name, known);
-            return Err(ApiError::invalid(vec![fault]));
+            return Err(ApiError::invalid(vec![unknown(&name, &["wait"])]));
         }
         asked = Some(seconds(&value).ok_or_else(|| {
             let msg = "expected a number of seconds, 0 or more";

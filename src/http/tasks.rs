@@ -280,10 +280,7 @@ pub(super) async fn cancel(
         CancelOutcome::Cancelled => {
             (StatusCode::OK, TaskStatus::Cancelled, "Task cancelled successfully")
         }
-        CancelOutcome::Requested(status) => {
-            (StatusCode::ACCEPTED, status, "Cancellation requested")
-        }
-        CancelOutcome::Spared => {
+        CancelOutcome::Requested => {
             (StatusCode::ACCEPTED, TaskStatus::Running, "Cancellation requested")
         }
         CancelOutcome::Unknown => return Err(ApiError::task_not_found()),

@@ -24,23 +24,23 @@ impl TaskManager {
     pub(crate) async fn cancel(&self, id: TaskId) -> Result<CancelOutcome, StoreError> {
         let waiter = self.shared.waiters.register(id);
         match self.request_cancel(id, Running::Included).await? {
-            CancelOutcome::Requested(_) => {
+            Some(CancelOutcome::Requested) | None => {
                 Ok(match tokio::time::timeout(CANCEL_WAIT, waiter.ended()).await {
                     Ok(()) => CancelOutcome::Cancelled,
-                    Err(_) => CancelOutcome::Requested(TaskStatus::Running),
+                    Err(_) => CancelOutcome::Requested,
                 })
             }
-            outcome => Ok(outcome),
+            Some(outcome) => Ok(outcome),
         }
     }
 
-    /// Cancels a pending task; asks a running one to stop, if it is meant at all, and does not wait
-    /// until it has.
+    /// Cancels a pending task; asks a running one to stop, and does not wait until it has. `None` if
+    /// it runs and running tasks are to be spared.
     async fn request_cancel(
         &self,
         id: TaskId,
         running: Running,
-    ) -> Result<CancelOutcome, StoreError> {
+    ) -> Result<Option<CancelOutcome>, StoreError> {
         let shared = &self.shared;
         let at = Timestamp::now();
         loop {
@@ -57,18 +57,18 @@ impl TaskManager {
                 },
             };
             let wish = Cancellation { id, at, accepted_by_runner };
-            return Ok(match shared.store.cancel(wish).await? {
+            return Ok(Some(match shared.store.cancel(wish).await? {
                 // It was claimed a moment ago, or it goes on with another attempt.
                 CancelEffect::NotAccepted if running == Running::Included => continue,
-                CancelEffect::NotAccepted => CancelOutcome::Spared,
+                CancelEffect::NotAccepted => return Ok(None),
                 CancelEffect::Cancelled { .. } => CancelOutcome::Cancelled,
                 CancelEffect::Unknown => CancelOutcome::Unknown,
                 CancelEffect::AlreadyFinal(TaskStatus::Cancelled) if accepted_by_runner => {
                     CancelOutcome::Cancelled
                 }
                 CancelEffect::AlreadyFinal(status) => CancelOutcome::AlreadyFinal(status),
-                CancelEffect::Requested => CancelOutcome::Requested(TaskStatus::Running),
-            });
+                CancelEffect::Requested => CancelOutcome::Requested,
+            }));
         }
     }
 
@@ -94,12 +94,12 @@ impl TaskManager {
                 records.iter().map(|record| self.request_cancel(record.info.task_id, running));
             for outcome in futures_util::future::try_join_all(requests).await? {
                 match outcome {
-                    CancelOutcome::Cancelled => counts.cancelled += 1,
-                    CancelOutcome::Requested(_) => counts.requested += 1,
+                    Some(CancelOutcome::Cancelled) => counts.cancelled += 1,
+                    Some(CancelOutcome::Requested) => counts.requested += 1,
                     // It ended by itself just now.
-                    CancelOutcome::AlreadyFinal(_) | CancelOutcome::Unknown => {}
-                    // It was claimed just now.
-                    CancelOutcome::Spared => continue,
+                    Some(CancelOutcome::AlreadyFinal(_) | CancelOutcome::Unknown) => {}
+                    // It was claimed just now, so it does not match any more.
+                    None => continue,
                 }
                 counts.matched += 1;
             }

@@ -26,11 +26,9 @@ pub(crate) enum SubmitError {
 #[derive(Debug)]
 pub(crate) enum CancelOutcome {
     Cancelled,
-    /// It has not stopped yet.
-    Requested(TaskStatus),
+    /// It runs, was asked to stop, and has not done so yet.
+    Requested,
     AlreadyFinal(TaskStatus),
-    /// It runs, and running tasks were not meant.
-    Spared,
     Unknown,
 }
 

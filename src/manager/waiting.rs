@@ -19,7 +19,7 @@ impl Shared {
             }
             record.info.waiting_because = Some(self.reason(record));
             let unknown = TaskType::from_name(&record.info.task_type).is_none();
-            if unknown || record.held || record.due_at.is_some() || record.interruptions >= 2 {
+            if unknown || record.held || record.due_at.is_some() || record.is_suspect() {
                 continue;
             }
             let positions = match &mut positions {
@@ -66,7 +66,7 @@ impl Shared {
         if running >= self.max_running {
             return format!("{running} of {} tasks running", self.max_running);
         }
-        if record.interruptions >= 2 {
+        if record.is_suspect() {
             return "the server stopped twice while this task ran, so it waits until no other such \
                     task runs"
                 .to_owned();

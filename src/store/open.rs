@@ -103,9 +103,7 @@ pub(crate) fn real_path(path: &Path) -> Result<PathBuf, OpenError> {
     let unusable =
         |error: io::Error| OpenError::Unusable { path: path.to_owned(), reason: error.to_string() };
     if !path.exists() {
-        File::create_new(path)
-            .or_else(|_| File::options().append(true).create(true).open(path))
-            .map_err(unusable)?;
+        File::options().append(true).create(true).open(path).map_err(unusable)?;
     }
     path.canonicalize().map_err(unusable)
 }

@@ -36,6 +36,11 @@ pub(crate) struct TaskRecord {
 }
 
 impl TaskRecord {
+    /// Whether this may be what killed the server before: it died twice while the task ran.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.interruptions >= 2
+    }
+
     pub(super) fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
         let mut row = Columns { row, next: 0 };
         Ok(Self {

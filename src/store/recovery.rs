@@ -3,6 +3,7 @@
 
 use sqlx::{Connection, Row, SqliteConnection};
 
+use super::transitions::CANCELLED_MESSAGE;
 use crate::task::{TaskId, Timestamp};
 
 /// The interruption after which a task is not tried again.
@@ -37,7 +38,7 @@ pub(super) async fn recover(
                            ELSE 'pending' END, \
              completed_at = iif(cancel_requested_at IS NOT NULL OR interruptions + 1 >= ?2, \
                                 ?1, NULL), \
-             message = CASE WHEN cancel_requested_at IS NOT NULL THEN 'Task cancelled by user' \
+             message = CASE WHEN cancel_requested_at IS NOT NULL THEN ?4 \
                             WHEN interruptions + 1 >= ?2 THEN 'Task failed: ' || ?3 \
                             ELSE '' END, \
              error = iif(cancel_requested_at IS NULL AND interruptions + 1 >= ?2, ?3, error), \
@@ -50,6 +51,7 @@ pub(super) async fn recover(
     .bind(format!(
         "the server stopped {MAX_INTERRUPTIONS} times while this task ran, so it may be what stops it"
     ))
+    .bind(CANCELLED_MESSAGE)
     .execute(&mut *transaction)
     .await?
     .rows_affected();

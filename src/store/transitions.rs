@@ -18,7 +18,7 @@ use sqlx::{Row, SqliteConnection};
 use super::{AttemptEnd, CancelEffect, Cancellation, StoredProgress};
 use crate::task::{TaskId, TaskStatus, Timestamp};
 
-const CANCELLED_MESSAGE: &str = "Task cancelled by user";
+pub(super) const CANCELLED_MESSAGE: &str = "Task cancelled by user";
 
 const PROGRESS: &str = "UPDATE tasks SET progress = new.value ->> 2, message = new.value ->> 3, \
                       updated_at = new.value ->> 4 \

@@ -274,7 +274,7 @@ impl Writer {
         }
         for record in claimed {
             let task_type = record.info.task_type.clone();
-            let running = Running { task_type, suspect: record.interruptions >= 2 };
+            let running = Running { task_type, suspect: record.is_suspect() };
             self.running.insert(record.seq, running);
             changes.push(Committed::Claimed(Box::new(record)));
         }

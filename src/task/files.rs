@@ -213,9 +213,7 @@ impl Files {
             self.check_target(&found, path)?;
         }
         let partial = partial_name(id, epoch);
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        let file = folder.open_with(&partial, &options).map_err(explain)?.into_std();
+        let file = create_new(&folder, &partial).map_err(explain)?;
         Ok(OutputFile::new(file, folder, partial, name.to_owned()))
     }
 
@@ -235,9 +233,7 @@ impl Files {
         });
         let folder = folder.unwrap_or_else(|| root.try_clone()).map_err(explain)?;
         let partial = partial_name(TaskId::new(), 0);
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        let file = folder.open_with(&partial, &options).map_err(explain)?;
+        let file = create_new(&folder, &partial).map_err(explain)?;
         folder.remove_file(&partial).map_err(explain)?;
         let disk = rustix::fs::fstatvfs(&file).map_err(|error| explain(error.into()))?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
@@ -365,6 +361,12 @@ impl Files {
 enum Follow {
     Yes,
     No,
+}
+
+fn create_new(folder: &Dir, name: &str) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    Ok(folder.open_with(name, &options)?.into_std())
 }
 
 fn partial_name(id: TaskId, epoch: i64) -> String {
