@@ -9,7 +9,7 @@ use tracing::debug;
 
 use super::due::MAX_BACKOFF;
 use super::live::LiveTask;
-use crate::store::AttemptEnd;
+use crate::store::{AttemptEnd, CANCELLED_MESSAGE};
 use crate::task::{OutputFile, TaskError, TaskResult, TaskStatus, Timestamp, shorten, with_causes};
 
 /// The largest result that is stored, in bytes of JSON.
@@ -34,11 +34,11 @@ pub(super) async fn conclude(
     outcome: Outcome,
     output: Option<OutputFile>,
 ) -> AttemptEnd {
-    let info = &live.record.info;
+    let info = &live.claimed;
     let percent = live.progress.read().percent;
     let mut end = AttemptEnd {
-        seq: live.record.seq,
-        epoch: live.record.epoch,
+        seq: live.seq,
+        epoch: live.epoch,
         id: info.task_id,
         status: TaskStatus::Pending,
         progress: percent,
@@ -69,6 +69,11 @@ pub(super) async fn conclude(
     };
     end.cancel_requested_at = live.begin_finish();
     match finished {
+        // Cancellation wins over whatever else the attempt came to.
+        _ if end.cancel_requested_at.is_some() => {
+            end.status = TaskStatus::Cancelled;
+            end.message = CANCELLED_MESSAGE.to_owned();
+        }
         Ok(Some(result)) => {
             end.status = TaskStatus::Completed;
             end.progress = 100.0;
@@ -78,8 +83,7 @@ pub(super) async fn conclude(
         Ok(None) => {}
         Err(failure) => fail(&mut end, failure, info.attempt, info.max_attempts),
     }
-    let published = end.status == TaskStatus::Completed && end.cancel_requested_at.is_none();
-    if let Some(output) = output.filter(|_| !published) {
+    if let Some(output) = output.filter(|_| end.status != TaskStatus::Completed) {
         output.discard();
     }
     end
@@ -117,7 +121,7 @@ async fn finish(
     }
     if let Some(output) = output {
         let failed = |error: std::io::Error| {
-            let path = live.record.info.output_file_path.as_deref().unwrap_or_default();
+            let path = live.claimed.output_file_path.as_deref().unwrap_or_default();
             Failure::of(format!("cannot write `{path}`: {error}"))
         };
         on_disk(output, OutputFile::sync).await.map_err(failed)?;

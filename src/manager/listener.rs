@@ -7,7 +7,7 @@ use super::due::Due;
 use super::live::LiveTask;
 use super::{Shared, runner};
 use crate::store::{Committed, Observer, TaskRecord};
-use crate::task::TaskStatus;
+use crate::task::{Task, TaskStatus};
 
 /// Follows what the store commits.
 pub(super) struct Listener(pub(super) Arc<Shared>);
@@ -20,8 +20,8 @@ impl Listener {
 }
 
 impl Observer for Listener {
-    fn runnable(&self, record: &TaskRecord) -> Result<(), String> {
-        self.0.parse(&record.info).map(drop)
+    fn prepare(&self, record: &TaskRecord) -> Result<Box<dyn Task>, String> {
+        self.0.parse(&record.info)
     }
 
     fn committed(&self, changes: Vec<Committed>) {
@@ -29,11 +29,11 @@ impl Observer for Listener {
         for change in changes {
             match change {
                 Committed::Refused => shared.admission.left(),
-                Committed::Claimed(record) => {
+                Committed::Claimed(record, task) => {
                     shared.admission.began();
                     let live = Arc::new(LiveTask::new(*record));
                     shared.live.insert(Arc::clone(&live));
-                    tokio::spawn(runner::run(Arc::clone(shared), live));
+                    tokio::spawn(runner::run(Arc::clone(shared), live, task));
                 }
                 Committed::Scheduled(seq, time) => self.wait(Due::At(seq, time)),
                 Committed::Cancelled(id, seq) => {
@@ -41,14 +41,14 @@ impl Observer for Listener {
                     self.wait(Due::Never(seq));
                     shared.waiters.wake(id);
                 }
-                Committed::Ended(end, TaskStatus::Pending) => {
+                Committed::Ended(end) if end.status == TaskStatus::Pending => {
                     shared.admission.returned();
                     shared.live.remove(end.id);
                     if let Some(due_at) = end.due_at {
                         self.wait(Due::stored(end.seq, due_at, None));
                     }
                 }
-                Committed::Ended(end, _) => {
+                Committed::Ended(end) => {
                     shared.admission.ended();
                     shared.live.remove(end.id);
                     shared.waiters.wake(end.id);

@@ -14,7 +14,10 @@ use crate::task::{Progress, TaskId, TaskInfo, Timestamp};
 /// One claimed task, from its claim to the commit of its end.
 #[derive(Debug)]
 pub(super) struct LiveTask {
-    pub(super) record: TaskRecord,
+    pub(super) seq: i64,
+    pub(super) epoch: i64,
+    /// The record as it was claimed.
+    pub(super) claimed: Arc<TaskInfo>,
     pub(super) progress: Arc<Progress>,
     /// Tells the task's code to stop.
     pub(super) token: CancellationToken,
@@ -65,7 +68,9 @@ impl LiveTask {
     pub(super) fn new(record: TaskRecord) -> Self {
         let progress = Progress::new(&record.info.message, record.info.updated_at);
         Self {
-            record,
+            seq: record.seq,
+            epoch: record.epoch,
+            claimed: Arc::new(record.info),
             progress: Arc::new(progress),
             token: CancellationToken::new(),
             over: CancellationToken::new(),
@@ -108,7 +113,7 @@ impl LiveTask {
     /// The record with the progress of this moment.
     pub(super) fn info(&self) -> TaskInfo {
         let progress = self.progress.read();
-        let mut info = self.record.info.clone();
+        let mut info = TaskInfo::clone(&self.claimed);
         info.progress = progress.percent;
         info.message = progress.message;
         info.updated_at = progress.updated_at;
@@ -162,7 +167,7 @@ impl LiveTasks {
 
     pub(super) fn insert(&self, task: Arc<LiveTask>) {
         let mut tasks = self.tasks.write().unwrap_or_else(PoisonError::into_inner);
-        tasks.insert(task.record.info.task_id, task);
+        tasks.insert(task.claimed.task_id, task);
         self.count.send_replace(tasks.len());
     }
 
@@ -181,14 +186,14 @@ impl LiveTasks {
     /// The task that began last.
     pub(super) fn newest(&self) -> Option<Arc<LiveTask>> {
         let tasks = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
-        let began = |task: &&Arc<LiveTask>| (task.record.info.started_at, task.record.seq);
+        let began = |task: &&Arc<LiveTask>| (task.claimed.started_at, task.seq);
         tasks.values().max_by_key(began).cloned()
     }
 
     /// How many tasks of a type are live.
     pub(super) fn count(&self, task_type: &str) -> usize {
         let tasks = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
-        tasks.values().filter(|task| task.record.info.task_type == task_type).count()
+        tasks.values().filter(|task| task.claimed.task_type == task_type).count()
     }
 
     pub(super) fn len(&self) -> usize {

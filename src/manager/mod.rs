@@ -335,7 +335,7 @@ impl TaskManager {
     fn overlay(&self, record: TaskRecord) -> TaskInfo {
         if record.info.status == TaskStatus::Running
             && let Some(live) = self.shared.live.get(record.info.task_id)
-            && live.record.epoch == record.epoch
+            && live.epoch == record.epoch
         {
             return live.info();
         }

@@ -13,7 +13,8 @@ use super::conclusion::{Outcome, conclude};
 use super::live::LiveTask;
 use crate::store::{AttemptEnd, StoreError, StoredProgress};
 use crate::task::{
-    Attempt, BlockingWork, OutputFile, SlotWait, TaskContext, TaskError, TaskResult, with_causes,
+    Attempt, BlockingWork, OutputFile, SlotWait, Task, TaskContext, TaskError, TaskResult,
+    with_causes,
 };
 
 /// Progress is stored at most this often.
@@ -31,12 +32,12 @@ struct Handles {
 }
 
 /// Runs a claimed task to the commit of its end.
-pub(super) async fn run(shared: Arc<Shared>, live: Arc<LiveTask>) {
-    let id = live.record.info.task_id;
-    let span = info_span!("task", task.id = %id, task.r#type = live.record.info.task_type);
+pub(super) async fn run(shared: Arc<Shared>, live: Arc<LiveTask>, task: Box<dyn Task>) {
+    let id = live.claimed.task_id;
+    let span = info_span!("task", task.id = %id, task.r#type = live.claimed.task_type);
     async {
-        debug!(attempt = live.record.info.attempt, "started");
-        let (outcome, output) = watch(&shared, &live, span.clone()).await;
+        debug!(attempt = live.claimed.attempt, "started");
+        let (outcome, output) = watch(&shared, &live, task, span.clone()).await;
         let end = Arc::new(conclude(&live, outcome, output).await);
         store_end(&shared, end).await;
     }
@@ -48,6 +49,7 @@ pub(super) async fn run(shared: Arc<Shared>, live: Arc<LiveTask>) {
 async fn watch(
     shared: &Arc<Shared>,
     live: &Arc<LiveTask>,
+    task: Box<dyn Task>,
     span: tracing::Span,
 ) -> (Outcome, Option<OutputFile>) {
     let handles = Handles {
@@ -55,10 +57,7 @@ async fn watch(
         slot_wait: Arc::default(),
         output: Arc::default(),
     };
-    let code = match spawn(shared, live, &handles, span) {
-        Ok(code) => code,
-        Err(error) => return (Outcome::Returned(Err(error)), None),
-    };
+    let code = spawn(shared, live, task, &handles, span);
     let abort = code.abort_handle();
     let work = async {
         let joined = code.await;
@@ -73,7 +72,7 @@ async fn watch(
     };
     tokio::pin!(work);
     let began = Instant::now();
-    let limit = live.record.info.timeout_seconds;
+    let limit = live.claimed.timeout_seconds;
     let mut next_store = began;
     let outcome = loop {
         tokio::select! {
@@ -105,14 +104,13 @@ async fn watch(
 fn spawn(
     shared: &Arc<Shared>,
     live: &Arc<LiveTask>,
+    task: Box<dyn Task>,
     handles: &Handles,
     span: tracing::Span,
-) -> Result<JoinHandle<TaskResult>, TaskError> {
-    let record = &live.record;
-    let task = shared.parse(&record.info).map_err(TaskError::permanent)?;
+) -> JoinHandle<TaskResult> {
     let ctx = TaskContext::new(Attempt {
-        info: record.info.clone(),
-        epoch: record.epoch,
+        info: Arc::clone(&live.claimed),
+        epoch: live.epoch,
         parameters: OnceLock::new(),
         token: live.token.clone(),
         progress: Arc::clone(&live.progress),
@@ -130,7 +128,7 @@ fn spawn(
             () = token.cancelled() => Err(TaskError::Cancelled),
         }
     };
-    Ok(shared.runtime.spawn(code.instrument(span)))
+    shared.runtime.spawn(code.instrument(span))
 }
 
 /// Returns when the attempt has had its time, not counting the wait for CPU slots.
@@ -163,8 +161,8 @@ async fn store_progress(shared: &Shared, live: &LiveTask, not_before: Instant) {
     tokio::time::sleep_until(not_before).await;
     let progress = live.progress.read();
     let stored = StoredProgress {
-        seq: live.record.seq,
-        epoch: live.record.epoch,
+        seq: live.seq,
+        epoch: live.epoch,
         percent: progress.percent,
         message: progress.message,
         updated_at: progress.updated_at,
@@ -177,8 +175,8 @@ async fn store_progress(shared: &Shared, live: &LiveTask, not_before: Instant) {
 async fn store_end(shared: &Shared, end: Arc<AttemptEnd>) {
     loop {
         match shared.store.end(Arc::clone(&end)).await {
-            Ok(Some(status)) => return debug!(status = status.name(), "ended"),
-            Ok(None) => {
+            Ok(true) => return debug!(status = end.status.name(), "ended"),
+            Ok(false) => {
                 // Cannot happen while one server owns the database; then the task is not ours.
                 error!("the end of an attempt found its task in other hands");
                 return shared.live.remove(end.id);

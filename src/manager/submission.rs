@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use super::Shared;
 use crate::store::{Idempotency, NewTask};
 use crate::task::{
-    Fault, Files, PathError, PathUse, Paths, TaskId, TaskInfo, TaskType, Timestamp, with_causes,
+    Fault, Files, PathError, PathUse, Paths, Task, TaskId, TaskInfo, TaskType, Timestamp,
+    with_causes,
 };
 use crate::tasks::RegisteredTask;
 
@@ -107,7 +108,7 @@ impl Submission {
         };
         let now = Timestamp::now();
         match parsed {
-            Some((task_type, _, Some(parameters))) if faults.is_empty() => Ok(NewTask {
+            Some((task_type, _, Some((parameters, code)))) if faults.is_empty() => Ok(NewTask {
                 id: TaskId::new(),
                 task_type: task_type.name(),
                 parameters,
@@ -123,6 +124,7 @@ impl Submission {
                 retry_of: self.retry_of,
                 idempotency: self.idempotency,
                 created_at: now,
+                code,
             }),
             _ => Err(faults),
         }
@@ -169,16 +171,14 @@ impl Submission {
     }
 }
 
-/// The merged parameters, if the task can be made from them.
+/// The merged parameters and the task that runs with them, if it can be made.
 fn check_parameters(
     registered: &RegisteredTask,
     given: Map<String, Value>,
     faults: &mut Vec<Fault>,
-) -> Option<Box<RawValue>> {
+) -> Option<(Box<RawValue>, Box<dyn Task>)> {
     let merged = registered.merge(given);
-    if let Err(found) = registered.parse(&merged) {
-        faults.extend(found);
-    }
+    let code = registered.parse(&merged).map_err(|found| faults.extend(found)).ok();
     let merged = to_raw_value(&merged).ok()?;
     let bytes = merged.get().len();
     if bytes > MAX_PARAMETERS_BYTES {
@@ -187,7 +187,7 @@ fn check_parameters(
         );
         faults.push(Fault::value(&["body", "parameters"], msg, Value::Null));
     }
-    Some(merged)
+    Some((merged, code?))
 }
 
 struct GivenPaths {

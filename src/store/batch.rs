@@ -10,11 +10,10 @@ use super::{
 use crate::task::{TaskId, TaskStatus};
 
 /// A change that waits for the writer.
-#[derive(Debug)]
 pub(super) enum Change {
     Submit(Box<NewTask>, Answer<Submitted>),
     Progress(StoredProgress, Answer<()>),
-    End(Arc<AttemptEnd>, Answer<Option<TaskStatus>>),
+    End(Arc<AttemptEnd>, Answer<bool>),
     Promote(Vec<i64>, Answer<()>),
     Cancel(Cancellation, Answer<CancelEffect>),
     Erase(EraseStep, Answer<Option<i64>>),
@@ -22,11 +21,11 @@ pub(super) enum Change {
 }
 
 /// Changes that are committed together, by kind.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Batch {
     pub(super) submits: Vec<(Box<NewTask>, Answer<Submitted>)>,
     pub(super) progress: Vec<(StoredProgress, Answer<()>)>,
-    pub(super) ends: Vec<(Arc<AttemptEnd>, Answer<Option<TaskStatus>>)>,
+    pub(super) ends: Vec<(Arc<AttemptEnd>, Answer<bool>)>,
     pub(super) promotes: Vec<(Vec<i64>, Answer<()>)>,
     pub(super) cancels: Vec<(Cancellation, Answer<CancelEffect>)>,
     pub(super) erasures: Vec<(EraseStep, Answer<Option<i64>>)>,
@@ -84,10 +83,9 @@ impl Batch {
         self.cancels.iter().map(|(wish, _)| wish).collect()
     }
 
-    /// Whether a task may be ready after this batch that was not before.
+    /// Whether a stored task may be ready after this batch that was not before.
     pub(super) fn may_make_ready(&self) -> bool {
-        !self.submits.is_empty()
-            || !self.promotes.is_empty()
+        !self.promotes.is_empty()
             || self.ends.iter().any(|(end, _)| end.status == TaskStatus::Pending)
     }
 
@@ -109,21 +107,18 @@ impl Batch {
 
     // An answer that nobody waits for any more is no fault: the change is made all the same.
 
+    /// For all but the submissions.
     pub(super) fn answer(
         self,
-        submitted: Vec<Submitted>,
-        ended: &HashMap<i64, TaskStatus>,
+        ended: bool,
         cancelled: &HashMap<TaskId, CancelEffect>,
         erased: Vec<Option<i64>>,
     ) {
-        for ((_, answer), outcome) in self.submits.into_iter().zip(submitted) {
-            let _ = answer.send(Ok(outcome));
-        }
         for (_, answer) in self.progress {
             let _ = answer.send(Ok(()));
         }
-        for (end, answer) in self.ends {
-            let _ = answer.send(Ok(ended.get(&end.seq).copied()));
+        for (_, answer) in self.ends {
+            let _ = answer.send(Ok(ended));
         }
         for (_, answer) in self.promotes {
             let _ = answer.send(Ok(()));

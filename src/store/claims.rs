@@ -3,31 +3,25 @@
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use super::TaskRecord;
+use super::places::Room;
 use super::record::columns;
-use super::transitions::to_json;
+use super::rows::OverRows;
 use crate::task::{TaskStatus, Timestamp};
 
-const RUNNING_MESSAGE: &str = "Task is running";
+pub(super) const RUNNING_MESSAGE: &str = "Task is running";
 
-/// The first ready task that may be what killed the server before, of the types in `?1`.
-pub(super) const SUSPECT: &str = concat!(
-    "SELECT ",
-    columns!(),
-    " FROM tasks INDEXED BY tasks_suspect \
+/// The first ready task that may be what killed the server before, of the types in `new`.
+pub(super) const SUSPECT: OverRows = OverRows {
+    columns: &["task_type"],
+    sql: concat!(
+        "SELECT ",
+        columns!(),
+        " FROM tasks INDEXED BY tasks_suspect \
       WHERE status = 'pending' AND due_at IS NULL AND held = 0 AND interruptions >= 2 \
-        AND task_type IN (SELECT value FROM json_each(?1)) \
+        AND task_type IN (SELECT task_type FROM new) \
       ORDER BY priority DESC, seq LIMIT 1"
-);
-
-/// How many tasks may be claimed: in all, and of each type.
-#[derive(Debug)]
-pub(super) struct Room {
-    pub(super) total: usize,
-    /// Types that are not in here are unknown to this server and stay where they are.
-    pub(super) by_type: Vec<(&'static str, usize)>,
-    /// Whether one of them may be what killed the server before.
-    pub(super) suspect: bool,
-}
+    ),
+};
 
 /// Rows that cannot be run, by `seq`, and why.
 pub(super) type Held = Vec<(i64, String)>;
@@ -41,10 +35,10 @@ pub(super) async fn ready(
     let mut by_type = room.by_type.clone();
     let mut rows = Vec::new();
     if room.suspect {
-        let free = by_type.iter().filter(|(_, free)| *free > 0).map(|(name, _)| name);
-        let types = to_json(&free.collect::<Vec<_>>())?;
-        if let Some(row) = sqlx::query(SUSPECT).bind(types).fetch_optional(&mut *connection).await?
-        {
+        let free = by_type.iter().filter(|(_, free)| *free > 0).map(|(name, _)| *name);
+        let types: Vec<_> = free.collect();
+        let first = SUSPECT.with(&types, |query, name| query.bind(*name));
+        if let Some(row) = first.fetch_optional(&mut *connection).await? {
             let name: &str = row.try_get("task_type")?;
             by_type.iter_mut().filter(|(of, _)| *of == name).for_each(|(_, free)| *free -= 1);
             rows.push(row);
@@ -86,6 +80,13 @@ pub(super) fn push_ready(
     query.push(") ORDER BY priority DESC, seq LIMIT ").push_bind(limit as i64);
 }
 
+pub(super) const CLAIM: OverRows = OverRows {
+    columns: &["seq", "started_at", "message"],
+    sql: "UPDATE tasks SET status = 'running', epoch = epoch + 1, attempt = attempt + 1, \
+         started_at = new.started_at, updated_at = new.started_at, progress = 0, message = new.message \
+     FROM new WHERE tasks.seq = new.seq AND +status = 'pending'",
+};
+
 /// Claims tasks that [`ready`] found in the same transaction.
 pub(super) async fn claim(
     connection: &mut SqliteConnection,
@@ -95,17 +96,12 @@ pub(super) async fn claim(
     if records.is_empty() {
         return Ok(());
     }
-    let seqs: Vec<_> = records.iter().map(|record| record.seq).collect();
-    sqlx::query(
-        "UPDATE tasks SET status = 'running', epoch = epoch + 1, attempt = attempt + 1, \
-                          started_at = ?2, updated_at = ?2, progress = 0, message = ?3 \
-         WHERE seq IN (SELECT value FROM json_each(?1)) AND +status = 'pending'",
-    )
-    .bind(to_json(&seqs)?)
-    .bind(now.as_micros())
-    .bind(RUNNING_MESSAGE)
-    .execute(connection)
-    .await?;
+    CLAIM
+        .with(records, |update, record| {
+            update.bind(record.seq).bind(now.as_micros()).bind(RUNNING_MESSAGE)
+        })
+        .execute(connection)
+        .await?;
     for record in records {
         record.epoch += 1;
         let info = &mut record.info;
@@ -119,6 +115,12 @@ pub(super) async fn claim(
     Ok(())
 }
 
+pub(super) const HOLD: OverRows = OverRows {
+    columns: &["seq", "reason"],
+    sql: "UPDATE tasks SET held = 1, message = new.reason \
+                FROM new WHERE tasks.seq = new.seq AND +status = 'pending'",
+};
+
 /// Sets tasks aside that this build cannot run, each with the reason as its message.
 pub(super) async fn hold(
     connection: &mut SqliteConnection,
@@ -127,12 +129,8 @@ pub(super) async fn hold(
     if tasks.is_empty() {
         return Ok(());
     }
-    sqlx::query(
-        "UPDATE tasks SET held = 1, message = reason.value ->> 1 \
-         FROM json_each(?1) AS reason WHERE seq = reason.value ->> 0 AND +status = 'pending'",
-    )
-    .bind(to_json(&tasks)?)
-    .execute(connection)
-    .await?;
+    HOLD.with(tasks, |update, (seq, reason)| update.bind(*seq).bind(reason.as_str()))
+        .execute(connection)
+        .await?;
     Ok(())
 }

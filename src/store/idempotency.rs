@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use sqlx::{Row, SqliteConnection};
 
-use super::transitions::{parse, to_json};
+use super::rows::OverRows;
+use super::transitions::parse;
 use super::{NewTask, Replay, Store, StoreError};
 use crate::task::Timestamp;
 
@@ -28,6 +29,12 @@ impl Store {
     }
 }
 
+pub(super) const KNOWN: OverRows = OverRows {
+    columns: &["key", "oldest"],
+    sql: "SELECT idempotency_keys.key, task_id, body_hash \
+                 FROM idempotency_keys JOIN new USING (key) WHERE created_at > oldest",
+};
+
 /// Which of these submissions were stored before, by key.
 pub(super) async fn known(
     connection: &mut SqliteConnection,
@@ -37,20 +44,21 @@ pub(super) async fn known(
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows = sqlx::query(
-        "SELECT key, task_id, body_hash FROM idempotency_keys \
-         WHERE key IN (SELECT value FROM json_each(?1)) AND created_at > ?2",
-    )
-    .bind(to_json(&keys)?)
-    .bind(oldest_remembered())
-    .fetch_all(connection)
-    .await?;
+    let known = KNOWN.with(&keys, |query, key| query.bind(*key).bind(oldest_remembered()));
+    let rows = known.fetch_all(connection).await?;
     let known = rows.iter().map(|row| {
         let replay = Replay { task_id: parse(row.try_get(1)?)?, body_hash: row.try_get(2)? };
         Ok((row.try_get(0)?, replay))
     });
     known.collect()
 }
+
+// A key that is too old to count may still be there.
+pub(super) const REMEMBER: OverRows = OverRows {
+    columns: &["key", "body_hash", "task_id", "created_at"],
+    sql: "INSERT OR REPLACE INTO idempotency_keys (key, body_hash, task_id, created_at) \
+                  SELECT * FROM new WHERE key IS NOT NULL",
+};
 
 /// Remembers the keys of tasks that were stored.
 pub(super) async fn remember(
@@ -61,15 +69,13 @@ pub(super) async fn remember(
     if rows.is_empty() {
         return Ok(());
     }
-    // A key that is too old to count may still be there.
-    sqlx::query(
-        "INSERT OR REPLACE INTO idempotency_keys (key, body_hash, task_id, created_at) \
-         SELECT value ->> 0, value ->> 1, value ->> 2, ?2 FROM json_each(?1)",
-    )
-    .bind(to_json(&rows)?)
-    .bind(Timestamp::now().as_micros())
-    .execute(connection)
-    .await?;
+    REMEMBER
+        .with(&rows, |insert, (key, body_hash, task_id)| {
+            let now = Timestamp::now().as_micros();
+            insert.bind(*key).bind(*body_hash).bind(task_id.to_string()).bind(now)
+        })
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

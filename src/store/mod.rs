@@ -9,10 +9,12 @@ mod claims;
 mod idempotency;
 mod import;
 mod open;
+mod places;
 mod queries;
 mod record;
 mod recovery;
 mod retention;
+mod rows;
 mod submissions;
 mod transitions;
 mod writer;
@@ -30,11 +32,13 @@ pub(crate) use idempotency::KEY_LIFETIME;
 pub use open::OpenError;
 pub(crate) use open::state_files;
 pub(crate) use open::{Opened, open, real_path};
+pub(crate) use places::Limits;
 pub(crate) use queries::{Cursor, ListFilter};
 pub(crate) use record::TaskRecord;
-pub(crate) use writer::{Committed, Limits, Observer, Writer};
+pub(crate) use transitions::CANCELLED_MESSAGE;
+pub(crate) use writer::{Committed, Observer, Writer};
 
-use crate::task::{TaskId, TaskStatus, Timestamp};
+use crate::task::{Task, TaskId, TaskStatus, Timestamp};
 
 /// How many changes may wait for the writer before those who bring more wait too.
 const QUEUE_LENGTH: usize = 4096;
@@ -48,7 +52,6 @@ pub(crate) struct Store {
 }
 
 /// A task as it is submitted.
-#[derive(Debug)]
 pub(crate) struct NewTask {
     pub(crate) id: TaskId,
     pub(crate) task_type: &'static str,
@@ -65,6 +68,8 @@ pub(crate) struct NewTask {
     pub(crate) retry_of: Option<TaskId>,
     pub(crate) idempotency: Option<Idempotency>,
     pub(crate) created_at: Timestamp,
+    /// What runs if it is claimed at once; later it is made from the row again.
+    pub(crate) code: Box<dyn Task>,
 }
 
 /// What makes two submissions the same one.
@@ -81,8 +86,10 @@ pub(crate) struct Idempotency {
 pub(crate) enum Submitted {
     /// Stored; it survives a power cut.
     Stored {
-        /// Of a task that is not to run at once: its `seq` and the time.
-        due: Option<(i64, Timestamp)>,
+        /// Its place in the order of submission.
+        seq: i64,
+        /// Whether it was claimed at once.
+        running: bool,
     },
     /// Not stored: this unfinished task has the same output.
     OutputInUse(TaskId),
@@ -97,7 +104,7 @@ pub(crate) struct Replay {
     pub(crate) body_hash: String,
 }
 
-/// How one attempt ended, as its runner saw it. A cancellation that was asked for overrides it.
+/// How one attempt ended.
 #[derive(Debug)]
 pub(crate) struct AttemptEnd {
     pub(crate) seq: i64,
@@ -113,7 +120,7 @@ pub(crate) struct AttemptEnd {
     pub(crate) due_at: Option<Timestamp>,
     /// Whether the attempt counts as one that was never begun.
     pub(crate) attempt_given_back: bool,
-    /// When cancellation was asked for, as far as the runner knows.
+    /// When cancellation was asked for; the next status is then `cancelled`.
     pub(crate) cancel_requested_at: Option<Timestamp>,
 }
 
@@ -194,9 +201,8 @@ impl Store {
         self.change(|answer| Change::Cancel(wish, answer)).await
     }
 
-    /// Ends an attempt. Returns the status that came of it, or `None` if the attempt no longer
-    /// owned the task, in which case nothing changed.
-    pub(crate) async fn end(&self, end: Arc<AttemptEnd>) -> Result<Option<TaskStatus>, StoreError> {
+    /// Ends an attempt. False if it no longer owned the task, in which case nothing changed.
+    pub(crate) async fn end(&self, end: Arc<AttemptEnd>) -> Result<bool, StoreError> {
         self.change(|answer| Change::End(end, answer)).await
     }
 
@@ -239,7 +245,6 @@ impl Store {
 }
 
 /// A place in the queue of changes.
-#[derive(Debug)]
 pub(crate) struct Place<'s>(mpsc::Permit<'s, Change>);
 
 impl Place<'_> {

@@ -12,7 +12,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, Connection, Row, SqlSafeStr, SqliteConnection};
 use tokio::sync::mpsc;
 
-use super::{Limits, QUEUE_LENGTH, Store, Writer, import, recovery};
+use super::places::{Limits, Places};
+use super::{QUEUE_LENGTH, Store, Writer, import, recovery};
 use crate::task::{TaskId, with_causes};
 
 /// Before this version two connections could damage a database in WAL mode.
@@ -77,7 +78,6 @@ pub enum OpenError {
 }
 
 /// Everything an open database consists of.
-#[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) store: Store,
     pub(crate) writer: Writer,
@@ -158,6 +158,8 @@ pub(crate) async fn open(
     let pending = recovery::pending(&mut connection).await.map_err(failed)?;
 
     let suspects = recovery::has_suspects(&mut connection).await.map_err(failed)?;
+    let last_seq = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'tasks'";
+    let next_seq = number(&mut connection, last_seq).await.map_err(failed)? + 1;
 
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
@@ -166,7 +168,8 @@ pub(crate) async fn open(
     let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
     let claiming = Arc::new(AtomicBool::new(true));
     let store = Store { queue: sender, readers, claiming: Arc::clone(&claiming) };
-    let writer = Writer::new(connection, receiver, claiming, limits, suspects);
+    let writer =
+        Writer::new(connection, receiver, claiming, Places::new(limits, suspects), next_seq);
     Ok(Opened { store, writer, due, pending, lock })
 }
 

@@ -6,7 +6,9 @@ use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Decode, Row, Sqlite, Type};
 
-use crate::task::{TaskInfo, Timestamp};
+use super::NewTask;
+use super::claims::RUNNING_MESSAGE;
+use crate::task::{Task, TaskInfo, TaskStatus, Timestamp};
 
 /// The columns that [`TaskRecord`] is read from, in its order.
 macro_rules! columns {
@@ -33,6 +35,48 @@ pub(crate) struct TaskRecord {
     pub(crate) held: bool,
     /// What clients see.
     pub(crate) info: TaskInfo,
+}
+
+impl NewTask {
+    /// As JSON.
+    pub(super) fn tags_json(&self) -> String {
+        serde_json::to_string(&self.tags).expect("strings are JSON")
+    }
+
+    /// The record and the code of a task that was claimed when it was stored.
+    pub(super) fn into_claimed(self, seq: i64, now: Timestamp) -> (TaskRecord, Box<dyn Task>) {
+        let tags = RawValue::from_string(self.tags_json()).expect("this is JSON");
+        let info = TaskInfo {
+            task_id: self.id,
+            task_type: self.task_type.to_owned(),
+            status: TaskStatus::Running,
+            progress: 0.0,
+            message: RUNNING_MESSAGE.to_owned(),
+            created_at: self.created_at,
+            started_at: Some(now),
+            completed_at: None,
+            result: None,
+            error: None,
+            input_file_path: self.input_file_path,
+            output_file_path: self.output_file_path,
+            parameters: self.parameters,
+            updated_at: now,
+            attempt: 1,
+            max_attempts: self.max_attempts,
+            timeout_seconds: self.timeout_seconds,
+            cancel_requested_at: None,
+            priority: self.priority,
+            tags,
+            run_at: None,
+            retry_of: self.retry_of,
+            queue_position: None,
+            waiting_because: None,
+            eta_seconds: None,
+        };
+        let record =
+            TaskRecord { seq, epoch: 1, interruptions: 0, due_at: None, held: false, info };
+        (record, self.code)
+    }
 }
 
 impl TaskRecord {

@@ -3,10 +3,30 @@
 use sqlx::{Row, SqliteConnection};
 
 use super::EraseStep;
-use super::transitions::to_json;
+use super::rows::OverRows;
 
 /// How many rows one step looks at.
 const STEP: i64 = 500;
+
+/// Erases tasks and what refers to them.
+pub(super) const ERASE: &[OverRows] = &[
+    OverRows {
+        columns: &["seq"],
+        sql: "DELETE FROM task_tags WHERE (key, value, task_seq) IN \
+             (SELECT tag.key, tag.value, tasks.seq FROM tasks JOIN new USING (seq), \
+                     json_each(tags) AS tag)",
+    },
+    OverRows {
+        columns: &["seq"],
+        sql: "DELETE FROM idempotency_keys WHERE task_id IN \
+             (SELECT id FROM tasks JOIN new USING (seq))",
+    },
+    OverRows {
+        columns: &["seq"],
+        sql: "DELETE FROM tasks WHERE seq IN (SELECT seq FROM new) \
+             AND +status IN ('completed', 'failed', 'cancelled')",
+    },
+];
 
 /// Erases one step's worth. Returns where the next step begins, if there is more to look at.
 ///
@@ -49,17 +69,9 @@ pub(super) async fn erase(
         }
     }
     if !old.is_empty() {
-        let seqs = to_json(&old)?;
-        for sql in [
-            "DELETE FROM task_tags WHERE (key, value, task_seq) IN \
-             (SELECT tag.key, tag.value, seq FROM tasks, json_each(tags) AS tag \
-              WHERE seq IN (SELECT value FROM json_each(?1)))",
-            "DELETE FROM idempotency_keys WHERE task_id IN \
-             (SELECT id FROM tasks WHERE seq IN (SELECT value FROM json_each(?1)))",
-            "DELETE FROM tasks WHERE seq IN (SELECT value FROM json_each(?1)) \
-             AND +status IN ('completed', 'failed', 'cancelled')",
-        ] {
-            sqlx::query(sql).bind(&seqs).execute(&mut *connection).await?;
+        for delete in ERASE {
+            let delete = delete.with(&old, |delete, seq| delete.bind(*seq));
+            delete.execute(&mut *connection).await?;
         }
     }
     Ok(last.filter(|_| rows.len() == STEP as usize).or(more_keys))

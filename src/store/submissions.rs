@@ -1,132 +1,175 @@
 //! Stores new tasks, with what makes them findable and unrepeatable.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use sqlx::{Row, SqliteConnection};
 
-use super::transitions::{parse, to_json};
+use super::claims::RUNNING_MESSAGE;
+use super::places::Room;
+use super::rows::OverRows;
+use super::transitions::parse;
 use super::{NewTask, Submitted, idempotency};
-use crate::task::{TaskId, Timestamp};
+use crate::task::{TaskId, TaskStatus, Timestamp};
 
-/// Stores new tasks. The outcomes are in the order of `tasks`.
+/// How many rows of tags one statement takes: a task can have several, and SQLite takes only so many
+/// parameters.
+const MAX_TAG_ROWS: usize = 1024;
+
+/// Stores new tasks. The outcomes are in the order of `tasks`; stored ones are numbered from
+/// `next_seq` on. Those that there is `room` for run at once: nothing is waiting before them.
 pub(super) async fn submit(
     connection: &mut SqliteConnection,
     tasks: &[&NewTask],
+    next_seq: i64,
+    room: Option<&mut Room>,
+    now: Timestamp,
 ) -> sqlx::Result<Vec<Submitted>> {
     if tasks.is_empty() {
         return Ok(Vec::new());
     }
     let known = idempotency::known(connection, tasks).await?;
-    if known.is_empty() {
-        return insert(connection, tasks).await;
-    }
-    let replay = |task: &NewTask| known.get(&task.idempotency.as_ref()?.key).cloned();
-    let new: Vec<_> = tasks.iter().copied().filter(|task| replay(task).is_none()).collect();
-    let mut inserted = insert(connection, &new).await?.into_iter();
-    let outcome = |task: &&NewTask| match replay(task) {
-        Some(replay) => Some(Submitted::Replayed(replay)),
-        None => inserted.next(),
+    let mut owners = output_owners(connection, tasks).await?;
+    let mut refuse = |task: &&NewTask| {
+        if let Some(replay) = task.idempotency.as_ref().and_then(|it| known.get(&it.key)) {
+            return Some(Submitted::Replayed(replay.clone()));
+        }
+        match owners.entry(task.output_key.clone()?) {
+            Entry::Occupied(owner) => Some(Submitted::OutputInUse(*owner.get())),
+            Entry::Vacant(free) => {
+                free.insert(task.id);
+                None
+            }
+        }
     };
-    Ok(tasks.iter().map_while(outcome).collect())
+    let refusals: Vec<_> = tasks.iter().map(&mut refuse).collect();
+    let accepted = tasks.iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none());
+    let mut rows: Vec<_> = accepted
+        .zip(next_seq..)
+        .map(|((&task, _), seq)| NewRow { task, seq, running: false })
+        .collect();
+    if let Some(room) = room {
+        let mut ready: Vec<_> = rows.iter_mut().filter(|row| row.task.run_at.is_none()).collect();
+        ready.sort_by_key(|row| Reverse(row.task.priority));
+        for row in ready {
+            row.running = room.take(row.task.task_type);
+        }
+    }
+    insert(connection, &rows, now).await?;
+    insert_tags(connection, &rows).await?;
+    idempotency::remember(connection, &rows.iter().map(|row| row.task).collect::<Vec<_>>()).await?;
+
+    let mut stored =
+        rows.iter().map(|&NewRow { seq, running, .. }| Submitted::Stored { seq, running });
+    Ok(refusals.into_iter().filter_map(|refusal| refusal.or_else(|| stored.next())).collect())
 }
 
-/// Stores tasks that were not stored before.
+/// A new task on its way into the table.
+struct NewRow<'t> {
+    task: &'t NewTask,
+    seq: i64,
+    running: bool,
+}
+
+pub(super) const INSERT: OverRows = OverRows {
+    columns: &[
+        "seq",
+        "id",
+        "task_type",
+        "status",
+        "priority",
+        "parameters",
+        "tags",
+        "input_file_path",
+        "output_file_path",
+        "output_key",
+        "timeout_seconds",
+        "max_attempts",
+        "created_at",
+        "started_at",
+        "message",
+        "run_at",
+        "retry_of",
+    ],
+    sql: "INSERT INTO tasks (seq, id, task_type, status, priority, parameters, tags, \
+         input_file_path, output_file_path, output_key, timeout_seconds, max_attempts, created_at, \
+         started_at, message, run_at, retry_of, due_at, updated_at, epoch, attempt) \
+     SELECT *, run_at, coalesce(started_at, created_at), started_at IS NOT NULL, \
+            started_at IS NOT NULL \
+     FROM new WHERE seq IS NOT NULL",
+};
+
 async fn insert(
     connection: &mut SqliteConnection,
-    tasks: &[&NewTask],
-) -> sqlx::Result<Vec<Submitted>> {
-    let rows: Vec<_> = tasks
-        .iter()
-        .map(|task| {
-            (
-                task.id,
-                task.task_type,
-                task.priority,
-                task.parameters.get(),
-                &task.input_file_path,
-                &task.output_file_path,
-                &task.output_key,
-                task.timeout_seconds,
-                task.max_attempts,
-                task.created_at.as_micros(),
-                &task.tags,
-                task.run_at.map(Timestamp::as_micros),
-                task.retry_of,
-            )
-        })
-        .collect();
-    let stored = sqlx::query(
-        "INSERT INTO tasks (id, task_type, priority, parameters, input_file_path, \
-                            output_file_path, output_key, timeout_seconds, max_attempts, \
-                            created_at, updated_at, status, tags, run_at, due_at, retry_of) \
-         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, \
-                value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 9, 'pending', \
-                value -> 10, value ->> 11, value ->> 11, value ->> 12 \
-         FROM json_each(?1) WHERE true \
-         ON CONFLICT (output_key) WHERE output_key IS NOT NULL AND status IN ('pending', 'running') \
-         DO NOTHING",
-    )
-    .bind(to_json(&rows)?)
-    .execute(&mut *connection)
-    .await?;
-    let mut outcomes = Vec::with_capacity(tasks.len());
-    let all_stored = stored.rows_affected() == tasks.len() as u64;
-    for task in tasks {
-        // Only a task with an output can have met a conflict.
-        let owner = match &task.output_key {
-            Some(key) if !all_stored => output_owner(connection, key).await?,
-            _ => task.id,
-        };
-        outcomes.push(match owner == task.id {
-            true => Submitted::Stored { due: due(connection, task).await? },
-            false => Submitted::OutputInUse(owner),
-        });
-    }
-    let stored = tasks.iter().copied().zip(&outcomes);
-    let stored = stored.filter(|(_, outcome)| matches!(outcome, Submitted::Stored { .. }));
-    let stored: Vec<_> = stored.map(|(task, _)| task).collect();
-    idempotency::remember(connection, &stored).await?;
-    insert_tags(connection, &stored).await?;
-    Ok(outcomes)
-}
-
-/// When a stored task is to run, if not at once.
-async fn due(
-    connection: &mut SqliteConnection,
-    task: &NewTask,
-) -> sqlx::Result<Option<(i64, Timestamp)>> {
-    let Some(time) = task.run_at else { return Ok(None) };
-    let row = sqlx::query("SELECT seq FROM tasks WHERE id = ?1")
-        .bind(task.id.to_string())
-        .fetch_one(connection)
-        .await?;
-    Ok(Some((row.try_get(0)?, time)))
-}
-
-/// Makes stored tasks findable by their tags.
-async fn insert_tags(connection: &mut SqliteConnection, tasks: &[&NewTask]) -> sqlx::Result<()> {
-    let tagged: Vec<_> =
-        tasks.iter().filter(|task| !task.tags.is_empty()).map(|task| task.id).collect();
-    if tagged.is_empty() {
+    rows: &[NewRow<'_>],
+    now: Timestamp,
+) -> sqlx::Result<()> {
+    if rows.is_empty() {
         return Ok(());
     }
-    sqlx::query(
-        "INSERT INTO task_tags (key, value, task_seq) \
-         SELECT tag.key, tag.value, tasks.seq \
-         FROM json_each(?1) AS tagged CROSS JOIN tasks ON tasks.id = tagged.value, \
-              json_each(tasks.tags) AS tag",
-    )
-    .bind(to_json(&tagged)?)
-    .execute(connection)
-    .await?;
+    let insert = INSERT.with(rows, |insert, &NewRow { task, seq, running }| {
+        let status = if running { TaskStatus::Running } else { TaskStatus::Pending };
+        insert
+            .bind(seq)
+            .bind(task.id.to_string())
+            .bind(task.task_type)
+            .bind(status.name())
+            .bind(task.priority)
+            .bind(task.parameters.get())
+            .bind(task.tags_json())
+            .bind(task.input_file_path.as_deref())
+            .bind(task.output_file_path.as_deref())
+            .bind(task.output_key.as_deref())
+            .bind(task.timeout_seconds)
+            .bind(task.max_attempts)
+            .bind(task.created_at.as_micros())
+            .bind(running.then_some(now.as_micros()))
+            .bind(if running { RUNNING_MESSAGE } else { "" })
+            .bind(task.run_at.map(Timestamp::as_micros))
+            .bind(task.retry_of.map(|id| id.to_string()))
+    });
+    insert.execute(connection).await?;
     Ok(())
 }
 
-/// The unfinished task that writes this output.
-async fn output_owner(connection: &mut SqliteConnection, key: &str) -> sqlx::Result<TaskId> {
-    let row = sqlx::query(
-        "SELECT id FROM tasks WHERE output_key = ?1 AND status IN ('pending', 'running')",
-    )
-    .bind(key)
-    .fetch_one(connection)
-    .await?;
-    parse(row.try_get(0)?)
+pub(super) const INSERT_TAGS: OverRows = OverRows {
+    columns: &["key", "value", "task_seq"],
+    sql: "INSERT INTO task_tags SELECT * FROM new WHERE key IS NOT NULL",
+};
+
+/// Makes stored tasks findable by their tags.
+async fn insert_tags(connection: &mut SqliteConnection, rows: &[NewRow<'_>]) -> sqlx::Result<()> {
+    let tags = rows.iter().flat_map(|row| row.task.tags.iter().map(|tag| (tag, row.seq)));
+    let tags: Vec<_> = tags.collect();
+    for tags in tags.chunks(MAX_TAG_ROWS) {
+        INSERT_TAGS
+            .with(tags, |insert, ((key, value), seq)| {
+                insert.bind(key.as_str()).bind(value.as_str()).bind(*seq)
+            })
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+pub(super) const OUTPUT_OWNERS: OverRows = OverRows {
+    columns: &["output_key"],
+    sql: "SELECT tasks.output_key, id FROM tasks INDEXED BY tasks_output \
+     WHERE tasks.output_key IN (SELECT output_key FROM new) \
+       AND tasks.output_key IS NOT NULL AND status IN ('pending', 'running')",
+};
+
+/// The unfinished tasks that write the outputs of these, by output.
+async fn output_owners(
+    connection: &mut SqliteConnection,
+    tasks: &[&NewTask],
+) -> sqlx::Result<HashMap<String, TaskId>> {
+    let keys: Vec<_> = tasks.iter().filter_map(|task| task.output_key.as_ref()).collect();
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let owners = OUTPUT_OWNERS.with(&keys, |query, key| query.bind(key.as_str()));
+    let rows = owners.fetch_all(connection).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, parse(row.try_get(1)?)?))).collect()
 }

@@ -1,6 +1,6 @@
 //! The SQL of state changes after the submission, but for claims.
 //!
-//! Each statement changes a whole batch, handed over as one JSON array, and is a compare-and-set:
+//! Each statement changes a whole batch, handed over as a table `new`, and is a compare-and-set:
 //! its `WHERE` names the status (and for a running attempt the epoch) that it starts from. A row
 //! that is elsewhere by now is left alone, and its absence from the answer says so.
 //!
@@ -11,19 +11,20 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::str::FromStr;
 
-use serde::Serialize;
-use serde_json::json;
 use sqlx::{Row, SqliteConnection};
 
+use super::rows::OverRows;
 use super::{AttemptEnd, CancelEffect, Cancellation, StoredProgress};
 use crate::task::{TaskId, TaskStatus, Timestamp};
 
-pub(super) const CANCELLED_MESSAGE: &str = "Task cancelled by user";
+pub(crate) const CANCELLED_MESSAGE: &str = "Task cancelled by user";
 
-const PROGRESS: &str = "UPDATE tasks SET progress = new.value ->> 2, message = new.value ->> 3, \
-                      updated_at = new.value ->> 4 \
-     FROM json_each(?1) AS new \
-     WHERE seq = new.value ->> 0 AND +status = 'running' AND epoch = new.value ->> 1";
+pub(super) const PROGRESS: OverRows = OverRows {
+    columns: &["seq", "epoch", "progress", "message", "updated_at"],
+    sql: "UPDATE tasks \
+     SET progress = new.progress, message = new.message, updated_at = new.updated_at \
+     FROM new WHERE tasks.seq = new.seq AND +status = 'running' AND tasks.epoch = new.epoch",
+};
 
 /// Writes down how far running attempts are.
 pub(super) async fn progress(
@@ -33,100 +34,119 @@ pub(super) async fn progress(
     if progress.is_empty() {
         return Ok(());
     }
-    let rows: Vec<_> = progress
-        .iter()
-        .map(|new| (new.seq, new.epoch, new.percent, &new.message, new.updated_at.as_micros()))
-        .collect();
-    sqlx::query(PROGRESS).bind(to_json(&rows)?).execute(connection).await?;
+    let update = PROGRESS.with(progress, |update, new| {
+        update
+            .bind(new.seq)
+            .bind(new.epoch)
+            .bind(new.percent)
+            .bind(new.message.as_str())
+            .bind(new.updated_at.as_micros())
+    });
+    update.execute(connection).await?;
     Ok(())
 }
 
-// Cancellation wins over whatever else the attempt came to, so it is decided here, where the
-// wish and the end meet in one statement.
-const END: &str = "WITH ended AS MATERIALIZED ( \
-         SELECT value ->> 0 AS seq, value ->> 1 AS epoch, value ->> 2 AS status, \
-                value ->> 3 AS progress, value ->> 4 AS message, value ->> 5 AS result, \
-                value ->> 6 AS error, value ->> 7 AS due_at, value ->> 8 AS given_back, \
-                coalesce(tasks.cancel_requested_at, value ->> 9) AS cancelled_at, \
-                value ->> 10 AS is_final \
-         FROM json_each(?1) JOIN tasks ON tasks.seq = value ->> 0) \
-     UPDATE tasks SET \
-         status = iif(cancelled_at IS NULL, ended.status, 'cancelled'), \
-         completed_at = iif(cancelled_at IS NULL AND NOT is_final, NULL, ?2), \
-         message = iif(cancelled_at IS NULL, ended.message, ?3), \
-         result = iif(cancelled_at IS NULL, ended.result, NULL), \
-         error = iif(cancelled_at IS NULL, ended.error, NULL), \
-         due_at = iif(cancelled_at IS NULL, ended.due_at, NULL), \
-         cancel_requested_at = cancelled_at, \
-         progress = ended.progress, \
-         attempt = attempt - given_back, \
-         updated_at = ?2 \
-     FROM ended \
-     WHERE tasks.seq = ended.seq AND +tasks.status = 'running' AND tasks.epoch = ended.epoch \
-     RETURNING seq, status";
+// A wish that was noted is one that the runner knows of; if that were ever not so, this keeps the
+// task from completing.
+pub(super) const END: OverRows = OverRows {
+    columns: &[
+        "seq",
+        "epoch",
+        "status",
+        "progress",
+        "message",
+        "result",
+        "error",
+        "due_at",
+        "given_back",
+        "cancelled_at",
+        "completed_at",
+        "updated_at",
+    ],
+    sql: "UPDATE tasks SET \
+         status = new.status, \
+         progress = new.progress, \
+         message = new.message, \
+         result = new.result, \
+         error = new.error, \
+         due_at = new.due_at, \
+         attempt = attempt - new.given_back, \
+         cancel_requested_at = new.cancelled_at, \
+         completed_at = new.completed_at, \
+         updated_at = new.updated_at \
+     FROM new \
+     WHERE tasks.seq = new.seq AND +tasks.status = 'running' AND tasks.epoch = new.epoch \
+       AND (cancel_requested_at IS NULL OR new.status = 'cancelled')",
+};
 
-/// Ends attempts. Tells for each that still owned its task, by `seq`, the status that came of it.
+/// Ends attempts. Tells whether they owned their tasks.
+///
+/// # Errors
+/// If only some of several did: each by itself shows which.
 pub(super) async fn end(
     connection: &mut SqliteConnection,
     ends: &[&AttemptEnd],
     now: Timestamp,
-) -> sqlx::Result<HashMap<i64, TaskStatus>> {
+) -> sqlx::Result<bool> {
     if ends.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(true);
     }
-    let rows: Vec<_> = ends
-        .iter()
-        .map(|end| {
-            json!([
-                end.seq,
-                end.epoch,
-                end.status,
-                end.progress,
-                end.message,
-                end.result.as_ref().map(|result| result.get()),
-                end.error,
-                end.due_at.map(Timestamp::as_micros),
-                i32::from(end.attempt_given_back),
-                end.cancel_requested_at.map(Timestamp::as_micros),
-                end.status.is_final(),
-            ])
-        })
-        .collect();
-    let rows = sqlx::query(END)
-        .bind(to_json(&rows)?)
-        .bind(now.as_micros())
-        .bind(CANCELLED_MESSAGE)
-        .fetch_all(connection)
-        .await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, parse(row.try_get(1)?)?))).collect()
+    let update = END.with(ends, |update, end| {
+        update
+            .bind(end.seq)
+            .bind(end.epoch)
+            .bind(end.status.name())
+            .bind(end.progress)
+            .bind(end.message.as_str())
+            .bind(end.result.as_ref().map(|result| result.get()))
+            .bind(end.error.as_deref())
+            .bind(end.due_at.map(Timestamp::as_micros))
+            .bind(end.attempt_given_back)
+            .bind(end.cancel_requested_at.map(Timestamp::as_micros))
+            .bind(end.status.is_final().then_some(now.as_micros()))
+            .bind(now.as_micros())
+    });
+    match update.execute(connection).await?.rows_affected() {
+        0 if ends.len() == 1 => Ok(false),
+        ended if ended == ends.len() as u64 => Ok(true),
+        _ => Err(sqlx::Error::RowNotFound),
+    }
 }
+
+pub(super) const PROMOTE: OverRows = OverRows {
+    columns: &["seq"],
+    sql: "UPDATE tasks SET due_at = NULL \
+                   WHERE seq IN (SELECT seq FROM new) AND +status = 'pending'",
+};
 
 /// Makes waiting tasks ready.
 pub(super) async fn promote(connection: &mut SqliteConnection, seqs: &[i64]) -> sqlx::Result<()> {
     if seqs.is_empty() {
         return Ok(());
     }
-    sqlx::query(
-        "UPDATE tasks SET due_at = NULL \
-         WHERE seq IN (SELECT value FROM json_each(?1)) AND +status = 'pending'",
-    )
-    .bind(to_json(&seqs)?)
-    .execute(connection)
-    .await?;
+    PROMOTE.with(seqs, |update, seq| update.bind(*seq)).execute(connection).await?;
     Ok(())
 }
 
-const CANCEL: &str = "UPDATE tasks SET \
-         cancel_requested_at = coalesce(cancel_requested_at, wish.value ->> 1), \
-         completed_at = iif(status = 'pending', wish.value ->> 1, NULL), \
-         message = iif(status = 'pending', ?2, message), \
+pub(super) const CANCEL: OverRows = OverRows {
+    columns: &["id", "at", "accepted_by_runner", "pending_message"],
+    sql: "UPDATE tasks SET \
+         cancel_requested_at = coalesce(cancel_requested_at, new.at), \
+         completed_at = iif(status = 'pending', new.at, NULL), \
+         message = iif(status = 'pending', new.pending_message, message), \
          status = iif(status = 'pending', 'cancelled', status), \
          due_at = NULL, \
-         updated_at = wish.value ->> 1 \
-     FROM json_each(?1) AS wish \
-     WHERE tasks.id = wish.value ->> 0 \
-       AND (+status = 'pending' OR (+status = 'running' AND wish.value ->> 2)) \
-     RETURNING tasks.id, status, seq";
+         updated_at = new.at \
+     FROM new \
+     WHERE tasks.id = new.id \
+       AND (+status = 'pending' OR (+status = 'running' AND new.accepted_by_runner)) \
+     RETURNING tasks.id, status, seq",
+};
+
+pub(super) const STATUSES: OverRows = OverRows {
+    columns: &["id"],
+    sql: "SELECT id, status FROM tasks WHERE id IN (SELECT id FROM new)",
+};
 
 /// Cancels pending tasks, and notes the wish on running ones whose runner has accepted it. Tells
 /// the effect on each.
@@ -138,13 +158,14 @@ pub(super) async fn cancel(
     if cancels.is_empty() {
         return Ok(effects);
     }
-    let rows: Vec<_> = cancels
-        .iter()
-        .map(|wish| (wish.id, wish.at.as_micros(), i32::from(wish.accepted_by_runner)))
-        .collect();
-    let rows = to_json(&rows)?;
-    let changed =
-        sqlx::query(CANCEL).bind(&rows).bind(CANCELLED_MESSAGE).fetch_all(&mut *connection).await?;
+    let update = CANCEL.with(cancels, |update, wish| {
+        update
+            .bind(wish.id.to_string())
+            .bind(wish.at.as_micros())
+            .bind(wish.accepted_by_runner)
+            .bind(CANCELLED_MESSAGE)
+    });
+    let changed = update.fetch_all(&mut *connection).await?;
     for row in &changed {
         let effect = match parse(row.try_get(1)?)? {
             TaskStatus::Cancelled => CancelEffect::Cancelled { seq: row.try_get(2)? },
@@ -153,13 +174,8 @@ pub(super) async fn cancel(
         effects.insert(parse(row.try_get(0)?)?, effect);
     }
     if effects.len() < cancels.len() {
-        let others = sqlx::query(
-            "SELECT id, status FROM tasks WHERE id IN (SELECT value ->> 0 FROM json_each(?1))",
-        )
-        .bind(&rows)
-        .fetch_all(connection)
-        .await?;
-        for row in &others {
+        let select = STATUSES.with(cancels, |query, wish| query.bind(wish.id.to_string()));
+        for row in &select.fetch_all(connection).await? {
             let id = parse(row.try_get(0)?)?;
             let effect = match parse(row.try_get(1)?)? {
                 TaskStatus::Pending | TaskStatus::Running => CancelEffect::NotAccepted,
@@ -171,38 +187,6 @@ pub(super) async fn cancel(
     Ok(effects)
 }
 
-pub(super) fn to_json<T: Serialize + ?Sized>(rows: &T) -> sqlx::Result<String> {
-    serde_json::to_string(rows).map_err(|error| sqlx::Error::Encode(Box::new(error)))
-}
-
 pub(super) fn parse<T: FromStr<Err: Error + Send + Sync + 'static>>(text: &str) -> sqlx::Result<T> {
     text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
-}
-
-#[cfg(test)]
-mod tests {
-    use sqlx::{Connection, QueryBuilder};
-
-    use super::*;
-    use crate::store::claims::{SUSPECT, push_ready};
-
-    #[tokio::test]
-    async fn no_statement_reads_more_than_it_needs() {
-        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        let schema = include_str!("../../migrations/sqlite/0001_tasks.sql");
-        sqlx::raw_sql(schema).execute(&mut connection).await.unwrap();
-        let mut ready = QueryBuilder::new("");
-        push_ready(&mut ready, &[("a", 7), ("b", 8)], 9);
-        // The walks are merged in memory, a handful of numbers for each task that is claimed.
-        let ready = ready.sql().as_str().replace(") ORDER BY priority DESC, seq LIMIT", ") LIMIT");
-        for sql in [PROGRESS, END, CANCEL, SUSPECT, &ready] {
-            let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
-            let rows = sqlx::raw_sql(explain).fetch_all(&mut connection).await.unwrap();
-            let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
-            for step in &plan {
-                let reads_all = step == "SCAN tasks" || step.contains("(status=?)");
-                assert!(!reads_all && !step.contains("TEMP B-TREE"), "{sql}\n{plan:#?}");
-            }
-        }
-    }
 }

@@ -12,20 +12,20 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::mpsc;
 
 use super::batch::{Batch, Change};
-use super::claims::Room;
+use super::places::Places;
 use super::{
     AttemptEnd, CancelEffect, StoreError, Submitted, TaskRecord, claims, retention, submissions,
     transitions,
 };
-use crate::task::{TaskId, TaskStatus, Timestamp};
+use crate::task::{Task, TaskId, Timestamp};
 
 /// Upper limit of the changes in one transaction, so that the first of them is not kept waiting.
 const MAX_BATCH: usize = 1024;
 
 /// Hears of changes from the writer.
 pub(crate) trait Observer: Send + Sync + 'static {
-    /// Whether this server can run the task; if not, why. Asked before a task is claimed.
-    fn runnable(&self, record: &TaskRecord) -> Result<(), String>;
+    /// The code of a task that is to be claimed; an error says why this server cannot run it.
+    fn prepare(&self, record: &TaskRecord) -> Result<Box<dyn Task>, String>;
 
     /// These changes were committed, in this order. Called before the clients are answered and
     /// before the next batch, so it must be quick.
@@ -33,70 +33,31 @@ pub(crate) trait Observer: Send + Sync + 'static {
 }
 
 /// One committed change, or one that came to nothing.
-#[derive(Debug)]
 pub(crate) enum Committed {
     /// A submission was not stored.
     Refused,
     /// A task was stored that is not to run before that time; named by its `seq`.
     Scheduled(i64, Timestamp),
     /// A pending task is running now, and it is the observer's to run.
-    Claimed(Box<TaskRecord>),
+    Claimed(Box<TaskRecord>, Box<dyn Task>),
     /// A pending task was cancelled; its `seq` beside it.
     Cancelled(TaskId, i64),
-    /// An attempt ended with that status; `pending` if there is to be another.
-    Ended(Arc<AttemptEnd>, TaskStatus),
+    /// An attempt ended.
+    Ended(Arc<AttemptEnd>),
 }
 
 /// Owns the connection that writes, and the count of what runs.
-#[derive(Debug)]
 pub(crate) struct Writer {
     connection: SqliteConnection,
     queue: mpsc::Receiver<Change>,
     claiming: Arc<AtomicBool>,
-    limits: Limits,
-    /// Whether any task may be what killed the server before.
-    suspects: bool,
-    /// By `seq`.
-    running: HashMap<i64, Running>,
+    places: Places,
+    /// The `seq` of the next new task.
+    next_seq: i64,
     /// Whether to look for ready tasks again without waiting for a change.
     look_again: bool,
-    /// Whether ready tasks may be waiting. False saves the look when it is known that there are
-    /// none.
+    /// Whether ready tasks may be waiting that a free place is for.
     may_be_ready: bool,
-}
-
-/// How many tasks may run at once: in all, and of each type that this server knows.
-#[derive(Clone, Debug)]
-pub(crate) struct Limits {
-    pub(crate) total: usize,
-    pub(crate) by_type: Vec<(&'static str, usize)>,
-}
-
-impl Limits {
-    /// The places that are free once these attempts have ended.
-    fn room(&self, running: &HashMap<i64, Running>, ended: &HashMap<i64, TaskStatus>) -> Room {
-        let staying = || running.iter().filter(|(seq, _)| !ended.contains_key(seq));
-        let of_type = |name| staying().filter(|(_, task)| task.task_type == name).count();
-        let free = |&(name, limit): &(&'static str, usize)| (name, limit - of_type(name));
-        Room {
-            total: self.total - staying().count(),
-            by_type: self.by_type.iter().map(free).collect(),
-            suspect: !staying().any(|(_, task)| task.suspect),
-        }
-    }
-
-    /// Whether fewer tasks of this type may run than of all together.
-    fn ration(&self, task_type: &str) -> bool {
-        self.by_type.iter().any(|&(name, limit)| name == task_type && limit < self.total)
-    }
-}
-
-/// What the writer has to know of a running task.
-#[derive(Debug)]
-struct Running {
-    task_type: String,
-    /// Whether the server has died twice while this task ran.
-    suspect: bool,
 }
 
 impl Writer {
@@ -104,25 +65,16 @@ impl Writer {
         connection: SqliteConnection,
         queue: mpsc::Receiver<Change>,
         claiming: Arc<AtomicBool>,
-        limits: Limits,
-        suspects: bool,
+        places: Places,
+        next_seq: i64,
     ) -> Self {
-        Self {
-            connection,
-            queue,
-            claiming,
-            limits,
-            suspects,
-            running: HashMap::new(),
-            may_be_ready: true,
-            look_again: false,
-        }
+        // What was ready when the server started.
+        let (look_again, may_be_ready) = (true, true);
+        Self { connection, queue, claiming, places, next_seq, look_again, may_be_ready }
     }
 
     /// Works until the store is closed.
     pub(crate) async fn run(mut self, observer: Arc<dyn Observer>) {
-        // What was ready when the server started.
-        self.look_again = true;
         self.fill_places(&*observer).await;
         let mut next = self.queue.recv().await;
         while next.is_some() {
@@ -192,94 +144,114 @@ impl Writer {
         done
     }
 
+    /// Ends come before submissions and claims, which can have their places, and before
+    /// cancellations: a task that has ended cannot be cancelled any more.
     async fn apply(&mut self, batch: &Batch, observer: &dyn Observer) -> sqlx::Result<Outcomes> {
         let connection = &mut self.connection;
         let now = Timestamp::now();
-        // Ends come before cancellations: a task that has ended cannot be cancelled any more.
-        let mut outcomes = Outcomes {
-            submitted: submissions::submit(connection, &batch.new_tasks()).await?,
-            ended: {
-                transitions::progress(connection, &batch.progress()).await?;
-                transitions::end(connection, &batch.ends(), now).await?
-            },
-            cancelled: {
-                transitions::promote(connection, &batch.promoted()).await?;
-                transitions::cancel(connection, &batch.cancels()).await?
-            },
-            erased: {
-                let mut erased = Vec::with_capacity(batch.erasures.len());
-                for (step, _) in &batch.erasures {
-                    erased.push(retention::erase(connection, step).await?);
-                }
-                erased
-            },
-            claimed: Vec::new(),
-            may_be_ready: self.may_be_ready || batch.may_make_ready(),
-            look_again: false,
-        };
-        let ended = &outcomes.ended;
-        // Others of its kind may have waited for the end of a task that is rationed.
-        outcomes.may_be_ready |= self.running.iter().any(|(seq, task)| {
-            ended.contains_key(seq) && (task.suspect || self.limits.ration(&task.task_type))
-        });
-        let mut room = self.limits.room(&self.running, ended);
-        room.suspect &= self.suspects;
-        if room.total > 0 && outcomes.may_be_ready && self.claiming.load(Ordering::Relaxed) {
+        transitions::progress(connection, &batch.progress()).await?;
+        let ended = transitions::end(connection, &batch.ends(), now).await?;
+        transitions::promote(connection, &batch.promoted()).await?;
+        let cancelled = transitions::cancel(connection, &batch.cancels()).await?;
+        let mut erased = Vec::with_capacity(batch.erasures.len());
+        for (step, _) in &batch.erasures {
+            erased.push(retention::erase(connection, step).await?);
+        }
+
+        let ended_seqs = || batch.ends.iter().filter(|_| ended).map(|(end, _)| end.seq);
+        let mut room = self.places.free_after(ended_seqs());
+        let claiming = self.claiming.load(Ordering::Relaxed);
+        let mut may_be_ready = self.may_be_ready
+            || batch.may_make_ready()
+            || ended_seqs().any(|seq| self.places.is_rationed(seq));
+        // Where nothing waits new tasks need not be looked for to be claimed.
+        let at_once = (claiming && !may_be_ready).then_some(&mut room);
+        let submitted =
+            submissions::submit(connection, &batch.new_tasks(), self.next_seq, at_once, now)
+                .await?;
+        may_be_ready |=
+            submitted.iter().any(|it| matches!(it, Submitted::Stored { running: false, .. }));
+
+        let mut claimed = Vec::new();
+        let mut look_again = false;
+        if claiming && may_be_ready && room.total > 0 {
             let (ready, mut held) = claims::ready(connection, &room).await?;
             // Fewer than there is room for: whoever waits still is rationed.
-            outcomes.may_be_ready = ready.len() == room.total;
+            may_be_ready = ready.len() == room.total;
+            let mut records = Vec::with_capacity(ready.len());
+            let mut code = Vec::with_capacity(ready.len());
             for record in ready {
-                match observer.runnable(&record) {
-                    Ok(()) => outcomes.claimed.push(record),
+                match observer.prepare(&record) {
+                    Ok(task) => {
+                        records.push(record);
+                        code.push(task);
+                    }
                     Err(reason) => held.push((record.seq, reason)),
                 }
             }
             // The places of what was set aside are still free, and nothing else may come along.
-            outcomes.look_again = !held.is_empty();
-            outcomes.may_be_ready |= outcomes.look_again;
+            look_again = !held.is_empty();
+            may_be_ready |= look_again;
             claims::hold(connection, &held).await?;
-            claims::claim(connection, &mut outcomes.claimed, now).await?;
+            claims::claim(connection, &mut records, now).await?;
+            claimed = records.into_iter().zip(code).collect();
         }
-        Ok(outcomes)
+        Ok(Outcomes { now, submitted, ended, cancelled, erased, claimed, may_be_ready, look_again })
     }
 
     /// Takes note of what was committed, tells the observer, then the clients.
-    fn settle(&mut self, batch: Batch, outcomes: Outcomes, observer: &dyn Observer) {
-        let Outcomes { submitted, ended, cancelled, erased, claimed, may_be_ready, look_again } =
-            outcomes;
+    fn settle(&mut self, mut batch: Batch, outcomes: Outcomes, observer: &dyn Observer) {
+        let Outcomes {
+            now,
+            submitted,
+            ended,
+            cancelled,
+            erased,
+            claimed,
+            may_be_ready,
+            look_again,
+        } = outcomes;
         self.may_be_ready = may_be_ready;
         self.look_again = look_again;
         let mut changes = Vec::with_capacity(batch.len() + claimed.len());
-        for outcome in &submitted {
-            match outcome {
-                Submitted::Stored { due: None } => {}
-                Submitted::Stored { due: Some((seq, time)) } => {
-                    changes.push(Committed::Scheduled(*seq, *time));
-                }
-                Submitted::OutputInUse(_) | Submitted::Replayed(_) => {
-                    changes.push(Committed::Refused);
-                }
-            }
-        }
-        for (end, _) in &batch.ends {
-            if let Some(&status) = ended.get(&end.seq) {
-                self.running.remove(&end.seq);
-                changes.push(Committed::Ended(Arc::clone(end), status));
-            }
+        for (end, _) in batch.ends.iter().filter(|_| ended) {
+            self.places.leave(end.seq);
+            changes.push(Committed::Ended(Arc::clone(end)));
         }
         for (&id, &effect) in &cancelled {
             if let CancelEffect::Cancelled { seq } = effect {
                 changes.push(Committed::Cancelled(id, seq));
             }
         }
-        for record in claimed {
-            let task_type = record.info.task_type.clone();
-            let running = Running { task_type, suspect: record.is_suspect() };
-            self.running.insert(record.seq, running);
-            changes.push(Committed::Claimed(Box::new(record)));
+        let mut started = claimed;
+        let mut answers = Vec::with_capacity(submitted.len());
+        for ((task, answer), outcome) in
+            std::mem::take(&mut batch.submits).into_iter().zip(submitted)
+        {
+            match outcome {
+                Submitted::Stored { seq, running } => {
+                    self.next_seq = seq + 1;
+                    match task.run_at {
+                        _ if running => started.push(task.into_claimed(seq, now)),
+                        Some(run_at) => changes.push(Committed::Scheduled(seq, run_at)),
+                        None => {}
+                    }
+                }
+                Submitted::OutputInUse(_) | Submitted::Replayed(_) => {
+                    changes.push(Committed::Refused);
+                }
+            }
+            answers.push((answer, outcome));
+        }
+        for (record, task) in started {
+            self.places.fill(&record);
+            changes.push(Committed::Claimed(Box::new(record), task));
         }
         observer.committed(changes);
-        batch.answer(submitted, &ended, &cancelled, erased);
+        for (answer, outcome) in answers {
+            let _ = answer.send(Ok(outcome));
+        }
+        batch.answer(ended, &cancelled, erased);
     }
 }
 
@@ -297,13 +269,16 @@ fn refuse(batch: Batch, error: &StoreError, observer: &dyn Observer) {
 
 /// What one transaction came to.
 struct Outcomes {
+    now: Timestamp,
     /// In the order of the batch.
     submitted: Vec<Submitted>,
-    ended: HashMap<i64, TaskStatus>,
+    /// Whether the attempts that ended owned their tasks.
+    ended: bool,
     cancelled: HashMap<TaskId, CancelEffect>,
     /// In the order of the batch.
     erased: Vec<Option<i64>>,
-    claimed: Vec<TaskRecord>,
+    /// Tasks that waited, and their code.
+    claimed: Vec<(TaskRecord, Box<dyn Task>)>,
     may_be_ready: bool,
     look_again: bool,
 }

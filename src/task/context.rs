@@ -21,7 +21,7 @@ pub struct TaskContext {
 
 /// One attempt at a task, as its code sees it. The runner makes it and keeps hold of the parts.
 pub(crate) struct Attempt {
-    pub(crate) info: TaskInfo,
+    pub(crate) info: Arc<TaskInfo>,
     pub(crate) epoch: i64,
     /// Read from `info` when it is first asked for.
     pub(crate) parameters: OnceLock<Map<String, Value>>,

@@ -40,7 +40,7 @@ pub type TaskResult = Result<serde_json::Value, TaskError>;
 /// The implementing struct holds the task's parameters, so it derives `serde::Deserialize` and
 /// `schemars::JsonSchema` beside this. Its doc comment is what users read about the task type.
 #[async_trait]
-pub trait Task: Send + 'static {
+pub trait Task: Send + Sync + 'static {
     /// Which of the two paths of a submission this task uses. By default neither.
     fn paths() -> Paths
     where

@@ -38,7 +38,7 @@ impl TestRun {
         let output = Arc::new(Mutex::new(None));
         let now = Timestamp::now();
         let ctx = TaskContext::new(Attempt {
-            info: TaskInfo {
+            info: Arc::new(TaskInfo {
                 task_id: TaskId::new(),
                 task_type: "test".to_owned(),
                 status: TaskStatus::Running,
@@ -64,7 +64,7 @@ impl TestRun {
                 queue_position: None,
                 waiting_because: None,
                 eta_seconds: None,
-            },
+            }),
             epoch: 1,
             parameters: Default::default(),
             token: self.token.clone(),
