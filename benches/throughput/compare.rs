@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::client::Connection;
 use crate::common::server::Server;
@@ -17,6 +17,8 @@ const ROUND: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_millis(500);
 /// How often a server is asked whether it has done its tasks: it costs the server something.
 const POLL: Duration = Duration::from_millis(5);
+/// How long the tasks of a round may take after its last submission.
+const PATIENCE: Duration = Duration::from_secs(100);
 
 /// One of the two.
 #[derive(Debug)]
@@ -83,7 +85,8 @@ impl Side<'_> {
         let elapsed = match self.counts {
             Counts::Answers => load.elapsed,
             Counts::CompletedTasks => {
-                until_idle(address).await;
+                let idle = timeout(PATIENCE, until_idle(address)).await;
+                idle.expect("the tasks of a round do not come to an end");
                 load.begin.elapsed()
             }
         };

@@ -24,6 +24,7 @@ pub(crate) async fn idle(what: &str, at_most: u64) -> Vec<Row> {
 }
 
 /// Start with a long history and a long queue: time to the first answer, and memory after that.
+/// The file was written just before, so the kernel still has it in memory.
 pub(crate) async fn boot(
     what: &str,
     million: &Million,

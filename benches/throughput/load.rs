@@ -4,10 +4,14 @@
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::client::Connection;
 use crate::common::server::cpu_seconds;
 use crate::requests::Requests;
+
+/// How long the last answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What one stretch of load has shown.
 #[derive(Debug)]
@@ -39,7 +43,8 @@ pub(crate) async fn drive(
     for (connection, requests) in ready {
         clients.spawn(client(connection, requests, begin + duration));
     }
-    let latencies = clients.join_all().await.concat();
+    let answered = timeout(duration + PATIENCE, clients.join_all()).await;
+    let latencies = answered.expect("the server answers no more").concat();
     let elapsed = begin.elapsed();
     let own_cpu = cpu_seconds(std::process::id()) - own_cpu;
     Load { begin, elapsed, latencies, own_cpu }

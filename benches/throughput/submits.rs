@@ -48,8 +48,8 @@ pub(crate) async fn with_history(what: &str, million: &Million, at_least: f64) -
         requests,
         counts: Counts::CompletedTasks,
     };
-    let empty = format!("{what} (none)");
-    compare(side(&empty, &servers[0]), side(what, &servers[1]), at_least).await
+    let empty = "whole tasks after none";
+    compare(side(empty, &servers[0]), side(what, &servers[1]), at_least).await
 }
 
 /// Submissions behind a task that never ends: they are stored, and that is all.
