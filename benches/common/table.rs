@@ -13,6 +13,11 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
         Self { rows: vec![heading.map(str::to_owned)] }
     }
 
+    /// Whether there is nothing below the heading.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.len() == 1
+    }
+
     pub(crate) fn push(&mut self, row: [String; COLUMNS]) {
         self.rows.push(row);
     }

@@ -68,7 +68,7 @@ pub(crate) async fn compare(base: Side<'_>, side: Side<'_>, at_least: f64) -> Ve
     for (side, rounds) in sides.iter().zip(rounds) {
         rows.extend(rounds.rows(side));
     }
-    // The last one is that of the tasks.
+    // The last one says how much was counted.
     if let Some(row) = rows.last_mut() {
         row.measured = Some(Measured::Ratio(ratio));
         row.target = Some(Target::AtLeast(Measured::Ratio(at_least)));

@@ -1,8 +1,7 @@
 //! Measures the server against a bare one, turn by turn on this machine, and holds the ratios
 //! against what they should be.
 //!
-//! `cargo bench --bench throughput -- NAME` measures only what has `NAME` in its name. The names
-//! stand in [`Bench::run`].
+//! `cargo bench --bench throughput -- NAME` measures only what has `NAME` in its name.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -40,12 +39,14 @@ fn main() {
     }
     let wanted = args.into_iter().filter(|arg| !arg.starts_with("--")).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(Bench { wanted, report: Report::new() }.run());
+    runtime.block_on(Bench { wanted, names: Vec::new(), report: Report::new() }.run());
 }
 
 struct Bench {
     /// Parts of names; everything is wanted if there are none.
     wanted: Vec<String>,
+    /// What could be wanted.
+    names: Vec<&'static str>,
     report: Report,
 }
 
@@ -78,10 +79,14 @@ impl Bench {
         self.measure(what, async || footprint::idle(what, 20_000_000).await).await;
         let what = "size of the binary";
         self.measure(what, async || footprint::binary(what, 40_000_000)).await;
+        if self.report.is_empty() {
+            return println!("nothing of that name, expected a part of\n{}", self.names.join("\n"));
+        }
         println!("\n{}", self.report);
     }
 
-    async fn measure(&mut self, what: &str, rows: impl AsyncFnOnce() -> Vec<Row>) {
+    async fn measure(&mut self, what: &'static str, rows: impl AsyncFnOnce() -> Vec<Row>) {
+        self.names.push(what);
         if self.wanted.is_empty() || self.wanted.iter().any(|part| what.contains(part)) {
             eprintln!("measuring {what}");
             for row in rows().await {

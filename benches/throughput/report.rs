@@ -52,10 +52,14 @@ impl Report {
             "measured",
             "target",
             "",
-            "server CPU",
-            "generator CPU",
+            "CPU/request",
+            "generator's",
             "peak memory",
         ]))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub(crate) fn push(&mut self, row: Row) {
