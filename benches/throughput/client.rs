@@ -1,0 +1,82 @@
+//! One keep-alive connection that sends prepared requests and reads no more of an answer than it
+//! has to.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+const CONTENT_LENGTH: &[u8] = b"content-length:";
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: TcpStream,
+    answer: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) async fn open(address: &str) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, answer: Vec::with_capacity(128 * 1024) }
+    }
+
+    /// Sends a request; returns the body of the answer, which has to be a 200.
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> &[u8] {
+        self.stream.write_all(request).await.unwrap();
+        self.answer.clear();
+        let head = loop {
+            self.read().await;
+            let mut windows = self.answer.windows(END_OF_HEAD.len());
+            if let Some(end) = windows.position(|window| window == END_OF_HEAD) {
+                break end + END_OF_HEAD.len();
+            }
+        };
+        let end = head + content_length(&self.answer[..head]);
+        while self.answer.len() < end {
+            self.read().await;
+        }
+        let status = self.answer.get(9..12).unwrap_or_default();
+        assert!(
+            status == b"200" && self.answer.len() == end,
+            "{}\nwas answered:\n{}",
+            String::from_utf8_lossy(request),
+            String::from_utf8_lossy(&self.answer),
+        );
+        &self.answer[head..]
+    }
+
+    /// Gets this path and query; returns the body.
+    pub(crate) async fn get(&mut self, path: &str) -> String {
+        let request = get(path);
+        String::from_utf8(self.exchange(&request).await.to_vec()).unwrap()
+    }
+
+    async fn read(&mut self) {
+        let count = self.stream.read_buf(&mut self.answer).await.unwrap();
+        assert!(count > 0, "the server closed the connection");
+    }
+}
+
+/// The bytes of a `GET`.
+pub(crate) fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
+}
+
+/// The bytes of a `POST /tasks`.
+pub(crate) fn post_task(body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "POST /tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+fn content_length(head: &[u8]) -> usize {
+    let value = head.split(|&byte| byte == b'\n').find_map(|line| {
+        let (name, value) = line.split_at_checked(CONTENT_LENGTH.len())?;
+        name.eq_ignore_ascii_case(CONTENT_LENGTH).then_some(value)
+    });
+    let value = value.and_then(|value| std::str::from_utf8(value).ok());
+    value.and_then(|value| value.trim().parse().ok()).expect("an answer without a length")
+}

@@ -1,0 +1,176 @@
+//! Databases that look as if the server had worked for months.
+
+use std::fs::{self, File};
+use std::time::Instant;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
+use sqlx::{Connection, SqliteConnection};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use crate::client;
+use crate::common::server::{Server, folder};
+
+/// The server's default, in the folder it runs in.
+const DATABASE: &str = "tasks.db";
+/// When the first task was submitted, in milliseconds, and how many after that the next one was.
+const BEGIN: u64 = 1_735_689_600_000;
+const STEP: u64 = 30_000;
+
+/// Types, statuses and tags are dealt out by digits of the number, so that each combination has
+/// its share of any thousand rows.
+const FINISHED: &str = "
+    WITH RECURSIVE
+        numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?1),
+        tasks_of (n, ms, task_type, status) AS (
+            SELECT n, ?2 + n * ?3,
+                   CASE WHEN n % 10 < 4 THEN 'dummy_short' WHEN n % 10 < 8 THEN 'tokenize'
+                        ELSE 'image_process' END,
+                   CASE n / 10 % 5 WHEN 3 THEN 'failed' WHEN 4 THEN 'cancelled'
+                                   ELSE 'completed' END
+            FROM numbers)
+    INSERT INTO tasks (id, task_type, status, priority, max_attempts, attempt, epoch,
+                       parameters, tags, input_file_path, output_file_path,
+                       progress, message, error, result,
+                       created_at, started_at, completed_at, updated_at)
+    SELECT printf('%08x-%04x-7%03x-8%03x-%012x', ms >> 16, ms & 65535, n & 4095,
+                  n >> 12 & 4095, n * 2654435761 & 281474976710655),
+           task_type, status, 0, 1, 1, 1,
+           CASE task_type
+               WHEN 'dummy_short' THEN '{\"duration\":5,\"steps\":5}'
+               WHEN 'tokenize'
+               THEN '{\"encoding\":\"cl100k_base\",\"sleep_duration\":0,\"special_tokens\":\"text\"}'
+               ELSE '{\"width\":800,\"height\":600,\"format\":\"JPEG\",\"quality\":85}' END,
+           iif(n % 2, '{}', json_object('plate', '' || n / 2 % 4)),
+           iif(task_type = 'dummy_short', NULL, printf('plates/in/%07d', n)),
+           iif(task_type = 'dummy_short', NULL, printf('plates/out/%07d', n)),
+           iif(status = 'completed', 100.0, 40.0),
+           CASE status WHEN 'completed' THEN 'Task completed successfully'
+                       WHEN 'cancelled' THEN 'Task cancelled by user'
+                       ELSE 'Task failed: the input ended too early' END,
+           iif(status = 'failed', 'the input ended too early', NULL),
+           iif(status = 'completed',
+               json_object('message', 'done', 'input_file', printf('plates/in/%07d', n),
+                           'char_count', n * 37 % 100000, 'token_count', n * 11 % 30000),
+               NULL),
+           ms * 1000, ms * 1000 + 700, ms * 1000 + 5000700, ms * 1000 + 5000700
+    FROM tasks_of";
+
+const TAGS: &str = "INSERT INTO task_tags (key, value, task_seq) \
+     SELECT 'plate', tags ->> 'plate' AS value, seq FROM tasks WHERE tags <> '{}' ORDER BY value, seq";
+
+const PENDING: &str = "
+    WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?1)
+    INSERT INTO tasks (id, task_type, status, priority, max_attempts, parameters, tags,
+                       created_at, updated_at)
+    SELECT printf('ffffffff-ffff-7fff-8fff-%012x', n), 'dummy_short', 'pending', 0, 1,
+           '{\"duration\":3600,\"steps\":1}', '{}', ?2 * 1000 + n, ?2 * 1000 + n
+    FROM numbers";
+
+/// A database with so many finished tasks.
+#[derive(Debug)]
+pub(crate) struct History {
+    folder: TempDir,
+    finished: u64,
+}
+
+impl History {
+    pub(crate) async fn make(finished: u64) -> Self {
+        // The server itself makes the schema. Once it answers it listens for signals, too.
+        let server = Server::start(&[]);
+        client::Connection::open(server.address()).await.get("/health/ready").await;
+        let folder = server.stop();
+        let mut connection = open(&folder).await;
+        let mut transaction = connection.begin().await.unwrap();
+        sqlx::query(FINISHED)
+            .bind(finished as i64)
+            .bind(BEGIN as i64)
+            .bind(STEP as i64)
+            .execute(&mut *transaction)
+            .await
+            .unwrap();
+        sqlx::query(TAGS).execute(&mut *transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+        close(connection).await;
+        Self { folder, finished }
+    }
+
+    pub(crate) fn finished(&self) -> u64 {
+        self.finished
+    }
+
+    /// The database in a folder of its own, and on the disk, so that nothing is left to write.
+    pub(crate) fn copy(&self) -> TempDir {
+        let copy = folder();
+        let path = copy.path().join(DATABASE);
+        fs::copy(self.folder.path().join(DATABASE), &path).unwrap();
+        File::open(path).unwrap().sync_all().unwrap();
+        copy
+    }
+
+    /// A copy in which so many tasks wait to sleep for an hour.
+    pub(crate) async fn copy_with_pending(&self, pending: u64) -> TempDir {
+        let copy = self.copy();
+        let mut connection = open(&copy).await;
+        sqlx::query(PENDING)
+            .bind(pending as i64)
+            .bind(millisecond(self.finished) as i64)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        close(connection).await;
+        copy
+    }
+}
+
+/// Made when it is first asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Million(OnceCell<History>);
+
+impl Million {
+    pub(crate) async fn get(&self) -> &History {
+        let make = async || {
+            let begin = Instant::now();
+            let history = History::make(1_000_000).await;
+            let bytes = fs::metadata(history.folder.path().join(DATABASE)).unwrap().len();
+            let megabytes = bytes / 1_000_000;
+            println!(
+                "made 1,000,000 rows in {:.1} s, {megabytes} MB",
+                begin.elapsed().as_secs_f64()
+            );
+            history
+        };
+        self.0.get_or_init(make).await
+    }
+}
+
+/// The id of a task by its number.
+pub(crate) fn id(number: u64) -> String {
+    let ms = millisecond(number);
+    let node = (number * 2_654_435_761) & 0xffff_ffff_ffff;
+    format!(
+        "{:08x}-{:04x}-7{:03x}-8{:03x}-{node:012x}",
+        ms >> 16,
+        ms & 0xffff,
+        number & 0xfff,
+        number >> 12 & 0xfff
+    )
+}
+
+/// When a task was submitted, in milliseconds since 1970, by its number.
+pub(crate) fn millisecond(number: u64) -> u64 {
+    BEGIN + number * STEP
+}
+
+async fn open(folder: &TempDir) -> SqliteConnection {
+    let options = SqliteConnectOptions::new()
+        .filename(folder.path().join(DATABASE))
+        .synchronous(SqliteSynchronous::Off)
+        .pragma("cache_size", "-500000");
+    SqliteConnection::connect_with(&options).await.unwrap()
+}
+
+async fn close(mut connection: SqliteConnection) {
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
