@@ -1,6 +1,7 @@
 //! What comes of an attempt: a result and its published output, another attempt, or a failure.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -29,11 +30,8 @@ pub(super) enum Outcome {
 }
 
 /// Decides what came of the attempt, and publishes its output if it is a success.
-pub(super) async fn conclude(
-    live: &LiveTask,
-    outcome: Outcome,
-    output: Option<OutputFile>,
-) -> AttemptEnd {
+pub(super) async fn conclude(live: &LiveTask, outcome: Outcome) -> AttemptEnd {
+    let output = live.output.lock().unwrap_or_else(PoisonError::into_inner).take();
     let info = &live.claimed;
     let percent = live.progress.read().percent;
     let mut end = AttemptEnd {

@@ -4,9 +4,8 @@
 use std::sync::Arc;
 
 use super::due::Due;
-use super::live::LiveTask;
 use super::{Shared, runner};
-use crate::store::{Committed, Observer, TaskRecord};
+use crate::store::{AttemptEnd, Committed, Observer, TaskRecord};
 use crate::task::{Task, TaskStatus};
 
 /// Follows what the store commits.
@@ -31,9 +30,7 @@ impl Observer for Listener {
                 Committed::Refused => shared.admission.left(),
                 Committed::Claimed(record, task) => {
                     shared.admission.began();
-                    let live = Arc::new(LiveTask::new(*record));
-                    shared.live.insert(Arc::clone(&live));
-                    tokio::spawn(runner::run(Arc::clone(shared), live, task));
+                    runner::start(shared, *record, task);
                 }
                 Committed::Scheduled(seq, time) => self.wait(Due::At(seq, time)),
                 Committed::Cancelled(id, seq) => {
@@ -41,7 +38,14 @@ impl Observer for Listener {
                     self.wait(Due::Never(seq));
                     shared.waiters.wake(id);
                 }
+                Committed::NotEnded(end, error) => runner::end_again(shared, end, &error),
+                Committed::Disowned(end) => {
+                    // Cannot happen while one server owns the database; then the task is not ours.
+                    tracing::error!(task.id = %end.id, "the end of an attempt found its task in other hands");
+                    shared.live.remove(end.id);
+                }
                 Committed::Ended(end) if end.status == TaskStatus::Pending => {
+                    ended(&end);
                     shared.admission.returned();
                     shared.live.remove(end.id);
                     if let Some(due_at) = end.due_at {
@@ -49,6 +53,7 @@ impl Observer for Listener {
                     }
                 }
                 Committed::Ended(end) => {
+                    ended(&end);
                     shared.admission.ended();
                     shared.live.remove(end.id);
                     shared.waiters.wake(end.id);
@@ -56,4 +61,8 @@ impl Observer for Listener {
             }
         }
     }
+}
+
+fn ended(end: &AttemptEnd) {
+    tracing::debug!(task.id = %end.id, status = end.status.name(), "ended");
 }

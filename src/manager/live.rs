@@ -2,14 +2,18 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::TaskRecord;
-use crate::task::{Progress, TaskId, TaskInfo, Timestamp};
+use crate::task::{
+    BlockingWork, CpuSlots, OutputFile, Progress, SlotWait, TaskId, TaskInfo, Timestamp,
+};
 
 /// One claimed task, from its claim to the commit of its end.
 #[derive(Debug)]
@@ -23,8 +27,17 @@ pub(super) struct LiveTask {
     pub(super) token: CancellationToken,
     /// Cancelled when the end of the attempt is committed.
     pub(super) over: CancellationToken,
+    pub(super) blocking: Arc<BlockingWork>,
+    pub(super) slot_wait: Arc<SlotWait>,
+    /// What the task has created to be published.
+    pub(super) output: Arc<Mutex<Option<OutputFile>>>,
+    /// What runs the task's code, until somebody waits for it.
+    code: Mutex<Option<JoinHandle<()>>>,
+    ended: AtomicBool,
     phase: Mutex<Phase>,
     rendered: Mutex<Option<(RenderKey, Rendered)>>,
+    /// The version of the progress that was stored last.
+    stored_version: AtomicU64,
 }
 
 /// Decides between completion and cancellation: whoever comes first under the lock wins.
@@ -65,7 +78,7 @@ pub(super) enum CancelRequest {
 }
 
 impl LiveTask {
-    pub(super) fn new(record: TaskRecord) -> Self {
+    pub(super) fn new(record: TaskRecord, slots: CpuSlots) -> Self {
         let progress = Progress::new(&record.info.message, record.info.updated_at);
         Self {
             seq: record.seq,
@@ -74,9 +87,35 @@ impl LiveTask {
             progress: Arc::new(progress),
             token: CancellationToken::new(),
             over: CancellationToken::new(),
+            blocking: Arc::new(BlockingWork::new(slots)),
+            slot_wait: Arc::default(),
+            output: Arc::default(),
+            code: Mutex::default(),
+            ended: AtomicBool::new(false),
             phase: Mutex::new(Phase::Running),
             rendered: Mutex::new(None),
+            stored_version: AtomicU64::new(0),
         }
+    }
+
+    /// Notes what runs the task's code.
+    pub(super) fn spawned(&self, code: JoinHandle<()>) {
+        *self.code.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
+    }
+
+    /// Takes what runs the task's code, to wait for it or to let go of it.
+    pub(super) fn take_code(&self) -> Option<JoinHandle<()>> {
+        self.code.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether the caller is the one to end the attempt: true for the first who asks.
+    pub(super) fn take_end(&self) -> bool {
+        !self.ended.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether this version of the progress has not been seen by the last call.
+    pub(super) fn is_news(&self, version: u64) -> bool {
+        self.stored_version.swap(version, Ordering::Relaxed) != version
     }
 
     /// Asks the task to stop. Once accepted it will not complete.
@@ -198,6 +237,18 @@ impl LiveTasks {
 
     pub(super) fn len(&self) -> usize {
         *self.count.borrow()
+    }
+
+    /// All of them, in no order.
+    pub(super) fn all(&self) -> Vec<Arc<LiveTask>> {
+        let tasks = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
+        tasks.values().cloned().collect()
+    }
+
+    /// Returns once any task is live.
+    pub(super) async fn occupied(&self) {
+        // Cannot fail: the sender is right here.
+        let _ = self.count.subscribe().wait_for(|count| *count > 0).await;
     }
 
     /// Returns once no task is live.

@@ -12,6 +12,7 @@ mod keys;
 mod listener;
 mod live;
 mod outcome;
+mod progress;
 mod runner;
 mod runtime;
 mod submission;
@@ -22,6 +23,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -105,9 +107,8 @@ struct Shared {
     due: mpsc::UnboundedSender<Due>,
     /// No more submissions.
     draining: CancellationToken,
-    /// Running tasks are to go back to pending.
-    interrupt: CancellationToken,
-    _lock: std::fs::File,
+    /// Running tasks go back to pending.
+    interrupted: AtomicBool,
 }
 
 impl TaskManager {
@@ -137,7 +138,7 @@ impl TaskManager {
             total: options.max_running,
             by_type: limits.iter().map(|(task_type, &limit)| (task_type.name(), limit)).collect(),
         };
-        let Opened { store, writer, due: stored_due, pending, lock } =
+        let Opened { store, writer, due: stored_due, pending } =
             store::open(&database, store_limits, remove_partial).await?;
         let (due, incoming) = mpsc::unbounded_channel();
         for (seq, due_at, run_at) in stored_due {
@@ -160,9 +161,9 @@ impl TaskManager {
             waiters: Arc::default(),
             due,
             draining: CancellationToken::new(),
-            interrupt: CancellationToken::new(),
-            _lock: lock,
+            interrupted: AtomicBool::new(false),
         });
+        tokio::spawn(progress::run(Arc::clone(&shared)));
         let writer = tokio::spawn(writer.run(Arc::new(Listener(Arc::clone(&shared)))));
         tokio::spawn(async move {
             if writer.await.is_err() {
@@ -322,7 +323,8 @@ impl TaskManager {
         if tokio::time::timeout(grace, shared.live.emptied()).await.is_err() {
             tracing::info!(tasks = shared.live.len(), "the grace is over, running tasks go back");
         }
-        shared.interrupt.cancel();
+        shared.interrupted.store(true, Ordering::Relaxed);
+        runner::interrupt_all(shared);
         shared.live.emptied().await;
     }
 

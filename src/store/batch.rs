@@ -13,7 +13,7 @@ use crate::task::{TaskId, TaskStatus};
 pub(super) enum Change {
     Submit(Box<NewTask>, Answer<Submitted>),
     Progress(StoredProgress, Answer<()>),
-    End(Arc<AttemptEnd>, Answer<bool>),
+    End(Arc<AttemptEnd>),
     Promote(Vec<i64>, Answer<()>),
     Cancel(Cancellation, Answer<CancelEffect>),
     Erase(EraseStep, Answer<Option<i64>>),
@@ -25,7 +25,7 @@ pub(super) enum Change {
 pub(super) struct Batch {
     pub(super) submits: Vec<(Box<NewTask>, Answer<Submitted>)>,
     pub(super) progress: Vec<(StoredProgress, Answer<()>)>,
-    pub(super) ends: Vec<(Arc<AttemptEnd>, Answer<bool>)>,
+    pub(super) ends: Vec<Arc<AttemptEnd>>,
     pub(super) promotes: Vec<(Vec<i64>, Answer<()>)>,
     pub(super) cancels: Vec<(Cancellation, Answer<CancelEffect>)>,
     pub(super) erasures: Vec<(EraseStep, Answer<Option<i64>>)>,
@@ -37,7 +37,7 @@ impl Batch {
         match change {
             Change::Submit(task, answer) => self.submits.push((task, answer)),
             Change::Progress(progress, answer) => self.progress.push((progress, answer)),
-            Change::End(end, answer) => self.ends.push((end, answer)),
+            Change::End(end) => self.ends.push(end),
             Change::Promote(seqs, answer) => self.promotes.push((seqs, answer)),
             Change::Cancel(wish, answer) => self.cancels.push((wish, answer)),
             Change::Erase(step, answer) => self.erasures.push((step, answer)),
@@ -72,7 +72,7 @@ impl Batch {
     }
 
     pub(super) fn ends(&self) -> Vec<&AttemptEnd> {
-        self.ends.iter().map(|(end, _)| &**end).collect()
+        self.ends.iter().map(|end| &**end).collect()
     }
 
     pub(super) fn promoted(&self) -> Vec<i64> {
@@ -85,15 +85,14 @@ impl Batch {
 
     /// Whether a stored task may be ready after this batch that was not before.
     pub(super) fn may_make_ready(&self) -> bool {
-        !self.promotes.is_empty()
-            || self.ends.iter().any(|(end, _)| end.status == TaskStatus::Pending)
+        !self.promotes.is_empty() || self.ends.iter().any(|end| end.status == TaskStatus::Pending)
     }
 
     pub(super) fn split(self) -> impl Iterator<Item = Batch> {
         let Self { submits, progress, ends, promotes, cancels, erasures, close: _ } = self;
         let submits = submits.into_iter().map(|(task, answer)| Change::Submit(task, answer));
         let progress = progress.into_iter().map(|(new, answer)| Change::Progress(new, answer));
-        let ends = ends.into_iter().map(|(end, answer)| Change::End(end, answer));
+        let ends = ends.into_iter().map(Change::End);
         let promotes = promotes.into_iter().map(|(seqs, answer)| Change::Promote(seqs, answer));
         let cancels = cancels.into_iter().map(|(wish, answer)| Change::Cancel(wish, answer));
         let erasures = erasures.into_iter().map(|(step, answer)| Change::Erase(step, answer));
@@ -107,18 +106,14 @@ impl Batch {
 
     // An answer that nobody waits for any more is no fault: the change is made all the same.
 
-    /// For all but the submissions.
+    /// For all but submissions and ends.
     pub(super) fn answer(
         self,
-        ended: bool,
         cancelled: &HashMap<TaskId, CancelEffect>,
         erased: Vec<Option<i64>>,
     ) {
         for (_, answer) in self.progress {
             let _ = answer.send(Ok(()));
-        }
-        for (_, answer) in self.ends {
-            let _ = answer.send(Ok(ended));
         }
         for (_, answer) in self.promotes {
             let _ = answer.send(Ok(()));
@@ -137,9 +132,6 @@ impl Batch {
             let _ = answer.send(Err(error.clone()));
         }
         for (_, answer) in self.progress {
-            let _ = answer.send(Err(error.clone()));
-        }
-        for (_, answer) in self.ends {
             let _ = answer.send(Err(error.clone()));
         }
         for (_, answer) in self.promotes {

@@ -201,9 +201,10 @@ impl Store {
         self.change(|answer| Change::Cancel(wish, answer)).await
     }
 
-    /// Ends an attempt. False if it no longer owned the task, in which case nothing changed.
-    pub(crate) async fn end(&self, end: Arc<AttemptEnd>) -> Result<bool, StoreError> {
-        self.change(|answer| Change::End(end, answer)).await
+    /// Ends an attempt. The observer hears what came of it.
+    pub(crate) async fn end(&self, end: Arc<AttemptEnd>) {
+        // Without a writer the next start finds the task running and sees to it.
+        let _ = self.queue.send(Change::End(end)).await;
     }
 
     /// Writes down the progress of an attempt, unless it no longer owns the task.

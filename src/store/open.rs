@@ -85,8 +85,6 @@ pub(crate) struct Opened {
     pub(crate) due: Vec<recovery::StoredDue>,
     /// How many tasks are pending.
     pub(crate) pending: usize,
-    /// Kept open for as long as the database is in use.
-    pub(crate) lock: File,
 }
 
 /// The files that SQLite and the lock keep beside the database, and the database itself.
@@ -169,8 +167,8 @@ pub(crate) async fn open(
     let claiming = Arc::new(AtomicBool::new(true));
     let store = Store { queue: sender, readers, claiming: Arc::clone(&claiming) };
     let writer =
-        Writer::new(connection, receiver, claiming, Places::new(limits, suspects), next_seq);
-    Ok(Opened { store, writer, due, pending, lock })
+        Writer::new(connection, lock, receiver, claiming, Places::new(limits, suspects), next_seq);
+    Ok(Opened { store, writer, due, pending })
 }
 
 /// Takes the lock of a file of its own: one on the database would be SQLite's to lose, as closing

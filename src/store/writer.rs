@@ -5,6 +5,7 @@
 //! by themselves and the cost of reaching the disk is shared.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -44,11 +45,17 @@ pub(crate) enum Committed {
     Cancelled(TaskId, i64),
     /// An attempt ended.
     Ended(Arc<AttemptEnd>),
+    /// The end of an attempt was not stored.
+    NotEnded(Arc<AttemptEnd>, StoreError),
+    /// The end of an attempt was not stored because the task is not that attempt's any more.
+    Disowned(Arc<AttemptEnd>),
 }
 
 /// Owns the connection that writes, and the count of what runs.
 pub(crate) struct Writer {
     connection: SqliteConnection,
+    /// Keeps other servers away from the database.
+    lock: File,
     queue: mpsc::Receiver<Change>,
     claiming: Arc<AtomicBool>,
     places: Places,
@@ -63,6 +70,7 @@ pub(crate) struct Writer {
 impl Writer {
     pub(super) fn new(
         connection: SqliteConnection,
+        lock: File,
         queue: mpsc::Receiver<Change>,
         claiming: Arc<AtomicBool>,
         places: Places,
@@ -70,7 +78,7 @@ impl Writer {
     ) -> Self {
         // What was ready when the server started.
         let (look_again, may_be_ready) = (true, true);
-        Self { connection, queue, claiming, places, next_seq, look_again, may_be_ready }
+        Self { connection, lock, queue, claiming, places, next_seq, look_again, may_be_ready }
     }
 
     /// Works until the store is closed.
@@ -91,6 +99,7 @@ impl Writer {
             self.fill_places(&*observer).await;
             if let Some(answer) = close {
                 let closed = self.connection.close().await.map_err(StoreError::from);
+                drop(self.lock);
                 let _ = answer.send(closed);
                 return;
             }
@@ -158,7 +167,7 @@ impl Writer {
             erased.push(retention::erase(connection, step).await?);
         }
 
-        let ended_seqs = || batch.ends.iter().filter(|_| ended).map(|(end, _)| end.seq);
+        let ended_seqs = || batch.ends.iter().filter(|_| ended).map(|end| end.seq);
         let mut room = self.places.free_after(ended_seqs());
         let claiming = self.claiming.load(Ordering::Relaxed);
         let mut may_be_ready = self.may_be_ready
@@ -214,9 +223,9 @@ impl Writer {
         self.may_be_ready = may_be_ready;
         self.look_again = look_again;
         let mut changes = Vec::with_capacity(batch.len() + claimed.len());
-        for (end, _) in batch.ends.iter().filter(|_| ended) {
+        for end in batch.ends.drain(..) {
             self.places.leave(end.seq);
-            changes.push(Committed::Ended(Arc::clone(end)));
+            changes.push(if ended { Committed::Ended(end) } else { Committed::Disowned(end) });
         }
         for (&id, &effect) in &cancelled {
             if let CancelEffect::Cancelled { seq } = effect {
@@ -251,7 +260,7 @@ impl Writer {
         for (answer, outcome) in answers {
             let _ = answer.send(Ok(outcome));
         }
-        batch.answer(ended, &cancelled, erased);
+        batch.answer(&cancelled, erased);
     }
 }
 
@@ -263,7 +272,9 @@ async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> sqlx::
 fn refuse(batch: Batch, error: &StoreError, observer: &dyn Observer) {
     // Whoever waits for an answer decides whether this is worth a line in the log.
     tracing::debug!(error = error as &dyn std::error::Error, "could not store a change");
-    observer.committed(batch.submits.iter().map(|_| Committed::Refused).collect());
+    let not_ended = |end: &Arc<_>| Committed::NotEnded(Arc::clone(end), error.clone());
+    let refused = batch.submits.iter().map(|_| Committed::Refused);
+    observer.committed(refused.chain(batch.ends.iter().map(not_ended)).collect());
     batch.fail(error);
 }
 

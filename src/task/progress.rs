@@ -2,8 +2,6 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
-
 use super::Timestamp;
 
 /// Longer messages are cut, in bytes.
@@ -13,7 +11,6 @@ const MAX_MESSAGE_BYTES: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Progress {
     state: Mutex<Snapshot>,
-    changed: Notify,
 }
 
 /// One reading of [`Progress`].
@@ -35,7 +32,6 @@ impl Progress {
                 updated_at: now,
                 version: 0,
             }),
-            changed: Notify::new(),
         }
     }
 
@@ -50,8 +46,6 @@ impl Progress {
         let _old = std::mem::replace(&mut state.message, message);
         state.updated_at = Timestamp::now();
         state.version += 1;
-        drop(state);
-        self.changed.notify_one();
     }
 
     /// Replaces the message alone and returns the one that stood there.
@@ -60,8 +54,6 @@ impl Progress {
         let old = std::mem::replace(&mut state.message, message);
         state.updated_at = Timestamp::now();
         state.version += 1;
-        drop(state);
-        self.changed.notify_one();
         old
     }
 
@@ -71,11 +63,6 @@ impl Progress {
 
     pub(crate) fn version(&self) -> u64 {
         self.lock().version
-    }
-
-    /// Returns once something changed since the last call. For one caller at a time.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Snapshot> {
