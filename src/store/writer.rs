@@ -92,7 +92,7 @@ impl Writer {
                 if batch.len() >= MAX_BATCH || batch.close.is_some() {
                     break;
                 }
-                next = self.queue.try_recv().ok();
+                next = self.another().await;
             }
             let close = batch.close.take();
             self.commit(batch, &*observer).await;
@@ -107,6 +107,16 @@ impl Writer {
                 next = self.queue.recv().await;
             }
         }
+    }
+
+    /// A further change for the batch, if one is waiting or about to come: those who were answered
+    /// together come back together.
+    async fn another(&mut self) -> Option<Change> {
+        if let Ok(change) = self.queue.try_recv() {
+            return Some(change);
+        }
+        tokio::task::yield_now().await;
+        self.queue.try_recv().ok()
     }
 
     /// Claims until no place is left that a task was set aside from.
