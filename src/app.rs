@@ -3,12 +3,11 @@
 use std::io;
 use std::net::SocketAddr;
 
-use axum::Router;
 use tokio::net::{TcpListener, lookup_host};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError};
-use crate::http::{self, ApiKeys, Gate, InvalidOrigin, KeyFileError};
+use crate::http::{self, Api, ApiKeys, Gate, InvalidOrigin, KeyFileError};
 use crate::manager::{ManagerOptions, StartError, TaskManager};
 use crate::task::TaskType;
 use crate::tasks::TaskRegistry;
@@ -44,7 +43,7 @@ pub struct App {
     config: Config,
     listener: TcpListener,
     address: SocketAddr,
-    router: Router,
+    api: Api,
     manager: TaskManager,
 }
 
@@ -70,8 +69,8 @@ impl App {
         let origins = http::origins(&config.cors_origins)?;
         let gate = Gate::new(address.ip(), &config.allowed_hosts, origins.clone(), keys);
         let manager = TaskManager::start(options, registry).await?;
-        let router = http::router(manager.clone(), gate, origins);
-        Ok(Self { config, listener, address, router, manager })
+        let api = Api::new(manager.clone(), gate, origins);
+        Ok(Self { config, listener, address, api, manager })
     }
 
     /// Where it listens.
@@ -82,10 +81,10 @@ impl App {
     /// Serves until `shutdown` is cancelled. Then submissions are refused while running tasks get
     /// their grace, and those that did not end run again at the next start.
     pub async fn serve(self, shutdown: CancellationToken) {
-        let Self { config, listener, address, router, manager } = self;
+        let Self { config, listener, address, api, manager } = self;
         tracing::info!("listening on http://{address}");
         let stop = CancellationToken::new();
-        let server = tokio::spawn(http::serve(listener, router, stop.clone()));
+        let server = tokio::spawn(http::serve(listener, api, stop.clone()));
         shutdown.cancelled().await;
         tracing::info!(grace = ?config.shutdown_grace, "shutting down");
         manager.drain(config.shutdown_grace).await;

@@ -56,12 +56,14 @@ fn try_run(args: ServeArgs) -> Result<(), AppError> {
 fn shutdown_signal() -> CancellationToken {
     let shutdown = CancellationToken::new();
     let told = shutdown.clone();
+    // Before anybody is told that the server is there.
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("cannot listen for signals, so only SIGKILL ends this server");
+        return shutdown;
+    };
     tokio::spawn(async move {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            return tracing::error!("cannot listen for signals, so only SIGKILL ends this server");
-        };
         loop {
             tokio::select! {
                 _ = terminate.recv() => {}

@@ -3,12 +3,9 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -43,6 +40,13 @@ impl Gate {
         };
         let hosts = loopback.into_iter().chain([listen]).chain(allowed_hosts.iter().cloned());
         Self { hosts: hosts.collect(), origins, keys }
+    }
+
+    /// Whether a request may come in.
+    pub(super) fn check(&self, request: &Request) -> Result<(), ApiError> {
+        self.check_host(request)?;
+        self.check_origin(request)?;
+        self.check_key(request)
     }
 
     /// A page of another site can make its own name point at this server (DNS rebinding), but it
@@ -100,21 +104,6 @@ impl Gate {
         Err(ApiError::new(StatusCode::UNAUTHORIZED, problem)
             .with(header::WWW_AUTHENTICATE, challenge))
     }
-}
-
-/// The middleware that asks the gate.
-pub(super) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    let admitted = gate
-        .check_host(&request)
-        .and_then(|()| gate.check_origin(&request))
-        .and_then(|()| gate.check_key(&request));
-    let mut response = match admitted {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
-    };
-    let headers = response.headers_mut();
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
 }
 
 fn without_port(host: &str) -> &str {

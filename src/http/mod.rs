@@ -9,11 +9,16 @@ mod server;
 mod service;
 mod tasks;
 
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use tower_http::catch_panic::CatchPanicLayer;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -37,8 +42,59 @@ pub(crate) use server::serve;
 )]
 struct ApiDoc;
 
-/// The whole API.
-pub(crate) fn router(manager: TaskManager, gate: Gate, origins: Vec<HeaderValue>) -> Router {
+/// The whole API: what every request passes on its way to a route.
+///
+/// The layers are put around the router as a whole; as layers of the router each would be a box
+/// around every single route.
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    gate: Arc<Gate>,
+    router: Router,
+    cors: CorsLayer,
+}
+
+impl Api {
+    pub(crate) fn new(manager: TaskManager, gate: Gate, origins: Vec<HeaderValue>) -> Self {
+        Self { gate: Arc::new(gate), router: router(manager), cors: cors(origins) }
+    }
+
+    /// Answers a request.
+    async fn answer(&self, request: Request) -> Response {
+        let from_page = request.headers().contains_key(header::ORIGIN);
+        if from_page || request.method() == Method::OPTIONS {
+            // Outermost, so that error answers carry its headers too.
+            let api = self.clone();
+            let pass = move |request| {
+                let api = api.clone();
+                async move { Ok::<_, Infallible>(api.pass(request).await) }
+            };
+            let Ok(response) = self.cors.layer(service_fn(pass)).oneshot(request).await;
+            return response;
+        }
+        let mut response = self.pass(request).await;
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
+        response
+    }
+
+    /// Lets a request through to its route.
+    async fn pass(&self, request: Request) -> Response {
+        let mut response = match self.gate.check(&request) {
+            Ok(()) => {
+                let route = AssertUnwindSafe(self.router.clone().oneshot(request));
+                match route.catch_unwind().await {
+                    Ok(Ok(response)) => response,
+                    Err(panic) => ApiError::from_panic(panic),
+                }
+            }
+            Err(error) => error.into_response(),
+        };
+        let headers = response.headers_mut();
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
+}
+
+fn router(manager: TaskManager) -> Router {
     let (routes, mut document) = OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(service::root))
         .routes(routes!(tasks::submit, tasks::list))
@@ -62,9 +118,6 @@ pub(crate) fn router(manager: TaskManager, gate: Gate, origins: Vec<HeaderValue>
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
-        .layer(CatchPanicLayer::custom(ApiError::from_panic))
-        .layer(axum::middleware::from_fn_with_state(Arc::new(gate), gate::pass))
-        .layer(cors(origins))
 }
 
 /// An origin that no header can carry.
@@ -81,7 +134,6 @@ pub(crate) fn origins(origins: &[String]) -> Result<Vec<HeaderValue>, InvalidOri
     origins.iter().map(parse).collect()
 }
 
-/// Outermost, so that error answers carry its headers too.
 fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins))

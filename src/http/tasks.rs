@@ -180,14 +180,13 @@ pub(super) async fn cancel_all(
 pub(super) async fn get(
     State(manager): State<TaskManager>,
     IdFromPath(id): IdFromPath,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let task = match query::wait(query.as_deref(), &headers)? {
+    let task = match query::wait(request.uri().query(), request.headers())? {
         None => manager.get(id).await?,
         Some(limit) => manager.wait(id, limit).await?,
     };
-    task.map(|task| rendered(task, &headers)).ok_or_else(ApiError::task_not_found)
+    task.map(|task| rendered(task, request.headers())).ok_or_else(ApiError::task_not_found)
 }
 
 fn rendered(task: Rendered, headers: &HeaderMap) -> Response {

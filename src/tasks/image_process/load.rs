@@ -4,12 +4,14 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufReader, Seek};
 
+use image::error::DecodingError;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use super::jpeg;
 use super::probe::{count_frames, is_whole, png_size};
-use super::resize::swaps_sides;
+use super::resize::{after_first_pass, swaps_sides};
+use super::stripes::narrow;
 use super::{MAX_BYTES, MAX_PIXELS, MAX_SIDE};
 use crate::task::{TaskContext, TaskError};
 
@@ -18,7 +20,10 @@ const MAX_DECODER_BYTES: u64 = MAX_BYTES + (256 << 20);
 
 /// The first image of a file, as it is stored there.
 pub(super) struct Picture {
+    /// The pixels; of some images after the first pass of [`resize`](super::resize).
     pub(super) pixels: DynamicImage,
+    /// Width and height in the file.
+    size: (u32, u32),
     /// What turns it upright.
     pub(super) orientation: Orientation,
     pub(super) icc_profile: Option<Vec<u8>>,
@@ -29,13 +34,13 @@ pub(super) struct Picture {
 impl Picture {
     /// Width and height as a viewer sees them.
     pub(super) fn upright_size(&self) -> (u32, u32) {
-        let (width, height) = (self.pixels.width(), self.pixels.height());
+        let (width, height) = self.size;
         if swaps_sides(self.orientation) { (height, width) } else { (width, height) }
     }
 }
 
-/// Decodes the first image of the input.
-pub(super) fn load(ctx: &TaskContext) -> Result<Picture, TaskError> {
+/// Decodes the first image of the input, which is to have the size `new` when it is upright.
+pub(super) fn load(ctx: &TaskContext, new: (u32, u32)) -> Result<Picture, TaskError> {
     let file = ctx.open_input()?;
     let input = Input { path: ctx.input_file_path().unwrap_or_default(), file: &file };
     let format = input.format()?;
@@ -45,8 +50,17 @@ pub(super) fn load(ctx: &TaskContext) -> Result<Picture, TaskError> {
     // Neither is worth failing for.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let icc_profile = decoder.icc_profile().ok().flatten();
-    let pixels = input.pixels(format, decoder)?;
-    Ok(Picture { pixels, orientation, icc_profile, frames })
+    let size = decoder.dimensions();
+    let (width, height) = after_first_pass(size, orientation, new);
+    let narrowed = match format {
+        ImageFormat::Png if width < size.0 && height == size.1 => input.narrowed_png(ctx, width)?,
+        _ => None,
+    };
+    let pixels = match narrowed {
+        Some(pixels) => pixels,
+        None => input.pixels(format, decoder)?,
+    };
+    Ok(Picture { pixels, size, orientation, icc_profile, frames })
 }
 
 /// The input file, with the path that the client knows it by.
@@ -112,6 +126,27 @@ impl<'a> Input<'a> {
             jpeg_decoder::Error::Io(error) => self.unreadable(&error),
             other => self.damaged(&other),
         })
+    }
+
+    /// The image at this width; `None` if it is not one for [`narrow`].
+    fn narrowed_png(
+        &self,
+        ctx: &TaskContext,
+        width: u32,
+    ) -> Result<Option<DynamicImage>, TaskError> {
+        let damaged = |error| match error {
+            png::DecodingError::IoError(error) => self.unreadable(&error),
+            png::DecodingError::LimitsExceeded => self.too_much_memory(),
+            other => {
+                let format = ImageFormat::Png.into();
+                self.explain(ImageError::Decoding(DecodingError::new(format, other)))
+            }
+        };
+        let limits = png::Limits { bytes: MAX_DECODER_BYTES as usize };
+        let mut decoder = png::Decoder::new_with_limits(self.reader()?, limits);
+        decoder.set_transformations(png::Transformations::EXPAND);
+        let mut reader = decoder.read_info().map_err(damaged)?;
+        narrow(ctx, &mut reader, width, damaged)
     }
 
     fn reader(&self) -> Result<BufReader<&'a File>, TaskError> {

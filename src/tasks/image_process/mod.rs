@@ -1,8 +1,8 @@
 //! Resizes an image and writes it in another format.
 //!
 //! One job a file: [`load`] decodes, [`resize`] resamples, [`encode`] converts and writes; [`probe`]
-//! looks at a file without decoding it, [`jpeg`] decodes what the image crate misreads, and
-//! [`mod@format`] names the outputs.
+//! looks at a file without decoding it, [`jpeg`] decodes what the image crate misreads, [`stripes`]
+//! resizes a PNG while it is decoded, and [`mod@format`] names the outputs.
 
 mod encode;
 mod format;
@@ -10,6 +10,7 @@ mod jpeg;
 mod load;
 mod probe;
 mod resize;
+mod stripes;
 #[cfg(test)]
 mod tests;
 
@@ -88,7 +89,7 @@ impl Task for ImageProcessTask {
 impl ImageProcessTask {
     fn process(&self, ctx: &TaskContext) -> TaskResult {
         let &Self { width, height, format, quality } = self;
-        let picture = load::load(ctx)?;
+        let picture = load::load(ctx, (width, height))?;
         let original_size = picture.upright_size();
         tracing::debug!(width = original_size.0, height = original_size.1, "loaded image");
 

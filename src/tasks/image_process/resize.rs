@@ -23,23 +23,35 @@ pub(super) fn resize(
             "the new image would take more memory than the limit of {limit} MiB"
         )));
     }
-    // Between the sides of the upright image and those of the image as it is stored.
-    let turn =
-        |(width, height)| if swaps_sides(orientation) { (height, width) } else { (width, height) };
-    let old = turn((image.width(), image.height()));
-    if old != new {
+    let old = (image.width(), image.height());
+    if old != turn(new, orientation) {
         let has_alpha = image.color().has_alpha();
         if has_alpha {
             MulDiv::new().multiply_alpha_inplace(&mut image)?;
         }
-        image = resample(&image, turn(between(old, new)))?;
-        image = resample(&image, turn(new))?;
+        image = resample(image, after_first_pass(old, orientation, new))?;
+        image = resample(image, turn(new, orientation))?;
         if has_alpha {
             MulDiv::new().divide_alpha_inplace(&mut image)?;
         }
     }
     image.apply_orientation(orientation);
     Ok(image)
+}
+
+/// The size, as it is stored, of an image of this stored size after the first of the two passes
+/// that make it `new` upright.
+pub(super) fn after_first_pass(
+    old: (u32, u32),
+    orientation: Orientation,
+    new: (u32, u32),
+) -> (u32, u32) {
+    turn(between(turn(old, orientation), new), orientation)
+}
+
+/// From the sides of the upright image to those of the image as it is stored, or back.
+fn turn((width, height): (u32, u32), orientation: Orientation) -> (u32, u32) {
+    if swaps_sides(orientation) { (height, width) } else { (width, height) }
 }
 
 /// The size between the two passes, the one across and the one down, in the order of Pillow. It is
@@ -65,16 +77,21 @@ pub(super) fn swaps_sides(orientation: Orientation) -> bool {
     }
 }
 
-/// One pass, as one side is right already. Given both at once the resizer would take them in an
+/// One pass, as one side is right already; none if both are. Given both at once the resizer would take them in an
 /// order of its own, and since each pass cuts off what overshoots black and white, the results
 /// differ at hard edges: by up to 48 of 255 levels from those of Pillow, instead of 2.
-fn resample(image: &DynamicImage, (width, height): (u32, u32)) -> Result<DynamicImage, TaskError> {
-    let options = ResizeOptions::new()
-        .resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3))
-        .use_alpha(false);
+fn resample(image: DynamicImage, (width, height): (u32, u32)) -> Result<DynamicImage, TaskError> {
+    if (image.width(), image.height()) == (width, height) {
+        return Ok(image);
+    }
     let mut resized = DynamicImage::new(width, height, image.color());
-    Resizer::new().resize(image, &mut resized, &options)?;
+    Resizer::new().resize(&image, &mut resized, &lanczos())?;
     Ok(resized)
+}
+
+/// Without regard to transparency.
+pub(super) fn lanczos() -> ResizeOptions {
+    ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3)).use_alpha(false)
 }
 
 #[cfg(test)]

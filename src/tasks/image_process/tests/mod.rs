@@ -102,6 +102,23 @@ async fn an_image_is_resized_and_converted() {
 }
 
 #[tokio::test]
+async fn an_image_decoded_in_stripes_comes_out_as_one_decoded_whole() {
+    let desk = Desk::new();
+    let tall = speckled(500, 1030);
+    for (kind, image) in [("rgb", tall.clone()), ("grey", tall.into_luma8().into())] {
+        desk.draw("in.png", &image);
+        desk.draw("in.bmp", &image);
+        for (input, output) in [("in.png", "stripes.png"), ("in.bmp", "whole.png")] {
+            let result = desk.process(input, output, to(Format::Png, 8, 206)).await.unwrap();
+            assert_eq!(result["original_size"], json!([500, 1030]), "{kind}");
+        }
+        // Grey comes back from a BMP in three colours.
+        let [stripes, whole] = ["stripes.png", "whole.png"].map(|name| desk.open(name).into_rgb8());
+        assert!(stripes == whole, "{kind}");
+    }
+}
+
+#[tokio::test]
 async fn a_cancelled_run_leaves_no_output() {
     let desk = Desk::new();
     desk.draw("in.png", &speckled(40, 30));

@@ -1,0 +1,54 @@
+//! Decodes a PNG a stripe at a time, and makes each stripe narrower before the next one is decoded,
+//! so that most of the image is never in memory at its full width.
+
+use std::io::{BufRead, Seek};
+
+use fast_image_resize::images::Image;
+use fast_image_resize::{PixelType, Resizer};
+use image::{DynamicImage, GrayImage, RgbImage};
+use png::{BitDepth, ColorType, DecodingError, Reader};
+
+use super::resize::lanczos;
+use crate::task::{TaskContext, TaskError};
+
+/// Rows of a stripe. The weights of the filter are computed anew for each stripe, so that low ones
+/// would take longer.
+const ROWS: u32 = 512;
+
+/// Decodes an image and gives it another width. `None` if it is interlaced, has transparency or
+/// more than 8 bits a sample: such an image is to be decoded whole.
+pub(super) fn narrow(
+    ctx: &TaskContext,
+    reader: &mut Reader<impl BufRead + Seek>,
+    width: u32,
+    damaged: impl Fn(DecodingError) -> TaskError,
+) -> Result<Option<DynamicImage>, TaskError> {
+    let pixel = match reader.output_color_type() {
+        _ if reader.info().interlaced => return Ok(None),
+        (ColorType::Grayscale, BitDepth::Eight) => PixelType::U8,
+        (ColorType::Rgb, BitDepth::Eight) => PixelType::U8x3,
+        _ => return Ok(None),
+    };
+    let (old_width, height) = reader.info().size();
+    let [old_row, row] = [old_width, width].map(|width| width as usize * pixel.size());
+    let mut samples = vec![0; row * height as usize];
+    let mut stripe = Image::new(old_width, height.min(ROWS), pixel);
+    for narrowed in samples.chunks_mut(row * ROWS as usize) {
+        ctx.check_cancelled()?;
+        let rows = (narrowed.len() / row) as u32;
+        if rows < stripe.height() {
+            stripe = Image::new(old_width, rows, pixel);
+        }
+        for row in stripe.buffer_mut().chunks_exact_mut(old_row) {
+            reader.read_row(row).map_err(&damaged)?;
+        }
+        let mut narrowed = Image::from_slice_u8(width, rows, narrowed, pixel)?;
+        Resizer::new().resize(&stripe, &mut narrowed, &lanczos())?;
+    }
+    // What is left are the checksums.
+    reader.read_row(&mut []).map_err(&damaged)?;
+    Ok(match pixel {
+        PixelType::U8 => GrayImage::from_raw(width, height, samples).map(DynamicImage::from),
+        _ => RgbImage::from_raw(width, height, samples).map(DynamicImage::from),
+    })
+}
