@@ -24,7 +24,9 @@ impl Prefixes {
     /// `tokens` has the shorter ones first, and numbers below `limit`.
     pub(super) fn new(tokens: &[(Vec<u8>, u32)], limit: u32) -> Self {
         let mut one = Box::new([NONE; 256]);
-        let mut steps = Steps { table: vec![0; 1024], used: 0 };
+        // There are about two steps for each token, and the table is to be half empty.
+        let places = (4 * tokens.len()).next_power_of_two();
+        let mut steps = Steps { table: vec![0; places], used: 0 };
         let mut nodes = limit;
         for (bytes, number) in tokens {
             let [first, inner @ .., last] = &bytes[..] else {
