@@ -13,6 +13,9 @@ use super::{TaskContext, TaskError};
 /// Items under way for each thread, those included whose results wait for their turn.
 const AHEAD: usize = 2;
 
+/// Bytes of items under way, except that there is always room for one item.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+
 /// Hands a result of an item on.
 type Sender<'a, T> = dyn Fn(T) -> Result<(), TaskError> + 'a;
 
@@ -21,7 +24,7 @@ impl TaskContext {
     /// results on in the order of the items. To be called in [`run_blocking`](Self::run_blocking);
     /// returns when all is done.
     ///
-    /// - `next` yields the items, `None` after the last.
+    /// - `next` yields the items, each with its size in bytes, and `None` after the last.
     /// - `worker` is called once on each thread, and what it returns works on items there. For each
     ///   it may send any number of results. To send waits while the previous result of the item
     ///   still waits for its turn, and fails when an earlier item has failed.
@@ -29,7 +32,7 @@ impl TaskContext {
     ///
     /// The calling thread works itself, in the CPU slot that it has. Others join it while there are
     /// free slots and idle cores, and leave after their item when somebody waits for a slot. Only a
-    /// few items and results are in memory at a time.
+    /// few items and results are in memory at a time, of large items only one.
     ///
     /// # Errors
     /// The error that came up with the earliest item, whichever of the closures it came from, or
@@ -39,7 +42,7 @@ impl TaskContext {
     /// If one of the closures panics; the server turns that into a failure of the task.
     pub fn in_parallel<I, T, W>(
         &self,
-        next: impl FnMut() -> Result<Option<I>, TaskError> + Send,
+        next: impl FnMut() -> Result<Option<(I, usize)>, TaskError> + Send,
         worker: impl Fn() -> W + Sync,
         take: impl FnMut(T) -> Result<(), TaskError> + Send,
     ) -> Result<(), TaskError>
@@ -54,7 +57,7 @@ impl TaskContext {
     fn on_threads<I, T, W>(
         &self,
         threads: usize,
-        next: impl FnMut() -> Result<Option<I>, TaskError> + Send,
+        next: impl FnMut() -> Result<Option<(I, usize)>, TaskError> + Send,
         worker: impl Fn() -> W + Sync,
         mut take: impl FnMut(T) -> Result<(), TaskError> + Send,
     ) -> Result<(), TaskError>
@@ -96,7 +99,7 @@ impl TaskContext {
     /// Works on one item. Returns whether there may be more.
     fn work_on_next<I, T>(
         &self,
-        next: &Mutex<impl FnMut() -> Result<Option<I>, TaskError>>,
+        next: &Mutex<impl FnMut() -> Result<Option<(I, usize)>, TaskError>>,
         worker: &mut impl FnMut(I, &Sender<'_, T>) -> Result<(), TaskError>,
         queue: &Queue<'_, T>,
     ) -> bool {
@@ -104,12 +107,13 @@ impl TaskContext {
         let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(number) = queue.enter() else { return false };
         let item = self.check_cancelled().and_then(|()| next());
-        if !matches!(item, Ok(Some(_))) {
-            queue.end();
+        match item {
+            Ok(Some((_, bytes))) => queue.make_room(number, bytes),
+            Ok(None) | Err(_) => queue.end(),
         }
         drop(next);
         let done = match item {
-            Ok(Some(item)) => worker(item, &|result| queue.send(number, result)),
+            Ok(Some((item, _))) => worker(item, &|result| queue.send(number, result)),
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
@@ -137,6 +141,8 @@ struct State<'a, T> {
     items: VecDeque<Item<T>>,
     /// The number of the first one. They count from 1.
     turn: u64,
+    /// The sizes of all items together.
+    bytes: usize,
     ended: bool,
     /// What to do with results; `None` while a thread does it.
     take: Option<&'a mut Take<'a, T>>,
@@ -147,6 +153,7 @@ struct State<'a, T> {
 type Take<'a, T> = dyn FnMut(T) -> Result<(), TaskError> + Send + 'a;
 
 struct Item<T> {
+    bytes: usize,
     result: Option<T>,
     done: bool,
 }
@@ -155,7 +162,7 @@ impl<'a, T> Queue<'a, T> {
     fn new(limit: usize, take: &'a mut Take<'a, T>) -> Self {
         let take = Some(take);
         let items = VecDeque::with_capacity(limit);
-        let state = State { items, turn: 1, ended: false, take, failed: None };
+        let state = State { items, turn: 1, bytes: 0, ended: false, take, failed: None };
         Self { state: Mutex::new(state), changed: Condvar::new(), limit }
     }
 
@@ -166,8 +173,18 @@ impl<'a, T> Queue<'a, T> {
         if over(&state) {
             return None;
         }
-        state.items.push_back(Item { result: None, done: false });
+        state.items.push_back(Item { bytes: 0, result: None, done: false });
         Some(state.turn + state.items.len() as u64 - 1)
+    }
+
+    /// Waits until an item of this size may be under way.
+    fn make_room(&self, number: u64, bytes: usize) {
+        let mut state = self.wait_while(|state| {
+            let full = state.bytes > 0 && state.bytes + bytes > MAX_BYTES;
+            full && !state.has_failed_by(number)
+        });
+        state.item(number).bytes = bytes;
+        state.bytes += bytes;
     }
 
     /// Hands on a result of an item under way.
@@ -212,7 +229,9 @@ impl<'a, T> Queue<'a, T> {
                     state.fail(turn, error);
                 }
             } else if item.done {
+                let bytes = item.bytes;
                 state.items.pop_front();
+                state.bytes -= bytes;
                 state.turn += 1;
             } else {
                 break;

@@ -1,6 +1,8 @@
+//! Ordered work on several threads. Threads wait for each other where that matters, never for time.
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread::ThreadId;
 
@@ -20,9 +22,9 @@ fn context(slots: usize) -> (TempDir, TestRun, TaskContext) {
     (folder, run, ctx)
 }
 
-fn count(to: u32) -> impl FnMut() -> Result<Option<u32>, TaskError> {
+fn count(to: u32) -> impl FnMut() -> Result<Option<(u32, usize)>, TaskError> {
     let mut numbers = 0..to;
-    move || Ok(numbers.next())
+    move || Ok(numbers.next().map(|item| (item, 1)))
 }
 
 fn failure<T>(text: &str) -> Result<T, TaskError> {
@@ -65,7 +67,7 @@ proptest! {
         let mut taken = 0;
         let result = ctx.on_threads(
             threads,
-            || numbers.next().map(|item| fail(item, here)).transpose(),
+            || numbers.next().map(|item| Ok((fail(item, here)?, 1))).transpose(),
             || |item, send| send(fail(item, (here + 1) % 3)?),
             |item| {
                 assert_eq!(item, taken);
@@ -141,7 +143,7 @@ fn a_panic_anywhere_is_a_panic_of_the_caller() {
                     send(())
                 }
             };
-            ctx.on_threads(2, || Ok(Some(1)), worker, |()| Ok(()))
+            ctx.on_threads(2, || Ok(Some((1, 1))), worker, |()| Ok(()))
         });
         let payload = panic::catch_unwind(work).unwrap_err();
         let text = payload.downcast_ref::<String>().unwrap();
@@ -166,7 +168,7 @@ fn a_slot_that_another_task_waits_for_is_given_back() {
             got_it.store(true, Ordering::Relaxed);
         });
         // There are items until the other one has its slot.
-        let next = || Ok((!got_it.load(Ordering::Relaxed)).then_some(()));
+        let next = || Ok((!got_it.load(Ordering::Relaxed)).then_some(((), 1)));
         let worker = || {
             if thread::current().id() != caller && !helped.swap(true, Ordering::Relaxed) {
                 helper.send(()).unwrap();
@@ -185,7 +187,9 @@ fn helpers_count_as_work_of_the_attempt() {
     let worker = || {
         |item, send: &Sender<'_, usize>| {
             both.wait();
-            send(if item == 0 { ctx.attempt.blocking.abandon() } else { 0 })
+            let threads = if item == 0 { ctx.attempt.blocking.abandon() } else { 0 };
+            both.wait();
+            send(threads)
         }
     };
     let mut abandoned = Vec::new();
@@ -213,4 +217,27 @@ fn a_cancelled_task_stops_at_the_next_item() {
     let endless = count(u32::MAX);
     let result = ctx.on_threads(2, endless, worker, |()| Ok(()));
     assert!(matches!(result, Err(TaskError::Cancelled)));
+}
+
+#[test]
+fn large_items_are_under_way_one_at_a_time() {
+    let (_folder, _run, ctx) = context(4);
+    let under_way = AtomicUsize::new(0);
+    let mut sizes = [1, MAX_BYTES, 2 * MAX_BYTES, 1].repeat(10).into_iter();
+    let next = || {
+        let item = sizes.next().map(|size| (size, size));
+        Ok(item)
+    };
+    let worker = || {
+        |size: usize, send: &Sender<'_, usize>| {
+            let others = under_way.fetch_add(size, Ordering::Relaxed);
+            assert!(others == 0 || others + size <= MAX_BYTES, "{size} beside {others}");
+            send(size)
+        }
+    };
+    let take = |size| {
+        under_way.fetch_sub(size, Ordering::Relaxed);
+        Ok(())
+    };
+    ctx.on_threads(4, next, worker, take).unwrap();
 }

@@ -136,11 +136,17 @@ impl TokenizeTask {
         let mut pieces = Pieces::new(input, LIMITS);
         let mut output = TokenFile::create(ctx.create_output()?, path)?;
         ctx.in_parallel(
-            || pieces.next_piece().map_err(|error| unreadable(path, error)),
+            || {
+                let piece = pieces.next_piece().map_err(|error| unreadable(path, error))?;
+                Ok(piece.map(|piece| {
+                    let bytes = piece.text.len();
+                    (piece, bytes)
+                }))
+            },
             || {
                 let mut space = Workspace::new();
                 move |piece: Piece, send| {
-                    let mut tokens = Vec::new();
+                    let mut tokens = Vec::with_capacity(piece.text.len().min(LIMITS.piece) / 2);
                     self.encode(&piece, path, &mut space, &mut tokens, &mut |tokens| {
                         ctx.check_cancelled()?;
                         if tokens.is_empty() {
