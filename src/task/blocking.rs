@@ -13,13 +13,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 pub struct CpuSlots {
     semaphore: Arc<Semaphore>,
     total: usize,
+    waiting: Arc<AtomicUsize>,
     abandoned: Arc<AtomicUsize>,
 }
 
 impl CpuSlots {
     /// That many closures run at once.
     pub fn new(total: usize) -> Self {
-        Self { semaphore: Arc::new(Semaphore::new(total)), total, abandoned: Arc::default() }
+        Self {
+            semaphore: Arc::new(Semaphore::new(total)),
+            total,
+            waiting: Arc::default(),
+            abandoned: Arc::default(),
+        }
     }
 
     /// How many slots there are.
@@ -32,13 +38,35 @@ impl CpuSlots {
         self.abandoned.load(Ordering::Relaxed)
     }
 
+    /// Whether somebody waits for a slot.
+    pub(super) fn wanted(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
     pub(super) fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.semaphore).try_acquire_owned().ok()
     }
 
     pub(super) async fn acquire(&self) -> OwnedSemaphorePermit {
+        let _waiting = Counted::new(&self.waiting);
         let acquired = Arc::clone(&self.semaphore).acquire_owned().await;
         acquired.expect("the semaphore of the CPU slots is never closed")
+    }
+}
+
+/// Counts as one until it is dropped.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

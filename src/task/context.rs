@@ -16,7 +16,7 @@ use super::{BlockingWork, Files, OutputFile, Progress, SlotWait, TaskError, Task
 /// Cloning is cheap, and every clone speaks for the same attempt.
 #[derive(Clone)]
 pub struct TaskContext {
-    attempt: Arc<Attempt>,
+    pub(super) attempt: Arc<Attempt>,
 }
 
 /// One attempt at a task, as its code sees it. The runner makes it and keeps hold of the parts.

@@ -10,6 +10,7 @@ mod fault;
 mod files;
 mod info;
 mod output;
+mod parallel;
 mod progress;
 mod schema;
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Attempt, BlockingWork, CpuSlots, Files, Progress, Task, TaskContext, TaskId, TaskInfo,
-    TaskResult, TaskStatus, Timestamp,
+    Attempt, BlockingWork, CpuSlots, Files, OutputFile, Progress, Task, TaskContext, TaskError,
+    TaskId, TaskInfo, TaskResult, TaskStatus, Timestamp,
 };
 
 /// One run of a task on files in `root`.
@@ -19,6 +19,8 @@ pub(crate) struct TestRun {
     pub(crate) token: CancellationToken,
     /// What the task reports.
     pub(crate) progress: Arc<Progress>,
+    /// The slots for its CPU-bound work: two.
+    pub(crate) slots: CpuSlots,
 }
 
 impl TestRun {
@@ -30,14 +32,28 @@ impl TestRun {
             output: output.map(str::to_owned),
             token: CancellationToken::new(),
             progress: Arc::new(Progress::new("", Timestamp::now())),
+            slots: CpuSlots::new(2),
         }
     }
 
     /// Runs the task to its end and publishes its output if it ended well, as the server does.
     pub(crate) async fn run(&self, task: Box<dyn Task>) -> TaskResult {
         let output = Arc::new(Mutex::new(None));
+        let result = task.execute(self.context(Arc::clone(&output))?).await?;
+        if let Some(output) = output.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            output.sync()?;
+            output.publish()?;
+        }
+        Ok(result)
+    }
+
+    /// What a task is given in this run.
+    pub(crate) fn context(
+        &self,
+        output: Arc<Mutex<Option<OutputFile>>>,
+    ) -> Result<TaskContext, TaskError> {
         let now = Timestamp::now();
-        let ctx = TaskContext::new(Attempt {
+        Ok(TaskContext::new(Attempt {
             info: Arc::new(TaskInfo {
                 task_id: TaskId::new(),
                 task_type: "test".to_owned(),
@@ -70,15 +86,9 @@ impl TestRun {
             token: self.token.clone(),
             progress: Arc::clone(&self.progress),
             files: Arc::new(Files::open(std::slice::from_ref(&self.root), &[])?),
-            blocking: Arc::new(BlockingWork::new(CpuSlots::new(2))),
+            blocking: Arc::new(BlockingWork::new(self.slots.clone())),
             slot_wait: Arc::default(),
-            output: Arc::clone(&output),
-        });
-        let result = task.execute(ctx).await?;
-        if let Some(output) = output.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            output.sync()?;
-            output.publish()?;
-        }
-        Ok(result)
+            output,
+        }))
     }
 }

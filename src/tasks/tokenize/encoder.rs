@@ -3,11 +3,11 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 use tiktoken_rs::CoreBPE;
 
-use super::vocabulary::Vocabulary;
+use super::vocabulary::{Vocabulary, Workspace};
 use super::words::WordRules;
 
 /// Bytes of text between two calls of `flush`.
-const FLUSH_EVERY: usize = 64 * 1024;
+const FLUSH_EVERY: usize = 1024 * 1024;
 
 /// Makes the tokens of a text, the same ones as tiktoken.
 ///
@@ -39,7 +39,7 @@ impl Encoder {
         let special_numbers: FxHashSet<u32> = special_tokens.values().copied().collect();
         // The only numbers without a token are above all ordinary ones.
         let vocabulary = (0..)
-            .map_while(|number| Some((source.decode_bytes(&[number]).ok()?.into(), number)))
+            .map_while(|number| Some((source.decode_bytes(&[number]).ok()?, number)))
             .filter(|(_, number)| !special_numbers.contains(number))
             .collect();
         Self { words, vocabulary, special_tokens }
@@ -47,23 +47,25 @@ impl Encoder {
 
     /// Appends the tokens of `text`, in which special tokens are text like any other.
     ///
-    /// `flush` is called every few milliseconds. It may take away what was appended so far, which
-    /// is up to a token for each byte. Its error ends the work.
+    /// `flush` is called in long texts now and then. It may take away what it is given, which is up
+    /// to a token for each byte. Its error ends the work.
     pub(super) fn encode<E>(
         &self,
         text: &str,
+        space: &mut Workspace,
         tokens: &mut Vec<u32>,
         flush: &mut impl FnMut(&mut Vec<u32>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut start = 0;
-        let mut next_flush = 0;
+        let mut next_flush = FLUSH_EVERY;
         while start < text.len() {
             if start >= next_flush {
                 flush(tokens)?;
                 next_flush = start + FLUSH_EVERY;
             }
             let end = self.words.word_end(text, start);
-            self.vocabulary.encode(&text.as_bytes()[start..end], tokens, flush)?;
+            let check = || flush(&mut Vec::new());
+            self.vocabulary.encode(text.as_bytes(), start..end, space, tokens, check)?;
             start = end;
         }
         Ok(())
@@ -74,15 +76,16 @@ impl Encoder {
     pub(super) fn encode_with_special_tokens<E>(
         &self,
         mut text: &str,
+        space: &mut Workspace,
         tokens: &mut Vec<u32>,
         flush: &mut impl FnMut(&mut Vec<u32>) -> Result<(), E>,
     ) -> Result<(), E> {
         while let Some(special) = self.find_special_token(text) {
-            self.encode(&text[..special.offset], tokens, flush)?;
+            self.encode(&text[..special.offset], space, tokens, flush)?;
             tokens.push(special.number);
             text = &text[special.offset + special.name.len()..];
         }
-        self.encode(text, tokens, flush)
+        self.encode(text, space, tokens, flush)
     }
 
     /// The first special token in `text`.
@@ -113,19 +116,17 @@ impl Encoder {
 #[cfg(test)]
 mod tests {
     use super::super::encodings::Encoding;
+    use super::super::vocabulary::Workspace;
 
     #[test]
     fn a_long_word_can_be_stopped() {
-        let mut flushes = 0;
-        let mut flush = |_: &mut Vec<u32>| {
-            flushes += 1;
-            if flushes < 5 { Ok(()) } else { Err("stop") }
-        };
-        let mut tokens = Vec::new();
+        let mut flush = |_: &mut Vec<u32>| Err("stop");
+        let (mut space, mut tokens) = (Workspace::new(), Vec::new());
         let word = "a".repeat(1024 * 1024);
-        let result = Encoding::Cl100kBase.encoder().encode(&word, &mut tokens, &mut flush);
+        let encoder = Encoding::Cl100kBase.encoder();
+        let result = encoder.encode(&word, &mut space, &mut tokens, &mut flush);
         assert_eq!(result, Err("stop"));
-        assert!(tokens.len() < 1024, "{} tokens were made before it stopped", tokens.len());
+        assert!(tokens.len() < 100_000, "{} tokens were made before it stopped", tokens.len());
     }
 
     #[test]

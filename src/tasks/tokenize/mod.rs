@@ -4,17 +4,20 @@
 //! takes the same memory. An [`encoder`] splits a piece into [`words`], and each of them into tokens
 //! of the [`vocabulary`].
 
+mod caches;
 mod encoder;
 mod encodings;
 mod kinds;
 mod output;
 mod pieces;
+mod prefixes;
 #[cfg(test)]
 mod tests;
 mod vocabulary;
 mod words;
 
 use std::fs::File;
+use std::mem;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -25,6 +28,7 @@ use self::encoder::SpecialToken;
 use self::encodings::Encoding;
 use self::output::{Counts, TokenFile};
 use self::pieces::{Limits, Piece, Pieces, ReadError};
+use self::vocabulary::Workspace;
 use crate::task::{
     InvalidParameters, Paths, Task, TaskContext, TaskError, TaskResult, async_trait,
 };
@@ -131,38 +135,58 @@ impl TokenizeTask {
         let size = input.metadata()?.len();
         let mut pieces = Pieces::new(input, LIMITS);
         let mut output = TokenFile::create(ctx.create_output()?, path)?;
-        let mut tokens = Vec::new();
-        let mut chars = 0;
-        let mut write = |tokens: &mut Vec<u32>| -> Result<(), TaskError> {
-            ctx.check_cancelled()?;
-            output.write(tokens)?;
-            tokens.clear();
-            Ok(())
-        };
-        while let Some(piece) = pieces.next_piece().map_err(|error| unreadable(path, error))? {
-            self.encode(piece, path, &mut tokens, &mut write)?;
-            chars += piece.text.chars().count() as u64;
-            report(ctx, piece.offset + piece.text.len() as u64, size);
-        }
-        write(&mut tokens)?;
+        ctx.in_parallel(
+            || {
+                let piece = pieces.next_piece().map_err(|error| unreadable(path, error))?;
+                Ok(piece.map(|piece| {
+                    let bytes = piece.text.len();
+                    (piece, bytes)
+                }))
+            },
+            || {
+                let mut space = Workspace::new();
+                move |piece: Piece, send| {
+                    let mut tokens = Vec::with_capacity(piece.text.len().min(LIMITS.piece) / 2);
+                    self.encode(&piece, path, &mut space, &mut tokens, &mut |tokens| {
+                        ctx.check_cancelled()?;
+                        if tokens.is_empty() {
+                            return Ok(());
+                        }
+                        send(Tokens { tokens: mem::take(tokens), chars: 0, end: None })
+                    })?;
+                    let chars = piece.text.chars().count() as u64;
+                    let end = Some(piece.offset + piece.text.len() as u64);
+                    send(Tokens { tokens, chars, end })
+                }
+            },
+            |tokens| {
+                output.write(&tokens.tokens, tokens.chars)?;
+                if let Some(end) = tokens.end {
+                    report(ctx, end, size);
+                }
+                Ok(())
+            },
+        )?;
         ctx.update_progress(95.0, "Writing output file");
-        Ok(output.finish(chars, self.encoding)?)
+        Ok(output.finish(self.encoding)?)
     }
 
     /// Appends the tokens of a piece, and has them taken away by `flush` now and then.
     fn encode(
         &self,
-        piece: Piece<'_>,
+        piece: &Piece,
         path: &str,
+        space: &mut Workspace,
         tokens: &mut Vec<u32>,
         flush: &mut impl FnMut(&mut Vec<u32>) -> Result<(), TaskError>,
     ) -> Result<(), TaskError> {
         let encoder = self.encoding.encoder();
+        let text = &piece.text;
         match self.special_tokens {
-            SpecialTokens::Text => encoder.encode(piece.text, tokens, flush),
-            SpecialTokens::Encode => encoder.encode_with_special_tokens(piece.text, tokens, flush),
-            SpecialTokens::Reject => match encoder.find_special_token(piece.text) {
-                None => encoder.encode(piece.text, tokens, flush),
+            SpecialTokens::Text => encoder.encode(text, space, tokens, flush),
+            SpecialTokens::Encode => encoder.encode_with_special_tokens(text, space, tokens, flush),
+            SpecialTokens::Reject => match encoder.find_special_token(text) {
+                None => encoder.encode(text, space, tokens, flush),
                 Some(SpecialToken { offset, name, .. }) => Err(TaskError::permanent(format!(
                     "`{path}` has the special token `{name}` at byte {}, expected none as \
                      special_tokens is \"reject\"",
@@ -171,6 +195,15 @@ impl TokenizeTask {
             },
         }
     }
+}
+
+/// Tokens of a piece.
+struct Tokens {
+    tokens: Vec<u32>,
+    /// Characters of the piece.
+    chars: u64,
+    /// Where the piece ends, if these are its last tokens.
+    end: Option<u64>,
 }
 
 fn unreadable(path: &str, error: ReadError) -> TaskError {

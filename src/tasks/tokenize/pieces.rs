@@ -1,8 +1,9 @@
 //! Reads a text in pieces that can be encoded each by itself.
 
 use std::io::{self, Read};
+use std::mem;
 
-use super::kinds::Kind;
+use super::kinds::{Kind, LETTER};
 
 /// How large pieces are.
 #[derive(Clone, Copy, Debug)]
@@ -14,11 +15,11 @@ pub(super) struct Limits {
 }
 
 /// A part of a text that can be encoded by itself.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Piece<'a> {
+#[derive(Debug)]
+pub(super) struct Piece {
     /// Where it begins, in bytes.
     pub(super) offset: u64,
-    pub(super) text: &'a str,
+    pub(super) text: String,
 }
 
 /// Takes a text apart.
@@ -31,8 +32,6 @@ pub(super) struct Pieces<R> {
     text: String,
     /// Where `text` begins in the input.
     offset: u64,
-    /// How much of `text` was handed out with the last piece.
-    used: usize,
     /// How much of `text` is known to have no place to cut.
     searched: usize,
 }
@@ -62,38 +61,39 @@ impl<R: Read> Pieces<R> {
             bytes: Vec::new(),
             text: String::new(),
             offset: 0,
-            used: 0,
             searched: 0,
         }
     }
 
     /// The next piece; `None` at the end of the input.
-    pub(super) fn next_piece(&mut self) -> Result<Option<Piece<'_>>, ReadError> {
-        self.text.drain(..self.used);
-        self.offset += self.used as u64;
-        self.searched = self.text.len();
-        loop {
+    pub(super) fn next_piece(&mut self) -> Result<Option<Piece>, ReadError> {
+        let cut = loop {
             if let Some(cut) = self.find_cut() {
-                self.used = cut;
-                break;
+                break cut;
             }
             if self.text.len() > self.limits.uncut {
                 let limit = self.limits.uncut;
                 return Err(ReadError::NoCut { offset: self.offset, limit });
             }
             if self.ended {
-                self.used = self.text.len();
-                break;
+                break self.text.len();
             }
             self.read()?;
+        };
+        if cut == 0 {
+            return Ok(None);
         }
-        let piece = Piece { offset: self.offset, text: &self.text[..self.used] };
-        Ok((!piece.text.is_empty()).then_some(piece))
+        let rest = self.text.split_off(cut);
+        let text = mem::replace(&mut self.text, rest);
+        let offset = self.offset;
+        self.offset += text.len() as u64;
+        self.searched = self.text.len();
+        Ok(Some(Piece { offset, text }))
     }
 
     /// The last place to cut in what has not been searched yet.
     fn find_cut(&mut self) -> Option<usize> {
-        let searched = std::mem::replace(&mut self.searched, self.text.len());
+        let searched = mem::replace(&mut self.searched, self.text.len());
         let mut characters = self.text.char_indices().rev();
         let (mut place, mut after) = characters.next()?;
         for (start, before) in characters {
@@ -144,7 +144,7 @@ pub(super) fn may_cut(before: char, after: char) -> bool {
     let next = Kind::of(after);
     match Kind::of(before) {
         Kind::Number => next != Kind::Number,
-        letter if letter.is_letter() => !next.is_letter() && next != Kind::Mark && after != '\'',
+        letter if LETTER.has(letter) => !LETTER.has(next) && next != Kind::Mark && after != '\'',
         _ => false,
     }
 }
@@ -160,7 +160,7 @@ mod tests {
         let mut texts: Vec<String> = Vec::new();
         while let Some(piece) = pieces.next_piece()? {
             assert_eq!(piece.offset as usize, texts.iter().map(String::len).sum::<usize>());
-            texts.push(piece.text.to_owned());
+            texts.push(piece.text);
         }
         Ok(texts)
     }

@@ -38,8 +38,15 @@ fn keep<E>(_: &mut Vec<u32>) -> Result<(), E> {
 }
 
 fn encode(encoding: Encoding, text: &str) -> Vec<u32> {
-    let mut tokens = Vec::new();
-    let Ok(()) = encoding.encoder().encode(text, &mut tokens, &mut keep::<Infallible>);
+    let mut space = Workspace::new();
+    let mut encode = || {
+        let mut tokens = Vec::new();
+        let flush = &mut keep::<Infallible>;
+        let Ok(()) = encoding.encoder().encode(text, &mut space, &mut tokens, flush);
+        tokens
+    };
+    let tokens = encode();
+    assert_eq!(encode(), tokens, "the caches have other tokens");
     tokens
 }
 
@@ -56,9 +63,10 @@ fn encode_in_pieces(
 ) -> Result<Vec<u32>, TaskError> {
     let limits = Limits { piece, uncut: usize::MAX / 2 };
     let mut pieces = Pieces::new(text.as_bytes(), limits);
-    let mut tokens = Vec::new();
+    let (mut space, mut tokens) = (Workspace::new(), Vec::new());
     while let Some(piece) = pieces.next_piece()? {
-        task(encoding, special_tokens).encode(piece, "text", &mut tokens, &mut keep)?;
+        let task = task(encoding, special_tokens);
+        task.encode(&piece, "text", &mut space, &mut tokens, &mut keep)?;
     }
     Ok(tokens)
 }
@@ -85,6 +93,12 @@ fn texts() -> impl Strategy<Value = String> {
         "[a-zA-Z]{1,12}",
         "[a-z]{1,4}'(s|S|ſ|ll|LL|re|vE|d|m|t)[a-zA-Z]?",
         "[0-9]{1,7}",
+        "[a-z]{1,6}([A-Z_-][a-z]{1,6}){1,4}",
+        "[а-яёА-Я]{1,12}",
+        "[ぁ-んァ-ヶー]{1,12}",
+        "[一-龥、。]{1,20}",
+        "[가-힣]{1,8}",
+        "[\u{600}-\u{6ff}\u{900}-\u{97f}]{1,12}",
         "\\PC{1,4}",
         any::<char>().prop_map(String::from),
         special.prop_map(String::from),
@@ -244,6 +258,30 @@ async fn a_rejected_special_token_is_named_with_its_place() {
     // The same text is fine where it is no special token.
     let (result, _) = run(task(Encoding::P50kBase, SpecialTokens::Reject), text.as_bytes()).await;
     result.unwrap();
+}
+
+#[tokio::test]
+async fn the_first_fault_of_several_pieces_is_the_one_told() {
+    let words = "word ".repeat(100_000).into_bytes();
+    let (special, bad) = (&b"<|endoftext|>"[..], &b"\xff"[..]);
+    let reject = || task(Encoding::R50kBase, SpecialTokens::Reject);
+    let fault = error(reject(), &[&words, special, &words, &words, bad].concat()).await;
+    assert!(fault.contains("`<|endoftext|>` at byte 500000,"), "{fault}");
+    let fault = error(reject(), &[&words, bad, &words, &words, special].concat()).await;
+    assert!(fault.contains("byte 500000 (0xff)"), "{fault}");
+}
+
+#[tokio::test]
+async fn a_text_without_cuts_is_written_in_several_goes() {
+    let text = "-=".repeat(2 * 1024 * 1024) + " end";
+    let (result, output) =
+        run(task(Encoding::Cl100kBase, SpecialTokens::Text), text.as_bytes()).await;
+    let written: Value = serde_json::from_str(&output.unwrap()).unwrap();
+    let tokens = reference(Encoding::Cl100kBase).encode_ordinary(" end");
+    let count = written["tokens"].as_array().unwrap().len();
+    assert_eq!(written["tokens"][count - 1], json!(tokens[0]));
+    assert_eq!(result.unwrap()["token_count"], json!(count));
+    assert_eq!(written["char_count"], json!(text.len()));
 }
 
 #[tokio::test]

@@ -1,101 +1,189 @@
 //! Byte pair encoding: turns a word into the tokens of a vocabulary.
+//!
+//! By definition a word that has no token of its own is [merged](Vocabulary::merge) from single
+//! bytes, which takes time quadratic in its length. But whether two neighbouring tokens stay as they
+//! are depends on nothing but the two: merges inside them go on in the same order whatever surrounds
+//! them, so the first merge across their border would happen between the two alone just as well. So
+//! the tokens of a word are the only ones of which each two neighbours, merged by themselves, give
+//! just the two. They are found by trying the longest ones first.
 
 use std::ops::Range;
 
 use rustc_hash::FxHashMap;
 
-/// Longer words are looked at in windows of this many bytes. Merging takes time quadratic in what it
-/// is given, so this is small, yet a few times the longest token (128 bytes in OpenAI's).
-const WINDOW: usize = 512;
+use super::caches::{PairCache, ShortWord, WordCache};
+use super::prefixes::Prefixes;
 
-/// How many places are tried for the joint of two windows.
-const JOINTS_TRIED: usize = 4;
+/// Stands for no token.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// Tokens of a long word between two calls of `check`.
+const CHECK_EVERY: usize = 64 * 1024;
 
 /// The byte strings that have a token. Those with a lower number are merged first.
 pub(super) struct Vocabulary {
-    tokens: FxHashMap<Box<[u8]>, u32>,
+    short: FxHashMap<ShortWord, u32>,
+    long: FxHashMap<Box<[u8]>, u32>,
+    prefixes: Prefixes,
+    /// The length of each token, by its number; the last is that of no token at all.
+    lengths: Vec<u8>,
+    pairs: PairCache,
 }
 
-impl FromIterator<(Box<[u8]>, u32)> for Vocabulary {
-    fn from_iter<I: IntoIterator<Item = (Box<[u8]>, u32)>>(tokens: I) -> Self {
-        Self { tokens: tokens.into_iter().collect() }
+/// What a thread needs to encode words: its cache, and room to work in.
+pub(super) struct Workspace {
+    words: WordCache,
+    /// A bit for each place in a word, set where it turned out that no token can end.
+    dead_ends: Vec<u64>,
+    merging: Merging,
+}
+
+#[derive(Default)]
+struct Merging {
+    bounds: Vec<usize>,
+    /// The number of the token that each two neighbours would become.
+    merged: Vec<u32>,
+}
+
+impl Workspace {
+    pub(super) fn new() -> Self {
+        let (dead_ends, merging) = (Vec::new(), Merging::default());
+        Self { words: WordCache::new(), dead_ends, merging }
+    }
+}
+
+impl FromIterator<(Vec<u8>, u32)> for Vocabulary {
+    fn from_iter<I: IntoIterator<Item = (Vec<u8>, u32)>>(tokens: I) -> Self {
+        let mut tokens: Vec<_> = tokens.into_iter().collect();
+        let limit = tokens.iter().map(|&(_, number)| number + 1).max().unwrap_or(0);
+        let mut lengths = vec![0; limit as usize + 1];
+        for (bytes, number) in &tokens {
+            lengths[*number as usize] = bytes.len().try_into().expect("no token is that long");
+        }
+        tokens.sort_by_key(|(bytes, _)| bytes.len());
+        let prefixes = Prefixes::new(&tokens, limit);
+        let mut short = FxHashMap::default();
+        let mut long = FxHashMap::default();
+        short.reserve(tokens.len());
+        for (bytes, number) in tokens {
+            match ShortWord::new(&bytes, 0..bytes.len()) {
+                Some(word) => short.insert(word, number),
+                None => long.insert(bytes.into(), number),
+            };
+        }
+        Self { short, long, prefixes, lengths, pairs: PairCache::new() }
     }
 }
 
 impl Vocabulary {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.tokens.len()
+        self.short.len() + self.long.len()
     }
 
-    /// Appends the tokens of a word, and has a long word's taken away by `flush` now and then.
+    /// Appends the tokens of a word of `text`. In a long one calls `check` now and then, whose error
+    /// ends the work.
     pub(super) fn encode<E>(
         &self,
-        word: &[u8],
+        text: &[u8],
+        word: Range<usize>,
+        space: &mut Workspace,
         tokens: &mut Vec<u32>,
-        flush: &mut impl FnMut(&mut Vec<u32>) -> Result<(), E>,
+        check: impl FnMut() -> Result<(), E>,
     ) -> Result<(), E> {
-        if let Some(&token) = self.tokens.get(word) {
-            tokens.push(token);
+        let short = ShortWord::new(text, word.clone());
+        if let Some(known) = short.and_then(|short| space.words.get(short)) {
+            tokens.extend(known.into_iter().take_while(|&token| token != NONE));
             return Ok(());
         }
-        if word.len() <= WINDOW {
-            self.push_merged(word, 0..word.len(), tokens);
-            return Ok(());
+        let before = tokens.len();
+        match self.number(text, word.clone()) {
+            NONE => self.push_tokens(text, word, space, tokens, check)?,
+            token => tokens.push(token),
         }
-        let mut size = WINDOW;
-        let parts = loop {
-            match self.parts(word, size, || flush(tokens))? {
-                Some(parts) => break parts,
-                None => size *= 2,
-            }
-        };
-        for part in parts {
-            self.push_merged(word, part, tokens);
-            flush(tokens)?;
+        if let Some(short) = short {
+            space.words.put(short, &tokens[before..]);
         }
         Ok(())
     }
 
-    /// Takes a long word apart so that the parts have the tokens of the whole. `None` if windows of
-    /// this size are too small to tell.
-    ///
-    /// Whether two neighbouring tokens stay as they are depends on nothing but the two: merges
-    /// inside them go on in the same order whatever surrounds them, so the first merge across their
-    /// border would happen between the two alone just as well. So if every pair of neighbours,
-    /// merged by itself, gives just the two, then they are the tokens of the whole word. Within a
-    /// window that holds anyway; it is checked where one window is joined to the next.
-    fn parts<E>(
+    fn push_tokens<E>(
         &self,
-        word: &[u8],
-        size: usize,
+        text: &[u8],
+        word: Range<usize>,
+        space: &mut Workspace,
+        tokens: &mut Vec<u32>,
         mut check: impl FnMut() -> Result<(), E>,
-    ) -> Result<Option<Vec<Range<usize>>>, E> {
-        let window = |start: usize| start..word.len().min(start + size);
-        let mut parts = Vec::new();
-        let mut bounds = self.merge(word, window(0));
-        while bounds.last() != Some(&word.len()) {
-            check()?;
-            // The last token of a window often depends on what follows, the one before seldom.
-            let joint = (1..bounds.len() - 1).rev().take(JOINTS_TRIED).find_map(|joint| {
-                let next = self.merge(word, window(bounds[joint]));
-                let pair = [bounds[joint - 1], bounds[joint], next[1]];
-                (self.merge(word, pair[0]..pair[2]) == pair).then_some(next)
-            });
-            let Some(next) = joint else { return Ok(None) };
-            parts.push(bounds[0]..next[0]);
-            bounds = next;
+    ) -> Result<(), E> {
+        let before = tokens.len();
+        let bit = |place: usize| {
+            let place = place - word.start;
+            (place / 64, 1 << (place % 64))
+        };
+        space.dead_ends.clear();
+        space.dead_ends.resize(word.len() / 64 + 1, 0);
+        let mut at = word.start;
+        let mut next = self.prefixes.longest(&text[at..word.end]);
+        while at < word.end {
+            let Some(token) = next else {
+                // Nothing goes on from here, so the last token cannot be one.
+                let (index, mask) = bit(at);
+                space.dead_ends[index] |= mask;
+                next = tokens[before..].last().copied();
+                at -= self.length(tokens.pop().expect("a word has tokens, if only its bytes"));
+                continue;
+            };
+            let end = at + self.length(token);
+            let (index, mask) = bit(end);
+            let last = tokens[before..].last().copied().unwrap_or(self.nothing());
+            let fits = space.dead_ends[index] & mask == 0
+                && self.stay(text, at, [last, token], &mut space.merging);
+            if fits {
+                tokens.push(token);
+                if (tokens.len() - before).is_multiple_of(CHECK_EVERY) {
+                    check()?;
+                }
+                at = end;
+                next = self.prefixes.longest(&text[at..word.end]);
+            } else {
+                next = self.prefixes.longest(&text[at..end - 1]);
+            }
         }
-        parts.push(bounds[0]..word.len());
-        Ok(Some(parts))
+        Ok(())
     }
 
-    /// Where the tokens of a part of a word begin, and where the last one ends.
-    fn merge(&self, word: &[u8], part: Range<usize>) -> Vec<usize> {
-        // The number of the token that each two neighbours would become, if there is one.
-        let mut merged: Vec<u32> =
-            word[part.clone()].windows(2).map(|pair| self.number(pair)).collect();
-        let mut bounds: Vec<usize> = (part.start..=part.end).collect();
+    /// Whether two neighbouring tokens stay as they are. The second one begins at `border`. At the
+    /// beginning of a word [nothing](Self::nothing) comes before it, and it may be that the merging
+    /// never gets to that token.
+    fn stay(&self, text: &[u8], border: usize, pair: [u32; 2], merging: &mut Merging) -> bool {
+        self.pairs.get(pair).unwrap_or_else(|| {
+            let [left, right] = pair.map(|token| self.length(token));
+            let bounds = [border - left, border, border + right];
+            let expected = &bounds[usize::from(left == 0)..];
+            let stay = self.merge(text, bounds[0]..bounds[2], merging) == expected;
+            self.pairs.put(pair, stay);
+            stay
+        })
+    }
+
+    /// Stands for the token before the first one.
+    fn nothing(&self) -> u32 {
+        self.lengths.len() as u32 - 1
+    }
+
+    /// Merges the bytes of a part of a text, two neighbours at a time, always those that become the
+    /// token with the lowest number. Returns where the tokens begin, and where the last one ends.
+    fn merge<'m>(
+        &self,
+        text: &[u8],
+        part: Range<usize>,
+        Merging { bounds, merged }: &'m mut Merging,
+    ) -> &'m [usize] {
+        merged.clear();
+        let pairs = text[part.clone()].windows(2);
+        merged.extend(pairs.map(|pair| self.prefixes.pair([pair[0], pair[1]])));
+        bounds.clear();
+        bounds.extend(part.start..=part.end);
         while let Some(lowest) = merged.iter().copied().min().filter(|&number| number != NONE) {
             // From left to right, until that makes way for one that comes before.
             let mut at = 0;
@@ -105,7 +193,7 @@ impl Vocabulary {
                 bounds.remove(at + 1);
                 let around = at.saturating_sub(1)..merged.len().min(at + 1);
                 for pair in around.clone() {
-                    merged[pair] = self.number(&word[bounds[pair]..bounds[pair + 2]]);
+                    merged[pair] = self.number(text, bounds[pair]..bounds[pair + 2]);
                 }
                 if merged[around].iter().any(|&number| number < lowest) {
                     break;
@@ -115,18 +203,18 @@ impl Vocabulary {
         bounds
     }
 
-    fn push_merged(&self, word: &[u8], part: Range<usize>, tokens: &mut Vec<u32>) {
-        let bounds = self.merge(word, part);
-        tokens.extend(bounds.windows(2).map(|token| self.number(&word[token[0]..token[1]])));
+    fn number(&self, text: &[u8], part: Range<usize>) -> u32 {
+        let number = match ShortWord::new(text, part.clone()) {
+            Some(word) => self.short.get(&word),
+            None => self.long.get(&text[part]),
+        };
+        number.copied().unwrap_or(NONE)
     }
 
-    fn number(&self, bytes: &[u8]) -> u32 {
-        self.tokens.get(bytes).copied().unwrap_or(NONE)
+    fn length(&self, token: u32) -> usize {
+        usize::from(self.lengths[token as usize])
     }
 }
-
-/// Stands for no token.
-const NONE: u32 = u32::MAX;
 
 #[cfg(test)]
 mod tests {
@@ -138,50 +226,83 @@ mod tests {
 
     /// Single letters, and tokens that are each put together from two earlier ones.
     fn vocabulary(letters: &str, pairs: &[(usize, usize)]) -> Vocabulary {
-        let mut tokens: Vec<Box<[u8]>> = letters.bytes().map(|letter| [letter].into()).collect();
+        let mut tokens: Vec<Vec<u8>> = letters.bytes().map(|letter| vec![letter]).collect();
         for &(left, right) in pairs {
             let [left, right] = [left, right].map(|token| &tokens[token % tokens.len()]);
-            let both = [&left[..], right].concat().into();
-            if !tokens.contains(&both) {
+            let both = [&left[..], right].concat();
+            if both.len() < 256 && !tokens.contains(&both) {
                 tokens.push(both);
             }
         }
         tokens.into_iter().zip(0..).collect()
     }
 
-    fn parts(vocabulary: &Vocabulary, word: &[u8], size: usize) -> Option<Vec<Range<usize>>> {
-        let Ok(parts) = vocabulary.parts::<Infallible>(word, size, || Ok(()));
-        parts
+    /// The tokens by definition.
+    fn merged(vocabulary: &Vocabulary, word: &[u8]) -> Vec<u32> {
+        match vocabulary.number(word, 0..word.len()) {
+            NONE => {
+                let mut merging = Merging::default();
+                let bounds = vocabulary.merge(word, 0..word.len(), &mut merging);
+                let tokens = bounds.windows(2);
+                tokens.map(|token| vocabulary.number(word, token[0]..token[1])).collect()
+            }
+            token => vec![token],
+        }
+    }
+
+    fn encoded(vocabulary: &Vocabulary, word: &[u8], space: &mut Workspace) -> Vec<u32> {
+        let mut tokens = Vec::new();
+        let check = || Ok::<_, Infallible>(());
+        let Ok(()) = vocabulary.encode(word, 0..word.len(), space, &mut tokens, check);
+        tokens
     }
 
     #[test]
-    fn windows_that_are_too_small_to_tell_are_known() {
+    fn the_end_of_a_word_may_change_its_beginning() {
         // "yz" is merged first, "ab" last: what becomes of "ab" depends on the end of the word.
         let pairs: Vec<_> = (0..25).rev().map(|letter| (letter, letter + 1)).collect();
         let letters = "abcdefghijklmnopqrstuvwxyz";
         let vocabulary = vocabulary(letters, &pairs);
-        assert_eq!(parts(&vocabulary, &letters.as_bytes()[1..], 8), None);
-        assert_eq!(
-            parts(&vocabulary, &letters.as_bytes()[1..], 32),
-            Some(std::iter::once(0..25).collect())
-        );
+        for end in 2..letters.len() {
+            let word = &letters.as_bytes()[..end];
+            let mut space = Workspace::new();
+            assert_eq!(encoded(&vocabulary, word, &mut space), merged(&vocabulary, word));
+        }
+    }
+
+    #[test]
+    fn a_token_that_merging_never_gets_to_is_not_used() {
+        // "aa" is merged before "ac" and "ba", of which "baac" is put together.
+        let vocabulary = vocabulary("abc", &[(0, 0), (0, 2), (1, 0), (5, 4)]);
+        assert_eq!(encoded(&vocabulary, b"baac", &mut Workspace::new()), [6]);
+        assert_eq!(encoded(&vocabulary, b"baacc", &mut Workspace::new()), [1, 3, 2, 2]);
     }
 
     proptest! {
         #[test]
-        fn parts_have_the_tokens_of_the_whole(
+        fn words_have_the_tokens_of_the_definition(
             pairs in prop::collection::vec(any::<(usize, usize)>(), 0..40),
-            word in "[abc]{1,80}",
-            size in 2..40_usize,
+            words in prop::collection::vec("[abc]{1,80}", 1..8),
         ) {
-            let (vocabulary, word) = (vocabulary("abc", &pairs), word.as_bytes());
-            let mut whole = Vec::new();
-            vocabulary.push_merged(word, 0..word.len(), &mut whole);
-            if let Some(parts) = parts(&vocabulary, word, size) {
-                let mut tokens = Vec::new();
-                parts.into_iter().for_each(|part| vocabulary.push_merged(word, part, &mut tokens));
-                prop_assert_eq!(tokens, whole);
+            let vocabulary = vocabulary("abc", &pairs);
+            let mut space = Workspace::new();
+            // Twice, so that caches answer as well.
+            for word in words.iter().chain(&words).map(String::as_bytes) {
+                prop_assert_eq!(
+                    encoded(&vocabulary, word, &mut space), merged(&vocabulary, word)
+                );
             }
+        }
+
+        #[test]
+        fn the_longest_token_is_found(
+            pairs in prop::collection::vec(any::<(usize, usize)>(), 0..40),
+            text in "[abcd]{0,80}",
+        ) {
+            let (vocabulary, text) = (vocabulary("abc", &pairs), text.as_bytes());
+            let numbers = (1..=text.len()).rev().map(|end| vocabulary.number(text, 0..end));
+            let expected = numbers.into_iter().find(|&number| number != NONE);
+            prop_assert_eq!(vocabulary.prefixes.longest(text), expected);
         }
     }
 }

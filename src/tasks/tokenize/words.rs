@@ -4,7 +4,7 @@
 //! that backtracks, and such a one gives up on a long run of blanks. Here they are written out by
 //! hand; each takes time linear in the text.
 
-use super::kinds::Kind;
+use super::kinds::{BLANK, Kind, Kinds, LETTER, SYMBOL};
 
 /// The rules of an encoding. Each is shown with its regular expression, in parts that are tried in
 /// this order.
@@ -35,17 +35,21 @@ impl WordRules {
     /// line breaks, cl100k and o200k go up to the last of them (`\s*[\r\n]`), but at the end of the
     /// text everything is one word to cl100k (`\s++$`).
     fn blanks_end(self, text: &str, start: usize) -> usize {
-        let end = run(text, start, Kind::is_blank);
-        let blanks = &text[start..end];
-        let line_break = match self {
-            Self::R50k => None,
-            Self::Cl100k if end == text.len() => None,
-            Self::Cl100k | Self::O200k => blanks.rfind(['\r', '\n']),
-        };
-        match (line_break, blanks.char_indices().next_back()) {
-            (Some(line_break), _) => start + line_break + 1,
-            (None, Some((last, _))) if last > 0 && end < text.len() => start + last,
-            (None, _) => end,
+        let mut end = start;
+        let mut last = start;
+        let mut line_break = None;
+        while let Some((kind, next)) = Kind::at(text, end).filter(|&(kind, _)| BLANK.has(kind)) {
+            if kind == Kind::LineBreak {
+                line_break = Some(next);
+            }
+            (last, end) = (end, next);
+        }
+        let at_end = end == text.len();
+        match (self, line_break) {
+            (Self::Cl100k, Some(line_break)) if !at_end => line_break,
+            (Self::O200k, Some(line_break)) => line_break,
+            _ if last > start && !at_end => last,
+            _ => end,
         }
     }
 }
@@ -55,13 +59,9 @@ fn r50k_word(text: &str, start: usize) -> Option<usize> {
     if let Some(end) = contraction(text, start, char::from) {
         return Some(end);
     }
-    let from = skip_space(text, start);
-    match kind_at(text, from)? {
-        kind if kind.is_letter() => Some(run(text, from, Kind::is_letter)),
-        Kind::Number => Some(run(text, from, |kind| kind == Kind::Number)),
-        kind if kind.is_symbol() => Some(run(text, from, Kind::is_symbol)),
-        _ => None,
-    }
+    let (kind, end) = Kind::at(text, skip_space(text, start))?;
+    let kinds = [LETTER, NUMBER, SYMBOL].into_iter().find(|kinds| kinds.has(kind))?;
+    Some(run(text, end, kinds))
 }
 
 /// `'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+`
@@ -69,14 +69,17 @@ fn cl100k_word(text: &str, start: usize) -> Option<usize> {
     if let Some(end) = contraction(text, start, fold_case) {
         return Some(end);
     }
-    let letters = skip_prefix(text, start).unwrap_or(start);
-    if kind_at(text, letters).is_some_and(Kind::is_letter) {
-        return Some(run(text, letters, Kind::is_letter));
+    let (first, letters) = Kind::at(text, start)?;
+    if LETTER.has(first) {
+        return Some(run(text, letters, LETTER));
     }
-    numbers(text, start).or_else(|| {
-        let end = symbols(text, start)?;
-        Some(run(text, end, |kind| kind == Kind::LineBreak))
-    })
+    if PREFIX.has(first)
+        && let Some((second, end)) = Kind::at(text, letters)
+        && LETTER.has(second)
+    {
+        return Some(run(text, end, LETTER));
+    }
+    numbers(text, start).or_else(|| Some(run(text, symbols(text, start)?, LINE_BREAK)))
 }
 
 /// With `U` for `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]` and `L` for `[\p{Ll}\p{Lm}\p{Lo}\p{M}]`:
@@ -93,64 +96,68 @@ fn o200k_word(text: &str, start: usize) -> Option<usize> {
     }
     numbers(text, start).or_else(|| {
         let end = symbols(text, start)?;
-        let tail = text[end..].find(|next| !matches!(next, '\r' | '\n' | '/'));
-        Some(tail.map_or(text.len(), |tail| end + tail))
+        let tail = text.as_bytes()[end..].iter();
+        Some(end + tail.take_while(|next| matches!(next, b'\r' | b'\n' | b'/')).count())
     })
 }
 
 /// `U*L+`
 fn lower_case_word(text: &str, start: usize) -> Option<usize> {
-    let upper = run(text, start, is_upper);
-    if kind_at(text, upper) == Some(Kind::Lower) {
-        return Some(run(text, upper, is_lower));
+    let upper = run(text, start, UPPER);
+    if let Some((Kind::Lower, end)) = Kind::at(text, upper) {
+        return Some(run(text, end, LOWER));
     }
     // `U*` has to give back what it took, up to the last one that can be in `L` as well.
     let mut taken = text[start..upper].char_indices();
     taken
-        .rfind(|&(_, character)| is_lower(Kind::of(character)))
+        .rfind(|&(_, character)| LOWER.has(Kind::of(character)))
         .map(|(at, character)| start + at + character.len_utf8())
 }
 
 /// `U+L*`, where `U*L+` does not match: nothing is left for `L*`.
 fn upper_case_word(text: &str, start: usize) -> Option<usize> {
-    let upper = run(text, start, is_upper);
+    let upper = run(text, start, UPPER);
     (upper > start).then_some(upper)
 }
 
 /// `U`
-fn is_upper(kind: Kind) -> bool {
-    matches!(kind, Kind::Upper | Kind::Caseless | Kind::Mark)
-}
-
+const UPPER: Kinds = Kinds::new(&[Kind::Upper, Kind::Caseless, Kind::Mark]);
 /// `L`
-fn is_lower(kind: Kind) -> bool {
-    matches!(kind, Kind::Lower | Kind::Caseless | Kind::Mark)
-}
+const LOWER: Kinds = Kinds::new(&[Kind::Lower, Kind::Caseless, Kind::Mark]);
+/// `[^\r\n\p{L}\p{N}]`
+const PREFIX: Kinds = Kinds::new(&[Kind::Blank, Kind::Mark, Kind::Other]);
+/// `\p{N}`
+const NUMBER: Kinds = Kinds::new(&[Kind::Number]);
+/// `[\r\n]`
+const LINE_BREAK: Kinds = Kinds::new(&[Kind::LineBreak]);
 
 /// `[^\r\n\p{L}\p{N}]`
 fn skip_prefix(text: &str, start: usize) -> Option<usize> {
-    let prefix = text[start..].chars().next()?;
-    let kind = Kind::of(prefix);
-    (kind == Kind::Blank || kind.is_symbol()).then(|| start + prefix.len_utf8())
+    let (kind, end) = Kind::at(text, start)?;
+    PREFIX.has(kind).then_some(end)
 }
 
 /// `\p{N}{1,3}`
 fn numbers(text: &str, start: usize) -> Option<usize> {
-    let numbers = text[start..].chars().take_while(|&next| Kind::of(next) == Kind::Number).take(3);
-    let length = numbers.map(char::len_utf8).sum::<usize>();
-    (length > 0).then_some(start + length)
+    let number = |at| Kind::at(text, at).filter(|&(kind, _)| kind == Kind::Number);
+    let (_, first) = number(start)?;
+    let Some((_, second)) = number(first) else { return Some(first) };
+    Some(number(second).map_or(second, |(_, third)| third))
 }
 
 /// ` ?[^\s\p{L}\p{N}]+`
 fn symbols(text: &str, start: usize) -> Option<usize> {
     let symbols = skip_space(text, start);
-    let end = run(text, symbols, Kind::is_symbol);
+    let end = run(text, symbols, SYMBOL);
     (end > symbols).then_some(end)
 }
 
 /// `'(?:[sdmt]|ll|ve|re)`, after `fold` was applied to the letters.
 fn contraction(text: &str, start: usize, fold: fn(char) -> char) -> Option<usize> {
-    let mut letters = text[start..].strip_prefix('\'')?.chars();
+    if text.as_bytes().get(start) != Some(&b'\'') {
+        return None;
+    }
+    let mut letters = text[start + 1..].chars();
     let first = letters.next()?;
     let length = match fold(first) {
         's' | 'd' | 'm' | 't' => first.len_utf8(),
@@ -168,15 +175,14 @@ fn fold_case(letter: char) -> char {
 
 /// ` ?`
 fn skip_space(text: &str, start: usize) -> usize {
-    start + usize::from(text[start..].starts_with(' '))
+    start + usize::from(text.as_bytes().get(start) == Some(&b' '))
 }
 
-fn kind_at(text: &str, at: usize) -> Option<Kind> {
-    text[at..].chars().next().map(Kind::of)
-}
-
-/// Where the characters end that have such a kind.
-fn run(text: &str, start: usize, such: impl Fn(Kind) -> bool) -> usize {
-    let end = text[start..].find(|next| !such(Kind::of(next)));
-    end.map_or(text.len(), |end| start + end)
+/// Where the characters end that have one of the kinds.
+fn run(text: &str, start: usize, kinds: Kinds) -> usize {
+    let mut end = start;
+    while let Some((_, next)) = Kind::at(text, end).filter(|&(kind, _)| kinds.has(kind)) {
+        end = next;
+    }
+    end
 }
