@@ -32,6 +32,13 @@ pub(super) struct Batch {
     pub(super) close: Option<Answer<()>>,
 }
 
+/// What was committed of a batch, for those who are not answered one by one.
+pub(super) struct Answers {
+    pub(super) cancelled: HashMap<TaskId, CancelEffect>,
+    /// In the order of the batch.
+    pub(super) erased: Vec<Option<i64>>,
+}
+
 impl Batch {
     pub(super) fn add(&mut self, change: Change) {
         match change {
@@ -61,6 +68,11 @@ impl Batch {
             + self.promotes.len()
             + self.cancels.len()
             + self.erasures.len()
+    }
+
+    /// How many rows its largest statement has.
+    pub(super) fn rows(&self) -> usize {
+        self.submits.len().max(self.ends.len()).max(self.progress.len()).max(1)
     }
 
     pub(super) fn new_tasks(&self) -> Vec<&NewTask> {
@@ -107,11 +119,7 @@ impl Batch {
     // An answer that nobody waits for any more is no fault: the change is made all the same.
 
     /// For all but submissions and ends.
-    pub(super) fn answer(
-        self,
-        cancelled: &HashMap<TaskId, CancelEffect>,
-        erased: Vec<Option<i64>>,
-    ) {
+    pub(super) fn answer(self, Answers { cancelled, erased }: Answers) {
         for (_, answer) in self.progress {
             let _ = answer.send(Ok(()));
         }

@@ -6,6 +6,7 @@ use super::TaskRecord;
 use super::places::Room;
 use super::record::columns;
 use super::rows::OverRows;
+use super::transaction::Transaction;
 use crate::task::{TaskStatus, Timestamp};
 
 pub(super) const RUNNING_MESSAGE: &str = "Task is running";
@@ -88,20 +89,10 @@ pub(super) const CLAIM: OverRows = OverRows {
 };
 
 /// Claims tasks that [`ready`] found in the same transaction.
-pub(super) async fn claim(
-    connection: &mut SqliteConnection,
-    records: &mut [TaskRecord],
-    now: Timestamp,
-) -> sqlx::Result<()> {
-    if records.is_empty() {
-        return Ok(());
-    }
-    CLAIM
-        .with(records, |update, record| {
-            update.bind(record.seq).bind(now.as_micros()).bind(RUNNING_MESSAGE)
-        })
-        .execute(connection)
-        .await?;
+pub(super) fn claim(transaction: &mut Transaction<'_>, records: &mut [TaskRecord], now: Timestamp) {
+    transaction.write(&CLAIM, records, |update, record| {
+        update.bind(record.seq).bind(now.as_micros()).bind(RUNNING_MESSAGE)
+    });
     for record in records {
         record.epoch += 1;
         let info = &mut record.info;
@@ -112,7 +103,6 @@ pub(super) async fn claim(
         info.progress = 0.0;
         info.message = RUNNING_MESSAGE.to_owned();
     }
-    Ok(())
 }
 
 pub(super) const HOLD: OverRows = OverRows {
@@ -122,15 +112,7 @@ pub(super) const HOLD: OverRows = OverRows {
 };
 
 /// Sets tasks aside that this build cannot run, each with the reason as its message.
-pub(super) async fn hold(
-    connection: &mut SqliteConnection,
-    tasks: &[(i64, String)],
-) -> sqlx::Result<()> {
-    if tasks.is_empty() {
-        return Ok(());
-    }
-    HOLD.with(tasks, |update, (seq, reason)| update.bind(*seq).bind(reason.as_str()))
-        .execute(connection)
-        .await?;
-    Ok(())
+pub(super) fn hold(transaction: &mut Transaction<'_>, tasks: &[(i64, String)]) {
+    transaction
+        .write(&HOLD, tasks, |update, (seq, reason)| update.bind(*seq).bind(reason.as_str()));
 }

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use sqlx::{Row, SqliteConnection};
+use sqlx::Row;
 
 use super::rows::OverRows;
+use super::transaction::Transaction;
 use super::transitions::parse;
 use super::{NewTask, Replay, Store, StoreError};
 use crate::task::Timestamp;
@@ -37,7 +38,7 @@ pub(super) const KNOWN: OverRows = OverRows {
 
 /// Which of these submissions were stored before, by key.
 pub(super) async fn known(
-    connection: &mut SqliteConnection,
+    transaction: &mut Transaction<'_>,
     tasks: &[&NewTask],
 ) -> sqlx::Result<HashMap<String, Replay>> {
     let keys: Vec<_> = keys(tasks).map(|(key, _, _)| key).collect();
@@ -45,7 +46,7 @@ pub(super) async fn known(
         return Ok(HashMap::new());
     }
     let known = KNOWN.with(&keys, |query, key| query.bind(*key).bind(oldest_remembered()));
-    let rows = known.fetch_all(connection).await?;
+    let rows = known.fetch_all(transaction.connection().await?).await?;
     let known = rows.iter().map(|row| {
         let replay = Replay { task_id: parse(row.try_get(1)?)?, body_hash: row.try_get(2)? };
         Ok((row.try_get(0)?, replay))
@@ -61,22 +62,12 @@ pub(super) const REMEMBER: OverRows = OverRows {
 };
 
 /// Remembers the keys of tasks that were stored.
-pub(super) async fn remember(
-    connection: &mut SqliteConnection,
-    tasks: &[&NewTask],
-) -> sqlx::Result<()> {
+pub(super) fn remember(transaction: &mut Transaction<'_>, tasks: &[&NewTask]) {
     let rows: Vec<_> = keys(tasks).collect();
-    if rows.is_empty() {
-        return Ok(());
-    }
-    REMEMBER
-        .with(&rows, |insert, (key, body_hash, task_id)| {
-            let now = Timestamp::now().as_micros();
-            insert.bind(*key).bind(*body_hash).bind(task_id.to_string()).bind(now)
-        })
-        .execute(connection)
-        .await?;
-    Ok(())
+    let now = Timestamp::now().as_micros();
+    transaction.write(&REMEMBER, &rows, |insert, (key, body_hash, task_id)| {
+        insert.bind(*key).bind(*body_hash).bind(task_id.to_string()).bind(now)
+    });
 }
 
 fn keys<'t>(

@@ -16,6 +16,7 @@ mod recovery;
 mod retention;
 mod rows;
 mod submissions;
+mod transaction;
 mod transitions;
 mod writer;
 

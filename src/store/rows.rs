@@ -7,7 +7,7 @@ pub(super) type Statement = sqlx::query::Query<'static, Sqlite, SqliteArguments>
 
 /// A statement that reads the table `new`, which has these columns.
 ///
-/// The table is padded to a power of two with rows of NULL, so that a handful of prepared statements
+/// The table is padded with rows of NULL to a power of two, so that a handful of prepared statements
 /// serve batches of any size. The statement has to leave those out; it can have no parameters.
 pub(super) struct OverRows {
     pub(super) columns: &'static [&'static str],
@@ -16,6 +16,7 @@ pub(super) struct OverRows {
 
 impl OverRows {
     /// The statement with a row in `new` for each of `rows`; `bind` binds its columns in order.
+    /// What has no answer goes through [`Transaction::write`](super::transaction::Transaction).
     pub(super) fn with<T>(
         &self,
         rows: &[T],
@@ -26,7 +27,7 @@ impl OverRows {
         rows.iter().fold(sqlx::query(AssertSqlSafe(sql)), bind)
     }
 
-    fn text(&self, rows: usize) -> String {
+    pub(super) fn text(&self, rows: usize) -> String {
         let row = format!("({})", vec!["?"; self.columns.len()].join(","));
         let table = vec![row.as_str(); rows].join(",");
         format!("WITH new ({}) AS (VALUES {table}) {}", self.columns.join(", "), self.sql)
@@ -52,6 +53,7 @@ mod tests {
         let statements = [
             transitions::PROGRESS,
             transitions::END,
+            transitions::ENDED,
             transitions::PROMOTE,
             transitions::CANCEL,
             transitions::STATUSES,

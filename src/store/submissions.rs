@@ -4,23 +4,20 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use sqlx::{Row, SqliteConnection};
+use sqlx::Row;
 
 use super::claims::RUNNING_MESSAGE;
 use super::places::Room;
 use super::rows::OverRows;
+use super::transaction::Transaction;
 use super::transitions::parse;
 use super::{NewTask, Submitted, idempotency};
 use crate::task::{TaskId, TaskStatus, Timestamp};
 
-/// How many rows of tags one statement takes: a task can have several, and SQLite takes only so many
-/// parameters.
-const MAX_TAG_ROWS: usize = 1024;
-
 /// Stores new tasks. The outcomes are in the order of `tasks`; stored ones are numbered from
 /// `next_seq` on. Those that there is `room` for run at once: nothing is waiting before them.
 pub(super) async fn submit(
-    connection: &mut SqliteConnection,
+    transaction: &mut Transaction<'_>,
     tasks: &[&NewTask],
     next_seq: i64,
     room: Option<&mut Room>,
@@ -29,8 +26,8 @@ pub(super) async fn submit(
     if tasks.is_empty() {
         return Ok(Vec::new());
     }
-    let known = idempotency::known(connection, tasks).await?;
-    let mut owners = output_owners(connection, tasks).await?;
+    let known = idempotency::known(transaction, tasks).await?;
+    let mut owners = output_owners(transaction, tasks).await?;
     let mut refuse = |task: &&NewTask| {
         if let Some(replay) = task.idempotency.as_ref().and_then(|it| known.get(&it.key)) {
             return Some(Submitted::Replayed(replay.clone()));
@@ -56,9 +53,10 @@ pub(super) async fn submit(
             row.running = room.take(row.task.task_type);
         }
     }
-    insert(connection, &rows, now).await?;
-    insert_tags(connection, &rows).await?;
-    idempotency::remember(connection, &rows.iter().map(|row| row.task).collect::<Vec<_>>()).await?;
+    insert(transaction, &rows, now);
+    insert_tags(transaction, &rows);
+    let stored: Vec<_> = rows.iter().map(|row| row.task).collect();
+    idempotency::remember(transaction, &stored);
 
     let mut stored =
         rows.iter().map(|&NewRow { seq, running, .. }| Submitted::Stored { seq, running });
@@ -100,15 +98,8 @@ pub(super) const INSERT: OverRows = OverRows {
      FROM new WHERE seq IS NOT NULL",
 };
 
-async fn insert(
-    connection: &mut SqliteConnection,
-    rows: &[NewRow<'_>],
-    now: Timestamp,
-) -> sqlx::Result<()> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let insert = INSERT.with(rows, |insert, &NewRow { task, seq, running }| {
+fn insert(transaction: &mut Transaction<'_>, rows: &[NewRow<'_>], now: Timestamp) {
+    transaction.write(&INSERT, rows, |insert, &NewRow { task, seq, running }| {
         let status = if running { TaskStatus::Running } else { TaskStatus::Pending };
         insert
             .bind(seq)
@@ -129,8 +120,6 @@ async fn insert(
             .bind(task.run_at.map(Timestamp::as_micros))
             .bind(task.retry_of.map(|id| id.to_string()))
     });
-    insert.execute(connection).await?;
-    Ok(())
 }
 
 pub(super) const INSERT_TAGS: OverRows = OverRows {
@@ -139,18 +128,12 @@ pub(super) const INSERT_TAGS: OverRows = OverRows {
 };
 
 /// Makes stored tasks findable by their tags.
-async fn insert_tags(connection: &mut SqliteConnection, rows: &[NewRow<'_>]) -> sqlx::Result<()> {
+fn insert_tags(transaction: &mut Transaction<'_>, rows: &[NewRow<'_>]) {
     let tags = rows.iter().flat_map(|row| row.task.tags.iter().map(|tag| (tag, row.seq)));
     let tags: Vec<_> = tags.collect();
-    for tags in tags.chunks(MAX_TAG_ROWS) {
-        INSERT_TAGS
-            .with(tags, |insert, ((key, value), seq)| {
-                insert.bind(key.as_str()).bind(value.as_str()).bind(*seq)
-            })
-            .execute(&mut *connection)
-            .await?;
-    }
-    Ok(())
+    transaction.write(&INSERT_TAGS, &tags, |insert, ((key, value), seq)| {
+        insert.bind(key.as_str()).bind(value.as_str()).bind(*seq)
+    });
 }
 
 pub(super) const OUTPUT_OWNERS: OverRows = OverRows {
@@ -162,7 +145,7 @@ pub(super) const OUTPUT_OWNERS: OverRows = OverRows {
 
 /// The unfinished tasks that write the outputs of these, by output.
 async fn output_owners(
-    connection: &mut SqliteConnection,
+    transaction: &mut Transaction<'_>,
     tasks: &[&NewTask],
 ) -> sqlx::Result<HashMap<String, TaskId>> {
     let keys: Vec<_> = tasks.iter().filter_map(|task| task.output_key.as_ref()).collect();
@@ -170,6 +153,6 @@ async fn output_owners(
         return Ok(HashMap::new());
     }
     let owners = OUTPUT_OWNERS.with(&keys, |query, key| query.bind(key.as_str()));
-    let rows = owners.fetch_all(connection).await?;
+    let rows = owners.fetch_all(transaction.connection().await?).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, parse(row.try_get(1)?)?))).collect()
 }

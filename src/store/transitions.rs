@@ -7,13 +7,14 @@
 //! The plus in `+status` keeps SQLite from walking along the index of statuses, where it may read
 //! every pending task to find one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::str::FromStr;
 
 use sqlx::{Row, SqliteConnection};
 
 use super::rows::OverRows;
+use super::transaction::{Transaction, Written};
 use super::{AttemptEnd, CancelEffect, Cancellation, StoredProgress};
 use crate::task::{TaskId, TaskStatus, Timestamp};
 
@@ -27,14 +28,8 @@ pub(super) const PROGRESS: OverRows = OverRows {
 };
 
 /// Writes down how far running attempts are.
-pub(super) async fn progress(
-    connection: &mut SqliteConnection,
-    progress: &[&StoredProgress],
-) -> sqlx::Result<()> {
-    if progress.is_empty() {
-        return Ok(());
-    }
-    let update = PROGRESS.with(progress, |update, new| {
+pub(super) fn progress(transaction: &mut Transaction<'_>, progress: &[&StoredProgress]) {
+    transaction.write(&PROGRESS, progress, |update, new| {
         update
             .bind(new.seq)
             .bind(new.epoch)
@@ -42,12 +37,8 @@ pub(super) async fn progress(
             .bind(new.message.as_str())
             .bind(new.updated_at.as_micros())
     });
-    update.execute(connection).await?;
-    Ok(())
 }
 
-// A wish that was noted is one that the runner knows of; if that were ever not so, this keeps the
-// task from completing.
 pub(super) const END: OverRows = OverRows {
     columns: &[
         "seq",
@@ -79,19 +70,13 @@ pub(super) const END: OverRows = OverRows {
        AND (cancel_requested_at IS NULL OR new.status = 'cancelled')",
 };
 
-/// Ends attempts. Tells whether they owned their tasks.
-///
-/// # Errors
-/// If only some of several did: each by itself shows which.
-pub(super) async fn end(
-    connection: &mut SqliteConnection,
+/// Ends attempts that own their tasks.
+pub(super) fn end(
+    transaction: &mut Transaction<'_>,
     ends: &[&AttemptEnd],
     now: Timestamp,
-) -> sqlx::Result<bool> {
-    if ends.is_empty() {
-        return Ok(true);
-    }
-    let update = END.with(ends, |update, end| {
+) -> Option<Written> {
+    transaction.write(&END, ends, |update, end| {
         update
             .bind(end.seq)
             .bind(end.epoch)
@@ -105,12 +90,24 @@ pub(super) async fn end(
             .bind(end.cancel_requested_at.map(Timestamp::as_micros))
             .bind(end.status.is_final().then_some(now.as_micros()))
             .bind(now.as_micros())
-    });
-    match update.execute(connection).await?.rows_affected() {
-        0 if ends.len() == 1 => Ok(false),
-        ended if ended == ends.len() as u64 => Ok(true),
-        _ => Err(sqlx::Error::RowNotFound),
-    }
+    })
+}
+
+pub(super) const ENDED: OverRows = OverRows {
+    columns: &["seq", "epoch", "status"],
+    sql: "SELECT tasks.seq FROM new JOIN tasks USING (seq) \
+          WHERE tasks.epoch = new.epoch AND +tasks.status = new.status",
+};
+
+/// Which of these ends are stored, by `seq`.
+pub(super) async fn ended(
+    connection: &mut SqliteConnection,
+    ends: &[&AttemptEnd],
+) -> sqlx::Result<HashSet<i64>> {
+    let select =
+        ENDED.with(ends, |query, end| query.bind(end.seq).bind(end.epoch).bind(end.status.name()));
+    let rows = select.fetch_all(connection).await?;
+    rows.iter().map(|row| row.try_get(0)).collect()
 }
 
 pub(super) const PROMOTE: OverRows = OverRows {
@@ -120,12 +117,8 @@ pub(super) const PROMOTE: OverRows = OverRows {
 };
 
 /// Makes waiting tasks ready.
-pub(super) async fn promote(connection: &mut SqliteConnection, seqs: &[i64]) -> sqlx::Result<()> {
-    if seqs.is_empty() {
-        return Ok(());
-    }
-    PROMOTE.with(seqs, |update, seq| update.bind(*seq)).execute(connection).await?;
-    Ok(())
+pub(super) fn promote(transaction: &mut Transaction<'_>, seqs: &[i64]) {
+    transaction.write(&PROMOTE, seqs, |update, seq| update.bind(*seq));
 }
 
 pub(super) const CANCEL: OverRows = OverRows {
@@ -151,13 +144,14 @@ pub(super) const STATUSES: OverRows = OverRows {
 /// Cancels pending tasks, and notes the wish on running ones whose runner has accepted it. Tells
 /// the effect on each.
 pub(super) async fn cancel(
-    connection: &mut SqliteConnection,
+    transaction: &mut Transaction<'_>,
     cancels: &[&Cancellation],
 ) -> sqlx::Result<HashMap<TaskId, CancelEffect>> {
     let mut effects = HashMap::with_capacity(cancels.len());
     if cancels.is_empty() {
         return Ok(effects);
     }
+    let connection = transaction.connection().await?;
     let update = CANCEL.with(cancels, |update, wish| {
         update
             .bind(wish.id.to_string())

@@ -2,21 +2,24 @@
 //! observer, then answers everybody (group commit).
 //!
 //! While a transaction is being committed the next changes gather, so batches grow with the load
-//! by themselves and the cost of reaching the disk is shared.
+//! by themselves and the cost of reaching the disk is shared. While a batch is told to those who
+//! wait for it, the next one is on its way to the disk.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::future::join;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::mpsc;
 
-use super::batch::{Batch, Change};
+use super::batch::{Answers, Batch, Change};
 use super::places::Places;
+use super::transaction::{Transaction, Written};
 use super::{
-    AttemptEnd, CancelEffect, StoreError, Submitted, TaskRecord, claims, retention, submissions,
-    transitions,
+    Answer, AttemptEnd, CancelEffect, StoreError, Submitted, TaskRecord, claims, retention,
+    submissions, transitions,
 };
 use crate::task::{Task, TaskId, Timestamp};
 
@@ -28,8 +31,8 @@ pub(crate) trait Observer: Send + Sync + 'static {
     /// The code of a task that is to be claimed; an error says why this server cannot run it.
     fn prepare(&self, record: &TaskRecord) -> Result<Box<dyn Task>, String>;
 
-    /// These changes were committed, in this order. Called before the clients are answered and
-    /// before the next batch, so it must be quick.
+    /// These changes were committed, in this order. Called before the clients are answered, so it
+    /// must be quick.
     fn committed(&self, changes: Vec<Committed>);
 }
 
@@ -51,12 +54,19 @@ pub(crate) enum Committed {
     Disowned(Arc<AttemptEnd>),
 }
 
-/// Owns the connection that writes, and the count of what runs.
+/// Owns the connection that writes.
 pub(crate) struct Writer {
     connection: SqliteConnection,
     /// Keeps other servers away from the database.
     lock: File,
     queue: mpsc::Receiver<Change>,
+    /// A change that did not go into the batch before.
+    next: Option<Change>,
+    state: State,
+}
+
+/// What the writer knows of the stored tasks.
+struct State {
     claiming: Arc<AtomicBool>,
     places: Places,
     /// The `seq` of the next new task.
@@ -78,123 +88,136 @@ impl Writer {
     ) -> Self {
         // What was ready when the server started.
         let (look_again, may_be_ready) = (true, true);
-        Self { connection, lock, queue, claiming, places, next_seq, look_again, may_be_ready }
+        let state = State { claiming, places, next_seq, look_again, may_be_ready };
+        Self { connection, lock, queue, next: None, state }
     }
 
     /// Works until the store is closed.
     pub(crate) async fn run(mut self, observer: Arc<dyn Observer>) {
-        self.fill_places(&*observer).await;
-        let mut next = self.queue.recv().await;
-        while next.is_some() {
-            let mut batch = Batch::default();
-            while let Some(change) = next.take_if(|change| batch.takes(change)) {
-                batch.add(change);
-                if batch.len() >= MAX_BATCH || batch.close.is_some() {
-                    break;
+        let mut news = News::default();
+        loop {
+            let mut batch = self.gather();
+            if batch.len() == 0 && batch.close.is_none() && !self.state.look_again {
+                std::mem::take(&mut news).tell(&*observer);
+                match self.queue.recv().await {
+                    Some(change) => self.next = Some(change),
+                    None => return,
                 }
-                next = self.another().await;
+                continue;
             }
             let close = batch.close.take();
-            self.commit(batch, &*observer).await;
-            self.fill_places(&*observer).await;
+            // The commit first: while the disk works there is time to tell what it did before.
+            let told = async { std::mem::take(&mut news).tell(&*observer) };
+            let (committed, ()) = join(self.commit(batch, &*observer), told).await;
+            news = committed;
             if let Some(answer) = close {
+                news.tell(&*observer);
                 let closed = self.connection.close().await.map_err(StoreError::from);
                 drop(self.lock);
                 let _ = answer.send(closed);
                 return;
             }
-            if next.is_none() {
-                next = self.queue.recv().await;
+        }
+    }
+
+    /// What is waiting, as far as it goes into one transaction.
+    fn gather(&mut self) -> Batch {
+        let mut batch = Batch::default();
+        while batch.len() < MAX_BATCH && batch.close.is_none() {
+            match self.next.take().or_else(|| self.queue.try_recv().ok()) {
+                Some(change) if batch.takes(&change) => batch.add(change),
+                other => {
+                    self.next = other;
+                    break;
+                }
             }
         }
-    }
-
-    /// A further change for the batch, if one is waiting or about to come: those who were answered
-    /// together come back together.
-    async fn another(&mut self) -> Option<Change> {
-        if let Ok(change) = self.queue.try_recv() {
-            return Some(change);
-        }
-        tokio::task::yield_now().await;
-        self.queue.try_recv().ok()
-    }
-
-    /// Claims until no place is left that a task was set aside from.
-    async fn fill_places(&mut self, observer: &dyn Observer) {
-        while std::mem::take(&mut self.look_again) {
-            self.commit(Batch::default(), observer).await;
-        }
+        batch
     }
 
     /// One transaction for the whole batch. If that fails, one for each change, so that a change
     /// that cannot be made fails alone.
-    async fn commit(&mut self, batch: Batch, observer: &dyn Observer) {
+    async fn commit(&mut self, batch: Batch, observer: &dyn Observer) -> News {
+        let mut news = News::default();
         match self.try_commit(&batch, observer).await {
-            Ok(outcomes) => self.settle(batch, outcomes, observer),
-            Err(error) if batch.len() <= 1 => refuse(batch, &error.into(), observer),
+            Ok(outcomes) => self.state.settle(batch, outcomes, &mut news),
+            Err(error) if batch.len() <= 1 => news.refuse(batch, error.into()),
             Err(error) => {
                 tracing::debug!(%error, changes = batch.len(), "batch failed, one by one now");
                 for single in batch.split() {
                     match self.try_commit(&single, observer).await {
-                        Ok(outcomes) => self.settle(single, outcomes, observer),
-                        Err(error) => refuse(single, &error.into(), observer),
+                        Ok(outcomes) => self.state.settle(single, outcomes, &mut news),
+                        Err(error) => news.refuse(single, error.into()),
                     }
                 }
             }
         }
+        news
     }
 
-    /// The statements around a transaction are plain ones: SQLite ends a transaction by itself when
-    /// the disk is full, and sqlx's own bookkeeping would not believe that.
     async fn try_commit(
         &mut self,
         batch: &Batch,
         observer: &dyn Observer,
     ) -> sqlx::Result<Outcomes> {
-        execute(&mut self.connection, "BEGIN IMMEDIATE").await?;
-        let done = match self.apply(batch, observer).await {
-            Ok(outcomes) => execute(&mut self.connection, "COMMIT").await.map(|()| outcomes),
+        self.state.look_again = false;
+        let mut transaction = Transaction::begin(&mut self.connection, batch.rows());
+        let done = match self.state.apply(&mut transaction, batch, observer).await {
+            Ok(outcomes) => transaction.commit().await.map(|changed| (outcomes, changed)),
             Err(error) => Err(error),
         };
-        if done.is_err() {
-            // An error here says that there is no transaction any more, which is as good.
-            let _ = execute(&mut self.connection, "ROLLBACK").await;
+        let (mut outcomes, changed) = match done {
+            Ok(done) => done,
+            Err(error) => {
+                // An error here says that there is no transaction any more, which is as good.
+                let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
+                return Err(error);
+            }
+        };
+        if outcomes.end.is_some_and(|end| changed.by(end) != batch.ends.len() as u64) {
+            // Not all of them owned their tasks.
+            outcomes.ended = transitions::ended(&mut self.connection, &batch.ends()).await.ok();
         }
-        done
+        Ok(outcomes)
     }
+}
 
+impl State {
     /// Ends come before submissions and claims, which can have their places, and before
     /// cancellations: a task that has ended cannot be cancelled any more.
-    async fn apply(&mut self, batch: &Batch, observer: &dyn Observer) -> sqlx::Result<Outcomes> {
-        let connection = &mut self.connection;
+    async fn apply(
+        &self,
+        transaction: &mut Transaction<'_>,
+        batch: &Batch,
+        observer: &dyn Observer,
+    ) -> sqlx::Result<Outcomes> {
         let now = Timestamp::now();
-        transitions::progress(connection, &batch.progress()).await?;
-        let ended = transitions::end(connection, &batch.ends(), now).await?;
-        transitions::promote(connection, &batch.promoted()).await?;
-        let cancelled = transitions::cancel(connection, &batch.cancels()).await?;
+        transitions::progress(transaction, &batch.progress());
+        let end = transitions::end(transaction, &batch.ends(), now);
+        transitions::promote(transaction, &batch.promoted());
+        let cancelled = transitions::cancel(transaction, &batch.cancels()).await?;
         let mut erased = Vec::with_capacity(batch.erasures.len());
         for (step, _) in &batch.erasures {
-            erased.push(retention::erase(connection, step).await?);
+            erased.push(retention::erase(transaction.connection().await?, step).await?);
         }
 
-        let ended_seqs = || batch.ends.iter().filter(|_| ended).map(|end| end.seq);
-        let mut room = self.places.free_after(ended_seqs());
+        let ended = || batch.ends.iter().map(|end| end.seq);
+        let mut room = self.places.free_after(ended());
         let claiming = self.claiming.load(Ordering::Relaxed);
         let mut may_be_ready = self.may_be_ready
             || batch.may_make_ready()
-            || ended_seqs().any(|seq| self.places.is_rationed(seq));
+            || ended().any(|seq| self.places.is_rationed(seq));
         // Where nothing waits new tasks need not be looked for to be claimed.
         let at_once = (claiming && !may_be_ready).then_some(&mut room);
-        let submitted =
-            submissions::submit(connection, &batch.new_tasks(), self.next_seq, at_once, now)
-                .await?;
+        let new = batch.new_tasks();
+        let submitted = submissions::submit(transaction, &new, self.next_seq, at_once, now).await?;
         may_be_ready |=
             submitted.iter().any(|it| matches!(it, Submitted::Stored { running: false, .. }));
 
         let mut claimed = Vec::new();
         let mut look_again = false;
         if claiming && may_be_ready && room.total > 0 {
-            let (ready, mut held) = claims::ready(connection, &room).await?;
+            let (ready, mut held) = claims::ready(transaction.connection().await?, &room).await?;
             // Fewer than there is room for: whoever waits still is rationed.
             may_be_ready = ready.len() == room.total;
             let mut records = Vec::with_capacity(ready.len());
@@ -211,81 +234,62 @@ impl Writer {
             // The places of what was set aside are still free, and nothing else may come along.
             look_again = !held.is_empty();
             may_be_ready |= look_again;
-            claims::hold(connection, &held).await?;
-            claims::claim(connection, &mut records, now).await?;
+            claims::hold(transaction, &held);
+            claims::claim(transaction, &mut records, now);
             claimed = records.into_iter().zip(code).collect();
         }
-        Ok(Outcomes { now, submitted, ended, cancelled, erased, claimed, may_be_ready, look_again })
-    }
-
-    /// Takes note of what was committed, tells the observer, then the clients.
-    fn settle(&mut self, mut batch: Batch, outcomes: Outcomes, observer: &dyn Observer) {
-        let Outcomes {
+        let ended = None;
+        Ok(Outcomes {
             now,
             submitted,
+            end,
             ended,
             cancelled,
             erased,
             claimed,
             may_be_ready,
             look_again,
-        } = outcomes;
-        self.may_be_ready = may_be_ready;
-        self.look_again = look_again;
-        let mut changes = Vec::with_capacity(batch.len() + claimed.len());
+        })
+    }
+
+    /// Takes note of what was committed, as news for all who wait for it.
+    fn settle(&mut self, mut batch: Batch, outcomes: Outcomes, news: &mut News) {
+        let Outcomes { now, submitted, ended, cancelled, erased, claimed, .. } = outcomes;
+        self.may_be_ready = outcomes.may_be_ready;
+        self.look_again |= outcomes.look_again;
         for end in batch.ends.drain(..) {
             self.places.leave(end.seq);
-            changes.push(if ended { Committed::Ended(end) } else { Committed::Disowned(end) });
+            let owned = ended.as_ref().is_none_or(|ended| ended.contains(&end.seq));
+            news.changes.push(if owned { Committed::Ended(end) } else { Committed::Disowned(end) });
         }
         for (&id, &effect) in &cancelled {
             if let CancelEffect::Cancelled { seq } = effect {
-                changes.push(Committed::Cancelled(id, seq));
+                news.changes.push(Committed::Cancelled(id, seq));
             }
         }
         let mut started = claimed;
-        let mut answers = Vec::with_capacity(submitted.len());
-        for ((task, answer), outcome) in
-            std::mem::take(&mut batch.submits).into_iter().zip(submitted)
-        {
+        for ((task, answer), outcome) in batch.submits.drain(..).zip(submitted) {
             match outcome {
                 Submitted::Stored { seq, running } => {
                     self.next_seq = seq + 1;
                     match task.run_at {
                         _ if running => started.push(task.into_claimed(seq, now)),
-                        Some(run_at) => changes.push(Committed::Scheduled(seq, run_at)),
+                        Some(run_at) => news.changes.push(Committed::Scheduled(seq, run_at)),
                         None => {}
                     }
                 }
                 Submitted::OutputInUse(_) | Submitted::Replayed(_) => {
-                    changes.push(Committed::Refused);
+                    news.changes.push(Committed::Refused);
                 }
             }
-            answers.push((answer, outcome));
+            news.submitted.push((answer, outcome));
         }
         for (record, task) in started {
             self.places.fill(&record);
-            changes.push(Committed::Claimed(Box::new(record), task));
+            news.changes.push(Committed::Claimed(Box::new(record), task));
         }
-        observer.committed(changes);
-        for (answer, outcome) in answers {
-            let _ = answer.send(Ok(outcome));
-        }
-        batch.answer(&cancelled, erased);
+        news.answered.push((batch, Ok(Answers { cancelled, erased })));
     }
-}
-
-async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> sqlx::Result<()> {
-    sqlx::query(sql).execute(connection).await.map(drop)
-}
-
-/// Tells everybody in a batch that nothing was changed.
-fn refuse(batch: Batch, error: &StoreError, observer: &dyn Observer) {
-    // Whoever waits for an answer decides whether this is worth a line in the log.
-    tracing::debug!(error = error as &dyn std::error::Error, "could not store a change");
-    let not_ended = |end: &Arc<_>| Committed::NotEnded(Arc::clone(end), error.clone());
-    let refused = batch.submits.iter().map(|_| Committed::Refused);
-    observer.committed(refused.chain(batch.ends.iter().map(not_ended)).collect());
-    batch.fail(error);
 }
 
 /// What one transaction came to.
@@ -293,8 +297,10 @@ struct Outcomes {
     now: Timestamp,
     /// In the order of the batch.
     submitted: Vec<Submitted>,
-    /// Whether the attempts that ended owned their tasks.
-    ended: bool,
+    /// The statement that ended attempts.
+    end: Option<Written>,
+    /// The attempts that owned their tasks; `None` for all.
+    ended: Option<HashSet<i64>>,
     cancelled: HashMap<TaskId, CancelEffect>,
     /// In the order of the batch.
     erased: Vec<Option<i64>>,
@@ -302,4 +308,39 @@ struct Outcomes {
     claimed: Vec<(TaskRecord, Box<dyn Task>)>,
     may_be_ready: bool,
     look_again: bool,
+}
+
+/// What was committed, or refused, and not told yet.
+#[derive(Default)]
+struct News {
+    changes: Vec<Committed>,
+    submitted: Vec<(Answer<Submitted>, Submitted)>,
+    /// The rest of each batch, without what is in `submitted`.
+    answered: Vec<(Batch, Result<Answers, StoreError>)>,
+}
+
+impl News {
+    /// Nothing in this batch was changed.
+    fn refuse(&mut self, batch: Batch, error: StoreError) {
+        // Whoever waits for an answer decides whether this is worth a line in the log.
+        tracing::debug!(error = &error as &dyn std::error::Error, "could not store a change");
+        let not_ended = |end: &Arc<_>| Committed::NotEnded(Arc::clone(end), error.clone());
+        self.changes.extend(batch.submits.iter().map(|_| Committed::Refused));
+        self.changes.extend(batch.ends.iter().map(not_ended));
+        self.answered.push((batch, Err(error)));
+    }
+
+    /// Tells the observer, then the clients.
+    fn tell(self, observer: &dyn Observer) {
+        observer.committed(self.changes);
+        for (answer, outcome) in self.submitted {
+            let _ = answer.send(Ok(outcome));
+        }
+        for (batch, answers) in self.answered {
+            match answers {
+                Ok(answers) => batch.answer(answers),
+                Err(error) => batch.fail(&error),
+            }
+        }
+    }
 }

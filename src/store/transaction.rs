@@ -1,0 +1,97 @@
+//! One transaction of the writer. Statements gather, and are sent together with the first one whose
+//! answer is needed, at the latest with the commit: the way to SQLite's thread and back takes longer
+//! than most statements.
+
+use futures_util::TryStreamExt;
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{AssertSqlSafe, Either, Execute, Executor, SqliteConnection};
+
+use super::rows::{OverRows, Statement};
+
+pub(super) struct Transaction<'c> {
+    connection: &'c mut SqliteConnection,
+    /// How many rows each statement has, those that are all NULL included. One number for all, so
+    /// that there are few different texts to prepare.
+    rows: usize,
+    sql: String,
+    values: Statement,
+    statements: usize,
+    /// How many rows each statement changed that was sent.
+    changed: Vec<u64>,
+}
+
+/// Names a statement of a transaction.
+#[derive(Clone, Copy)]
+pub(super) struct Written(usize);
+
+impl<'c> Transaction<'c> {
+    /// Begins a transaction with statements over that many rows.
+    ///
+    /// The statements around it are plain ones: SQLite ends a transaction by itself when the disk is
+    /// full, and sqlx's own bookkeeping would not believe that.
+    pub(super) fn begin(connection: &'c mut SqliteConnection, rows: usize) -> Self {
+        Self {
+            connection,
+            rows: rows.next_power_of_two(),
+            sql: "BEGIN IMMEDIATE;".to_owned(),
+            values: sqlx::query(""),
+            statements: 1,
+            changed: Vec::new(),
+        }
+    }
+
+    /// Adds a statement; more rows than one can have are spread over several. None for no rows.
+    pub(super) fn write<T>(
+        &mut self,
+        statement: &OverRows,
+        rows: &[T],
+        bind: impl Fn(Statement, &T) -> Statement,
+    ) -> Option<Written> {
+        for rows in rows.chunks(self.rows) {
+            self.sql.push_str(&statement.text(self.rows));
+            self.sql.push(';');
+            self.statements += 1;
+            let mut values = std::mem::replace(&mut self.values, sqlx::query(""));
+            values = rows.iter().fold(values, &bind);
+            for _ in 0..(self.rows - rows.len()) * statement.columns.len() {
+                values = values.bind(None::<i64>);
+            }
+            self.values = values;
+        }
+        (!rows.is_empty()).then_some(Written(self.statements - 1))
+    }
+
+    /// The connection, with everything written that was added.
+    pub(super) async fn connection(&mut self) -> sqlx::Result<&mut SqliteConnection> {
+        if !self.sql.is_empty() {
+            let sql = AssertSqlSafe(std::mem::take(&mut self.sql));
+            let mut values = std::mem::replace(&mut self.values, sqlx::query(""));
+            let values: SqliteArguments =
+                values.take_arguments().map_err(sqlx::Error::Encode)?.unwrap_or_default();
+            let mut results = self.connection.fetch_many(sqlx::query_with(sql, values));
+            while let Some(result) = results.try_next().await? {
+                if let Either::Left(done) = result {
+                    self.changed.push(done.rows_affected());
+                }
+            }
+        }
+        Ok(self.connection)
+    }
+
+    /// Commits.
+    pub(super) async fn commit(mut self) -> sqlx::Result<Changed> {
+        self.sql.push_str("COMMIT;");
+        self.connection().await?;
+        Ok(Changed(self.changed))
+    }
+}
+
+/// What a transaction has changed.
+pub(super) struct Changed(Vec<u64>);
+
+impl Changed {
+    /// How many rows a statement has changed.
+    pub(super) fn by(&self, Written(statement): Written) -> u64 {
+        self.0.get(statement).copied().unwrap_or_default()
+    }
+}
