@@ -96,6 +96,8 @@ impl Writer {
     pub(crate) async fn run(mut self, observer: Arc<dyn Observer>) {
         let mut news = News::default();
         loop {
+            // Those who are about to bring a change may come along.
+            tokio::task::yield_now().await;
             let mut batch = self.gather();
             if batch.len() == 0 && batch.close.is_none() && !self.state.look_again {
                 std::mem::take(&mut news).tell(&*observer);
