@@ -20,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use tracing::Level;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
@@ -78,6 +79,8 @@ impl Api {
 
     /// Lets a request through to its route.
     async fn pass(&self, request: Request) -> Response {
+        let line = tracing::enabled!(Level::DEBUG)
+            .then(|| (request.method().clone(), request.uri().clone()));
         let mut response = match self.gate.check(&request) {
             Ok(()) => {
                 let route = AssertUnwindSafe(self.router.clone().oneshot(request));
@@ -90,6 +93,9 @@ impl Api {
         };
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if let Some((method, uri)) = line {
+            tracing::debug!(%method, %uri, status = response.status().as_u16(), "answered");
+        }
         response
     }
 }

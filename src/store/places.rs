@@ -12,7 +12,7 @@ pub(crate) struct Limits {
 }
 
 /// How many tasks may be claimed: in all, and of each type.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Room {
     pub(super) total: usize,
     /// Types that are not in here are unknown to this server and stay where they are.
@@ -24,14 +24,26 @@ pub(super) struct Room {
 impl Room {
     /// Takes a place for a task of this type, if there is one.
     pub(super) fn take(&mut self, task_type: &str) -> bool {
-        let of_type = self.by_type.iter_mut().find(|(name, _)| *name == task_type);
-        match of_type {
-            Some((_, free)) if *free > 0 && self.total > 0 => {
-                *free -= 1;
-                self.total -= 1;
-                true
-            }
-            _ => false,
+        if self.total == 0 {
+            return false;
+        }
+        match self.of_type(task_type) {
+            Some(free) if *free > 0 => *free -= 1,
+            _ => return false,
+        }
+        self.total -= 1;
+        true
+    }
+
+    fn of_type(&mut self, task_type: &str) -> Option<&mut usize> {
+        self.by_type.iter_mut().find(|(name, _)| *name == task_type).map(|(_, free)| free)
+    }
+
+    fn give_back(&mut self, task: &Running) {
+        self.total += 1;
+        self.suspect |= task.suspect;
+        if let Some(free) = self.of_type(&task.task_type) {
+            *free += 1;
         }
     }
 }
@@ -62,24 +74,30 @@ impl Places {
 
     /// A task runs.
     pub(super) fn fill(&mut self, record: &TaskRecord) {
-        let task_type = record.info.task_type.clone();
-        self.free.take(&task_type);
-        let suspect = record.is_suspect();
-        self.free.suspect &= !suspect;
-        self.running.insert(record.seq, Running { task_type, suspect });
+        self.run(record.seq, record.info.task_type.clone(), record.is_suspect());
+    }
+
+    fn run(&mut self, seq: i64, task_type: String, suspect: bool) {
+        let task = Running { task_type, suspect };
+        self.free.total -= 1;
+        self.free.suspect &= !task.suspect;
+        if let Some(free) = self.free.of_type(&task.task_type) {
+            *free -= 1;
+        }
+        self.running.insert(seq, task);
     }
 
     /// A task runs no more.
     pub(super) fn leave(&mut self, seq: i64) {
         if let Some(task) = self.running.remove(&seq) {
-            give_back(&mut self.free, &task);
+            self.free.give_back(&task);
         }
     }
 
     /// The places that are free once these tasks have ended.
     pub(super) fn free_after(&self, ended: impl Iterator<Item = i64>) -> Room {
         let mut room = self.free.clone();
-        ended.filter_map(|seq| self.running.get(&seq)).for_each(|task| give_back(&mut room, task));
+        ended.filter_map(|seq| self.running.get(&seq)).for_each(|task| room.give_back(task));
         room
     }
 
@@ -95,10 +113,36 @@ impl Places {
     }
 }
 
-fn give_back(room: &mut Room, task: &Running) {
-    room.total += 1;
-    room.suspect |= task.suspect;
-    if let Some((_, free)) = room.by_type.iter_mut().find(|(name, _)| *name == task.task_type) {
-        *free += 1;
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_free_is_what_does_not_run(
+            ended in prop::collection::vec(any::<bool>(), 8),
+            types in prop::collection::vec(0..3_usize, 8),
+            // There is one at the most.
+            suspect in prop::option::of(0..8_usize),
+        ) {
+            let names = ["a", "b", "unknown"];
+            let limits = Limits { total: 9, by_type: vec![("a", 9), ("b", 8)] };
+            let mut places = Places::new(limits, true);
+            for (seq, &name) in types.iter().enumerate() {
+                places.run(seq as i64, names[name].to_owned(), suspect == Some(seq));
+            }
+            let gone = || (0..8).filter(|&seq: &usize| ended[seq]);
+            let room = places.free_after(gone().map(|seq| seq as i64));
+            gone().for_each(|seq| places.leave(seq as i64));
+            prop_assert_eq!(&room, &places.free_after(std::iter::empty()));
+
+            let stay = || (0..8).filter(|&seq: &usize| !ended[seq]);
+            let of = |name: usize| stay().filter(|&seq| types[seq] == name).count();
+            prop_assert_eq!(room.total, 9 - of(0) - of(1) - of(2));
+            prop_assert_eq!(room.by_type, [("a", 9 - of(0)), ("b", 8 - of(1))]);
+            prop_assert_eq!(room.suspect, !stay().any(|seq| suspect == Some(seq)));
+        }
     }
 }

@@ -346,3 +346,6 @@ impl News {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
