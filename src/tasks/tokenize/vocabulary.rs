@@ -156,6 +156,8 @@ impl Vocabulary {
                 next = self.prefixes.longest(&text[at..word.end]);
                 if tokens.len() - before == 2 * *block {
                     flush(&mut Vec::new())?;
+                    // Only what is used of it takes memory.
+                    lengths.reserve_exact(word.end - tokens_at);
                     for token in tokens.drain(before..before + *block) {
                         lengths.push(self.lengths[token as usize]);
                         tokens_at += self.length(token);
