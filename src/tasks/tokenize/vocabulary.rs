@@ -52,8 +52,8 @@ impl Workspace {
     }
 
     fn with_blocks(block: usize) -> Self {
-        let (dead_ends, merging) = (Vec::new(), Merging::default());
-        Self { words: WordCache::new(), dead_ends, merging, block }
+        let (words, merging) = (WordCache::new(), Merging::default());
+        Self { words, dead_ends: Vec::new(), merging, block }
     }
 }
 
@@ -119,13 +119,10 @@ impl Vocabulary {
     ) -> Result<(), E> {
         let before = tokens.len();
         // The end of a word may change its beginning, so no token is certain before. To save memory
-        // there are only the last ones in `tokens`, and of those before them the lengths.
-        let mut lengths = Vec::new();
+        // there are only the last ones in `tokens`, and of those before them a bit where each ends.
+        let mut ends: Vec<u64> = Vec::new();
         let mut tokens_at = word.start;
-        let bit = |place: usize| {
-            let place = place - word.start;
-            (place / 64, 1 << (place % 64))
-        };
+        let bit = |place| ((place - word.start) / 64, 1_u64 << ((place - word.start) % 64));
         dead_ends.clear();
         dead_ends.resize(word.len() / 64 + 1, 0);
         let mut at = word.start;
@@ -138,10 +135,11 @@ impl Vocabulary {
                 let token = tokens.pop().expect("a word has tokens, if only its bytes");
                 next = Some(token);
                 at -= self.length(token);
-                if at == tokens_at
-                    && let Some(length) = lengths.pop()
-                {
-                    tokens_at -= usize::from(length);
+                if at == tokens_at && at > word.start {
+                    let (index, mask) = bit(at);
+                    ends[index] ^= mask;
+                    let earlier = |&place: &usize| ends[bit(place).0] & bit(place).1 != 0;
+                    tokens_at = (word.start..at).rev().find(earlier).unwrap_or(word.start);
                     tokens.push(self.number(text, tokens_at..at));
                 }
                 continue;
@@ -156,31 +154,34 @@ impl Vocabulary {
                 next = self.prefixes.longest(&text[at..word.end]);
                 if tokens.len() - before == 2 * *block {
                     flush(&mut Vec::new())?;
-                    // Only what is used of it takes memory.
-                    lengths.reserve_exact(word.end - tokens_at);
+                    ends.resize(dead_ends.len(), 0);
                     for token in tokens.drain(before..before + *block) {
-                        lengths.push(self.lengths[token as usize]);
                         tokens_at += self.length(token);
+                        let (index, mask) = bit(tokens_at);
+                        ends[index] |= mask;
                     }
                 }
             } else {
                 next = self.prefixes.longest(&text[at..end - 1]);
             }
         }
-        if lengths.is_empty() {
+        if tokens_at == word.start {
             return Ok(());
         }
-        // Now they are certain, and need not be in memory all at once.
-        lengths.extend(tokens.drain(before..).map(|token| self.lengths[token as usize]));
-        let mut at = word.start;
-        for lengths in lengths.chunks(*block) {
-            for &length in lengths {
-                let end = at + usize::from(length);
-                tokens.push(self.number(text, at..end));
-                at = end;
+        // Now all are certain.
+        let last = tokens.split_off(before);
+        let mut start = word.start;
+        for end in word.start + 1..=tokens_at {
+            let (index, mask) = bit(end);
+            if ends[index] & mask != 0 {
+                tokens.push(self.number(text, start..end));
+                start = end;
+                if tokens.len() >= *block {
+                    flush(tokens)?;
+                }
             }
-            flush(tokens)?;
         }
+        tokens.extend(last);
         Ok(())
     }
 
