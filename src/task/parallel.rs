@@ -169,7 +169,12 @@ impl<'a, T> Queue<'a, T> {
     /// Waits for room for one more item and returns its number; `None` if there are to be no more.
     fn enter(&self) -> Option<u64> {
         let over = |state: &State<'_, T>| state.ended || state.failed.is_some();
-        let mut state = self.wait_while(|state| !over(state) && state.items.len() >= self.limit);
+        // To get an item takes memory too, so none is got next to a large one.
+        let full = |state: &State<'_, T>| {
+            let large = state.items.iter().any(|item| item.bytes > MAX_BYTES / 2);
+            large || state.items.len() >= self.limit
+        };
+        let mut state = self.wait_while(|state| !over(state) && full(state));
         if over(&state) {
             return None;
         }

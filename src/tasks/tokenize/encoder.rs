@@ -6,8 +6,8 @@ use tiktoken_rs::CoreBPE;
 use super::vocabulary::{Vocabulary, Workspace};
 use super::words::WordRules;
 
-/// Bytes of text between two calls of `flush`.
-const FLUSH_EVERY: usize = 1024 * 1024;
+/// Tokens at which `flush` is called.
+const MANY: usize = 256 * 1024;
 
 /// Makes the tokens of a text, the same ones as tiktoken.
 ///
@@ -30,7 +30,7 @@ pub(super) struct SpecialToken<'a> {
 }
 
 impl Encoder {
-    pub(super) fn new(words: WordRules, source: &CoreBPE) -> Self {
+    pub(super) fn new(words: WordRules, source: CoreBPE) -> Self {
         let special_tokens: FxHashMap<_, _> = source
             .special_tokens()
             .into_iter()
@@ -38,17 +38,19 @@ impl Encoder {
             .collect();
         let special_numbers: FxHashSet<u32> = special_tokens.values().copied().collect();
         // The only numbers without a token are above all ordinary ones.
-        let vocabulary = (0..)
+        let tokens: Vec<_> = (0..)
             .map_while(|number| Some((source.decode_bytes(&[number]).ok()?, number)))
             .filter(|(_, number)| !special_numbers.contains(number))
             .collect();
-        Self { words, vocabulary, special_tokens }
+        // It takes more memory than what is made of it.
+        drop(source);
+        Self { words, vocabulary: Vocabulary::new(tokens), special_tokens }
     }
 
     /// Appends the tokens of `text`, in which special tokens are text like any other.
     ///
-    /// `flush` is called in long texts now and then. It may take away what it is given, which is up
-    /// to a token for each byte. Its error ends the work.
+    /// `flush` is called in long texts now and then. It may take away what it is given, which is
+    /// nothing where it is not yet certain. Its error ends the work.
     pub(super) fn encode<E>(
         &self,
         text: &str,
@@ -57,15 +59,12 @@ impl Encoder {
         flush: &mut impl FnMut(&mut Vec<u32>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut start = 0;
-        let mut next_flush = FLUSH_EVERY;
         while start < text.len() {
-            if start >= next_flush {
+            if tokens.len() >= MANY {
                 flush(tokens)?;
-                next_flush = start + FLUSH_EVERY;
             }
             let end = self.words.word_end(text, start);
-            let check = || flush(&mut Vec::new());
-            self.vocabulary.encode(text.as_bytes(), start..end, space, tokens, check)?;
+            self.vocabulary.encode(text.as_bytes(), start..end, space, tokens, flush)?;
             start = end;
         }
         Ok(())

@@ -57,7 +57,7 @@ impl Encoding {
 }
 
 fn load<E: fmt::Debug>(words: WordRules, vocabulary: Result<CoreBPE, E>) -> Encoder {
-    Encoder::new(words, &vocabulary.expect("tiktoken-rs can read its own vocabularies"))
+    Encoder::new(words, vocabulary.expect("tiktoken-rs can read its own vocabularies"))
 }
 
 #[cfg(test)]

@@ -111,7 +111,12 @@ impl<R: Read> Pieces<R> {
     /// Reads about as much as a piece has. What goes beyond the limit of uncut text is just enough
     /// to tell whether there is a cut at the limit.
     fn read(&mut self) -> Result<(), ReadError> {
-        let wanted = self.limits.piece.min(self.limits.uncut + 4 - self.text.len());
+        let most = self.limits.uncut + 4 - self.text.len();
+        let wanted = self.limits.piece.min(most);
+        if self.text.len() >= self.limits.piece {
+            // There is no cut in sight. To make room at once saves copies, which take memory.
+            self.text.reserve_exact(most);
+        }
         let mut input = self.input.by_ref().take(wanted as u64);
         let read = input.read_to_end(&mut self.bytes)?;
         self.ended = read < wanted;

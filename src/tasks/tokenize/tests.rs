@@ -61,7 +61,7 @@ fn encode_in_pieces(
     text: &str,
     piece: usize,
 ) -> Result<Vec<u32>, TaskError> {
-    let limits = Limits { piece, uncut: usize::MAX / 2 };
+    let limits = Limits { piece, uncut: 1 << 16 };
     let mut pieces = Pieces::new(text.as_bytes(), limits);
     let (mut space, mut tokens) = (Workspace::new(), Vec::new());
     while let Some(piece) = pieces.next_piece()? {

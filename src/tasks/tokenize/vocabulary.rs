@@ -17,8 +17,8 @@ use super::prefixes::Prefixes;
 /// Stands for no token.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// Tokens of a long word between two calls of `check`.
-const CHECK_EVERY: usize = 64 * 1024;
+/// Tokens of a long word between two calls of `flush`. Words that are cached have fewer.
+const BLOCK: usize = 32 * 1024;
 
 /// The byte strings that have a token. Those with a lower number are merged first.
 pub(super) struct Vocabulary {
@@ -36,6 +36,7 @@ pub(super) struct Workspace {
     /// A bit for each place in a word, set where it turned out that no token can end.
     dead_ends: Vec<u64>,
     merging: Merging,
+    block: usize,
 }
 
 #[derive(Default)]
@@ -47,14 +48,17 @@ struct Merging {
 
 impl Workspace {
     pub(super) fn new() -> Self {
-        let (dead_ends, merging) = (Vec::new(), Merging::default());
-        Self { words: WordCache::new(), dead_ends, merging }
+        Self::with_blocks(BLOCK)
+    }
+
+    fn with_blocks(block: usize) -> Self {
+        let (words, merging) = (WordCache::new(), Merging::default());
+        Self { words, dead_ends: Vec::new(), merging, block }
     }
 }
 
-impl FromIterator<(Vec<u8>, u32)> for Vocabulary {
-    fn from_iter<I: IntoIterator<Item = (Vec<u8>, u32)>>(tokens: I) -> Self {
-        let mut tokens: Vec<_> = tokens.into_iter().collect();
+impl Vocabulary {
+    pub(super) fn new(mut tokens: Vec<(Vec<u8>, u32)>) -> Self {
         let limit = tokens.iter().map(|&(_, number)| number + 1).max().unwrap_or(0);
         let mut lengths = vec![0; limit as usize + 1];
         for (bytes, number) in &tokens {
@@ -73,23 +77,21 @@ impl FromIterator<(Vec<u8>, u32)> for Vocabulary {
         }
         Self { short, long, prefixes, lengths, pairs: PairCache::new() }
     }
-}
 
-impl Vocabulary {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.short.len() + self.long.len()
     }
 
-    /// Appends the tokens of a word of `text`. In a long one calls `check` now and then, whose error
-    /// ends the work.
+    /// Appends the tokens of a word of `text`. In a long one calls `flush` now and then, which may
+    /// take away what it is given. Its error ends the work.
     pub(super) fn encode<E>(
         &self,
         text: &[u8],
         word: Range<usize>,
         space: &mut Workspace,
         tokens: &mut Vec<u32>,
-        check: impl FnMut() -> Result<(), E>,
+        flush: &mut impl FnMut(&mut Vec<u32>) -> Result<(), E>,
     ) -> Result<(), E> {
         let short = ShortWord::new(text, word.clone());
         if let Some(known) = short.and_then(|short| space.words.get(short)) {
@@ -98,7 +100,7 @@ impl Vocabulary {
         }
         let before = tokens.len();
         match self.number(text, word.clone()) {
-            NONE => self.push_tokens(text, word, space, tokens, check)?,
+            NONE => self.push_tokens(text, word, space, tokens, flush)?,
             token => tokens.push(token),
         }
         if let Some(short) = short {
@@ -111,44 +113,75 @@ impl Vocabulary {
         &self,
         text: &[u8],
         word: Range<usize>,
-        space: &mut Workspace,
+        Workspace { dead_ends, merging, block, .. }: &mut Workspace,
         tokens: &mut Vec<u32>,
-        mut check: impl FnMut() -> Result<(), E>,
+        flush: &mut impl FnMut(&mut Vec<u32>) -> Result<(), E>,
     ) -> Result<(), E> {
         let before = tokens.len();
-        let bit = |place: usize| {
-            let place = place - word.start;
-            (place / 64, 1 << (place % 64))
-        };
-        space.dead_ends.clear();
-        space.dead_ends.resize(word.len() / 64 + 1, 0);
+        // The end of a word may change its beginning, so no token is certain before. To save memory
+        // there are only the last ones in `tokens`, and of those before them a bit where each ends.
+        let mut ends: Vec<u64> = Vec::new();
+        let mut tokens_at = word.start;
+        let bit = |place| ((place - word.start) / 64, 1_u64 << ((place - word.start) % 64));
+        dead_ends.clear();
+        dead_ends.resize(word.len() / 64 + 1, 0);
         let mut at = word.start;
         let mut next = self.prefixes.longest(&text[at..word.end]);
         while at < word.end {
             let Some(token) = next else {
                 // Nothing goes on from here, so the last token cannot be one.
                 let (index, mask) = bit(at);
-                space.dead_ends[index] |= mask;
-                next = tokens[before..].last().copied();
-                at -= self.length(tokens.pop().expect("a word has tokens, if only its bytes"));
+                dead_ends[index] |= mask;
+                let token = tokens.pop().expect("a word has tokens, if only its bytes");
+                next = Some(token);
+                at -= self.length(token);
+                if at == tokens_at && at > word.start {
+                    let (index, mask) = bit(at);
+                    ends[index] ^= mask;
+                    let earlier = |&place: &usize| ends[bit(place).0] & bit(place).1 != 0;
+                    tokens_at = (word.start..at).rev().find(earlier).unwrap_or(word.start);
+                    tokens.push(self.number(text, tokens_at..at));
+                }
                 continue;
             };
             let end = at + self.length(token);
             let (index, mask) = bit(end);
             let last = tokens[before..].last().copied().unwrap_or(self.nothing());
-            let fits = space.dead_ends[index] & mask == 0
-                && self.stay(text, at, [last, token], &mut space.merging);
+            let fits = dead_ends[index] & mask == 0 && self.stay(text, at, [last, token], merging);
             if fits {
                 tokens.push(token);
-                if (tokens.len() - before).is_multiple_of(CHECK_EVERY) {
-                    check()?;
-                }
                 at = end;
                 next = self.prefixes.longest(&text[at..word.end]);
+                if tokens.len() - before == 2 * *block {
+                    flush(&mut Vec::new())?;
+                    ends.resize(dead_ends.len(), 0);
+                    for token in tokens.drain(before..before + *block) {
+                        tokens_at += self.length(token);
+                        let (index, mask) = bit(tokens_at);
+                        ends[index] |= mask;
+                    }
+                }
             } else {
                 next = self.prefixes.longest(&text[at..end - 1]);
             }
         }
+        if tokens_at == word.start {
+            return Ok(());
+        }
+        // Now all are certain.
+        let last = tokens.split_off(before);
+        let mut start = word.start;
+        for end in word.start + 1..=tokens_at {
+            let (index, mask) = bit(end);
+            if ends[index] & mask != 0 {
+                tokens.push(self.number(text, start..end));
+                start = end;
+                if tokens.len() >= *block {
+                    flush(tokens)?;
+                }
+            }
+        }
+        tokens.extend(last);
         Ok(())
     }
 
@@ -234,7 +267,7 @@ mod tests {
                 tokens.push(both);
             }
         }
-        tokens.into_iter().zip(0..).collect()
+        Vocabulary::new(tokens.into_iter().zip(0..).collect())
     }
 
     /// The tokens by definition.
@@ -251,22 +284,28 @@ mod tests {
     }
 
     fn encoded(vocabulary: &Vocabulary, word: &[u8], space: &mut Workspace) -> Vec<u32> {
-        let mut tokens = Vec::new();
-        let check = || Ok::<_, Infallible>(());
-        let Ok(()) = vocabulary.encode(word, 0..word.len(), space, &mut tokens, check);
-        tokens
+        let (mut taken, mut tokens) = (Vec::new(), Vec::new());
+        let mut flush = |tokens: &mut Vec<u32>| {
+            taken.append(tokens);
+            Ok::<_, Infallible>(())
+        };
+        let Ok(()) = vocabulary.encode(word, 0..word.len(), space, &mut tokens, &mut flush);
+        taken.append(&mut tokens);
+        taken
     }
 
     #[test]
     fn the_end_of_a_word_may_change_its_beginning() {
         // "yz" is merged first, "ab" last: what becomes of "ab" depends on the end of the word.
-        let pairs: Vec<_> = (0..25).rev().map(|letter| (letter, letter + 1)).collect();
-        let letters = "abcdefghijklmnopqrstuvwxyz";
-        let vocabulary = vocabulary(letters, &pairs);
+        let letters: String = ('A'..='z').collect();
+        let pairs: Vec<_> = (1..letters.len()).rev().map(|letter| (letter - 1, letter)).collect();
+        let vocabulary = vocabulary(&letters, &pairs);
         for end in 2..letters.len() {
             let word = &letters.as_bytes()[..end];
-            let mut space = Workspace::new();
-            assert_eq!(encoded(&vocabulary, word, &mut space), merged(&vocabulary, word));
+            for block in [BLOCK, 8, 9, 10] {
+                let mut space = Workspace::with_blocks(block);
+                assert_eq!(encoded(&vocabulary, word, &mut space), merged(&vocabulary, word));
+            }
         }
     }
 
@@ -283,9 +322,10 @@ mod tests {
         fn words_have_the_tokens_of_the_definition(
             pairs in prop::collection::vec(any::<(usize, usize)>(), 0..40),
             words in prop::collection::vec("[abc]{1,80}", 1..8),
+            block in 8..30_usize,
         ) {
             let vocabulary = vocabulary("abc", &pairs);
-            let mut space = Workspace::new();
+            let mut space = Workspace::with_blocks(block);
             // Twice, so that caches answer as well.
             for word in words.iter().chain(&words).map(String::as_bytes) {
                 prop_assert_eq!(
