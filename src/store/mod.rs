@@ -34,6 +34,7 @@ pub use open::OpenError;
 pub(crate) use open::state_files;
 pub(crate) use open::{Opened, open, real_path};
 pub(crate) use places::Limits;
+use queries::Lookup;
 pub(crate) use queries::{Cursor, ListFilter};
 pub(crate) use record::TaskRecord;
 pub(crate) use transitions::CANCELLED_MESSAGE;
@@ -49,6 +50,7 @@ const QUEUE_LENGTH: usize = 4096;
 pub(crate) struct Store {
     queue: mpsc::Sender<Change>,
     readers: SqlitePool,
+    lookups: mpsc::UnboundedSender<Lookup>,
     claiming: Arc<AtomicBool>,
 }
 

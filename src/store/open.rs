@@ -13,7 +13,7 @@ use sqlx::{ConnectOptions, Connection, Row, SqlSafeStr, SqliteConnection};
 use tokio::sync::mpsc;
 
 use super::places::{Limits, Places};
-use super::{QUEUE_LENGTH, Store, Writer, import, recovery};
+use super::{QUEUE_LENGTH, Store, Writer, import, queries, recovery};
 use crate::task::{TaskId, with_causes};
 
 /// Before this version two connections could damage a database in WAL mode.
@@ -165,7 +165,9 @@ pub(crate) async fn open(
         .connect_lazy_with(options.read_only(true).create_if_missing(false));
     let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
     let claiming = Arc::new(AtomicBool::new(true));
-    let store = Store { queue: sender, readers, claiming: Arc::clone(&claiming) };
+    let (lookups, asked) = mpsc::unbounded_channel();
+    tokio::spawn(queries::look_up(readers.clone(), asked));
+    let store = Store { queue: sender, readers, lookups, claiming: Arc::clone(&claiming) };
     let writer =
         Writer::new(connection, lock, receiver, claiming, Places::new(limits, suspects), next_seq);
     Ok(Opened { store, writer, due, pending })

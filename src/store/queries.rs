@@ -1,13 +1,19 @@
 //! Reads: they have connections of their own and never wait for the writer.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use sqlx::{QueryBuilder, Row, Sqlite};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite, SqlitePool};
+use tokio::sync::{mpsc, oneshot};
 
 use super::claims::push_ready;
 use super::record::columns;
-use super::{Store, StoreError, TaskRecord};
+use super::rows::OverRows;
+use super::transitions::parse;
+use super::{Answer, Store, StoreError, TaskRecord};
 use crate::task::{TaskId, TaskStatus, TaskType, Timestamp};
 
 /// Which tasks a list shows. Empty lists of statuses and types mean all of them.
@@ -92,11 +98,10 @@ impl ListFilter {
 impl Store {
     /// One task.
     pub(crate) async fn get(&self, id: TaskId) -> Result<Option<TaskRecord>, StoreError> {
-        let row = sqlx::query(concat!("SELECT ", columns!(), " FROM tasks WHERE id = ?1"))
-            .bind(id.to_string())
-            .fetch_optional(&self.readers)
-            .await?;
-        Ok(row.as_ref().map(TaskRecord::from_row).transpose()?)
+        let (answer, found) = oneshot::channel();
+        self.lookups.send((id, answer)).map_err(|_| StoreError::Closed)?;
+        let row = found.await.map_err(|_| StoreError::Closed)??;
+        Ok(row.as_deref().map(TaskRecord::from_row).transpose()?)
     }
 
     /// The pending task that was submitted last.
@@ -129,6 +134,43 @@ impl Store {
         let rows = query.build().fetch_all(&self.readers).await?;
         Ok(rows.iter().map(TaskRecord::from_row).collect::<Result<_, _>>()?)
     }
+}
+
+/// Someone who asks for a task.
+pub(super) type Lookup = (TaskId, Answer<Option<Arc<SqliteRow>>>);
+
+/// Upper limit of the tasks that are looked up by one query.
+const MAX_LOOKUPS: usize = 64;
+
+pub(super) const LOOK_UP: OverRows = OverRows {
+    columns: &["wanted"],
+    sql: concat!("SELECT ", columns!(), " FROM new CROSS JOIN tasks ON tasks.id = new.wanted"),
+};
+
+/// Looks tasks up, all that are asked for meanwhile with one query: the way to a connection's thread
+/// and back takes longer than finding a task. Ends when nobody can ask any more.
+pub(super) async fn look_up(readers: SqlitePool, mut lookups: mpsc::UnboundedReceiver<Lookup>) {
+    let mut asked = Vec::with_capacity(MAX_LOOKUPS);
+    while lookups.recv_many(&mut asked, MAX_LOOKUPS).await > 0 {
+        let found = find(&readers, &asked).await;
+        for (id, answer) in asked.drain(..) {
+            // Someone who does not wait any more needs no answer.
+            let _ = answer.send(match &found {
+                Ok(found) => Ok(found.get(&id).cloned()),
+                Err(error) => Err(error.clone()),
+            });
+        }
+    }
+}
+
+async fn find(
+    readers: &SqlitePool,
+    asked: &[Lookup],
+) -> Result<HashMap<TaskId, Arc<SqliteRow>>, StoreError> {
+    let query = LOOK_UP.with(asked, |query, (id, _)| query.bind(id.to_string()));
+    let rows = query.fetch_all(readers).await?;
+    let by_id = |row: SqliteRow| Ok((parse(row.try_get("id")?)?, Arc::new(row)));
+    Ok(rows.into_iter().map(by_id).collect::<sqlx::Result<_>>()?)
 }
 
 /// The statement of a list.

@@ -39,7 +39,7 @@ mod tests {
     use sqlx::{Connection, QueryBuilder, Row, SqliteConnection};
 
     use super::*;
-    use crate::store::{claims, idempotency, retention, submissions, transitions};
+    use crate::store::{claims, idempotency, queries, retention, submissions, transitions};
 
     #[tokio::test]
     async fn no_statement_reads_more_than_it_needs() {
@@ -64,6 +64,7 @@ mod tests {
             submissions::INSERT,
             submissions::INSERT_TAGS,
             idempotency::KNOWN,
+            queries::LOOK_UP,
             idempotency::REMEMBER,
         ];
         let erasures = retention::ERASE.iter().map(|statement| statement.text(8));

@@ -26,6 +26,9 @@ use crate::task::{Task, TaskId, Timestamp};
 /// Upper limit of the changes in one transaction, so that the first of them is not kept waiting.
 const MAX_BATCH: usize = 1024;
 
+/// That many changes are worth a transaction, however many more are about to come.
+const WORTHWHILE: usize = 32;
+
 /// Hears of changes from the writer.
 pub(crate) trait Observer: Send + Sync + 'static {
     /// The code of a task that is to be claimed; an error says why this server cannot run it.
@@ -97,7 +100,9 @@ impl Writer {
         let mut news = News::default();
         loop {
             // Those who are about to bring a change may come along.
-            tokio::task::yield_now().await;
+            if self.queue.len() < WORTHWHILE {
+                tokio::task::yield_now().await;
+            }
             let mut batch = self.gather();
             if batch.len() == 0 && batch.close.is_none() && !self.state.look_again {
                 std::mem::take(&mut news).tell(&*observer);
