@@ -1,3 +1,5 @@
+//! The writer by itself, with a store on a real file.
+
 use std::collections::BTreeMap;
 
 use serde_json::value::to_raw_value;
