@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Fewer system calls and less contention than the system's allocator under many small requests.
+/// Fewer system calls and less contention than the system's allocator under many small requests. It
+/// serves SQLite too.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
