@@ -8,10 +8,13 @@ use sqlx::{AssertSqlSafe, Either, Execute, Executor, SqliteConnection};
 
 use super::rows::{OverRows, Statement};
 
+/// As many rows as one statement takes: SQLite has a limit of 32,766 parameters.
+const MAX_ROWS: usize = 1024;
+
 pub(super) struct Transaction<'c> {
     connection: &'c mut SqliteConnection,
-    /// How many rows each statement has, those that are all NULL included. One number for all, so
-    /// that there are few different texts to prepare.
+    /// How many rows a statement has at least, those that are all NULL included. One number for all
+    /// that are usual, so that there are few different texts to prepare.
     rows: usize,
     sql: String,
     values: Statement,
@@ -25,7 +28,7 @@ pub(super) struct Transaction<'c> {
 pub(super) struct Written(usize);
 
 impl<'c> Transaction<'c> {
-    /// Begins a transaction with statements over that many rows.
+    /// Begins a transaction whose usual statements are over up to that many rows.
     ///
     /// The statements around it are plain ones: SQLite ends a transaction by itself when the disk is
     /// full, and sqlx's own bookkeeping would not believe that.
@@ -40,20 +43,21 @@ impl<'c> Transaction<'c> {
         }
     }
 
-    /// Adds a statement; more rows than one can have are spread over several. None for no rows.
+    /// Adds a statement; more rows than one takes are spread over several. None for no rows.
     pub(super) fn write<T>(
         &mut self,
         statement: &OverRows,
         rows: &[T],
         bind: impl Fn(Statement, &T) -> Statement,
     ) -> Option<Written> {
-        for rows in rows.chunks(self.rows) {
-            self.sql.push_str(&statement.text(self.rows));
+        for rows in rows.chunks(MAX_ROWS) {
+            let padded = self.rows.max(rows.len().next_power_of_two());
+            self.sql.push_str(&statement.text(padded));
             self.sql.push(';');
             self.statements += 1;
             let mut values = std::mem::replace(&mut self.values, sqlx::query(""));
             values = rows.iter().fold(values, &bind);
-            for _ in 0..(self.rows - rows.len()) * statement.columns.len() {
+            for _ in 0..(padded - rows.len()) * statement.columns.len() {
                 values = values.bind(None::<i64>);
             }
             self.values = values;
