@@ -24,8 +24,10 @@ const OLDEST_SAFE_SQLITE: [u32; 3] = [3, 51, 3];
 const APPLICATION_ID: i64 = 1_952_543_595;
 
 /// Each step of the schema, never changed once it was released.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "tasks", include_str!("../../migrations/sqlite/0001_tasks.sql"))];
+pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "tasks", include_str!("../../migrations/sqlite/0001_tasks.sql")),
+    (2, "fewer indexes", include_str!("../../migrations/sqlite/0002_fewer_indexes.sql")),
+];
 
 /// How many connections read.
 const READERS: u32 = 4;

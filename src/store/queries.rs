@@ -68,30 +68,11 @@ impl ListFilter {
         (self.created_after.is_some() || self.created_before.is_some()) && self.tags.is_empty()
     }
 
-    /// Whether there is one walk, by tag or by time, on which statuses and types are checked.
-    fn one_walk(&self) -> bool {
-        !self.tags.is_empty() || self.by_time()
-    }
-
-    /// Where only types are wanted each status is walked, because the index by type goes on with
-    /// the status.
-    fn statuses_to_walk(&self) -> Vec<Option<TaskStatus>> {
-        if self.one_walk() {
-            return vec![None];
-        }
-        let wanted = match (self.statuses.is_empty(), self.task_types.is_empty()) {
-            (true, true) => return vec![None],
-            (true, false) => TaskStatus::ALL,
-            (false, _) => &self.statuses,
-        };
-        wanted.iter().copied().map(Some).collect()
-    }
-
-    fn types_to_walk(&self) -> Vec<Option<TaskType>> {
-        if self.task_types.is_empty() || self.one_walk() {
-            return vec![None];
-        }
-        self.task_types.iter().copied().map(Some).collect()
+    /// Whether statuses or types lead to the tasks, rather than being checked on the way.
+    fn by_status_and_type(&self) -> bool {
+        !(self.statuses.is_empty() && self.task_types.is_empty())
+            && self.tags.is_empty()
+            && !self.by_time()
     }
 }
 
@@ -126,7 +107,7 @@ impl Store {
             .map_err(|error| StoreError::from(sqlx::Error::Decode(Box::new(error))))
     }
 
-    /// Tasks, newest first. One index walk for each combination of a status and a type, merged, so
+    /// Tasks, newest first. One index walk for each combination of a type and a status, merged, so
     /// that the time does not depend on how many tasks there are; with tags or times one walk along
     /// those, which passes over what has another status or type.
     pub(crate) async fn list(&self, filter: &ListFilter) -> Result<Vec<TaskRecord>, StoreError> {
@@ -175,41 +156,16 @@ async fn find(
 
 /// The statement of a list.
 fn list(filter: &ListFilter) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new("");
-    let mut first = true;
-    for &status in &filter.statuses_to_walk() {
-        for &task_type in &filter.types_to_walk() {
-            query.push(if first { "" } else { " UNION ALL " });
-            first = false;
-            push_walk(&mut query, filter, status, task_type);
-        }
+    let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM "));
+    if filter.by_status_and_type() {
+        query.push("tasks WHERE seq IN (");
+        push_walks(&mut query, filter);
+        query.push(") ORDER BY seq DESC");
+        return query;
     }
-    query.push(match filter.by_time() {
-        true => " ORDER BY created_at DESC, seq DESC LIMIT ",
-        false => " ORDER BY seq DESC LIMIT ",
-    });
-    query.push_bind(filter.limit as i64);
-    query
-}
-
-fn push_walk(
-    query: &mut QueryBuilder<Sqlite>,
-    filter: &ListFilter,
-    status: Option<TaskStatus>,
-    task_type: Option<TaskType>,
-) {
-    query.push(concat!("SELECT * FROM (SELECT ", columns!(), " FROM "));
-    push_source(query, &filter.tags);
-    if let Some(status) = status {
-        query.push(" AND status = ").push_bind(status.name());
-    }
-    if let Some(task_type) = task_type {
-        query.push(" AND task_type = ").push_bind(task_type.name());
-    }
-    if filter.one_walk() {
-        push_names(query, "status", filter.statuses.iter().map(|status| status.name()));
-        push_names(query, "task_type", filter.task_types.iter().map(|name| name.name()));
-    }
+    push_source(&mut query, &filter.tags);
+    push_names(&mut query, "status", filter.statuses.iter().map(|status| status.name()));
+    push_names(&mut query, "task_type", filter.task_types.iter().map(|name| name.name()));
     if let Some(after) = filter.created_after {
         query.push(" AND created_at >= ").push_bind(after.as_micros());
     }
@@ -232,7 +188,46 @@ fn push_walk(
         filter if !filter.tags.is_empty() => " ORDER BY task_seq DESC LIMIT ",
         _ => " ORDER BY seq DESC LIMIT ",
     });
-    query.push_bind(filter.limit as i64).push(")");
+    query.push_bind(filter.limit as i64);
+    query
+}
+
+/// The `seq` of a page of tasks, by one walk for each type and status. `CROSS JOIN` keeps SQLite from
+/// walking first and comparing names later.
+fn push_walks(query: &mut QueryBuilder<Sqlite>, filter: &ListFilter) {
+    query.push("SELECT walked.seq FROM ");
+    match filter.task_types.is_empty() {
+        true => query.push("task_types"),
+        false => push_table(query, filter.task_types.iter().map(|name| name.name())),
+    };
+    query.push(" AS type CROSS JOIN ");
+    let statuses = match filter.statuses.is_empty() {
+        true => TaskStatus::ALL,
+        false => &filter.statuses,
+    };
+    push_table(query, statuses.iter().map(|status| status.name()));
+    query.push(
+        " AS state CROSS JOIN tasks AS walked ON walked.seq IN \
+         (SELECT seq FROM tasks WHERE task_type = type.name AND status = state.name",
+    );
+    if let Some(cursor) = filter.cursor {
+        query.push(" AND seq < ").push_bind(cursor.seq);
+    }
+    query.push(" ORDER BY seq DESC LIMIT ").push_bind(filter.limit as i64);
+    query.push(") ORDER BY walked.seq DESC LIMIT ").push_bind(filter.limit as i64);
+}
+
+/// A table of these names.
+fn push_table<'q>(
+    query: &'q mut QueryBuilder<Sqlite>,
+    names: impl Iterator<Item = &'static str>,
+) -> &'q mut QueryBuilder<Sqlite> {
+    query.push("(SELECT column1 AS name FROM (VALUES ");
+    let mut rows = query.separated(", ");
+    for name in names {
+        rows.push("(").push_bind_unseparated(name).push_unseparated(")");
+    }
+    query.push("))")
 }
 
 /// The table to walk, and the beginning of the conditions. With tags that is the index of the first
@@ -273,12 +268,14 @@ mod tests {
     use sqlx::{Connection, SqliteConnection};
 
     use super::*;
+    use crate::store::open::MIGRATIONS;
 
     #[tokio::test]
     async fn no_list_reads_the_whole_table() {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        let schema = include_str!("../../migrations/sqlite/0001_tasks.sql");
-        sqlx::raw_sql(schema).execute(&mut connection).await.unwrap();
+        for (_, _, sql) in MIGRATIONS {
+            sqlx::raw_sql(*sql).execute(&mut connection).await.unwrap();
+        }
         let (statuses, task_types) = (vec![TaskStatus::Failed], vec![TaskType::Tokenize]);
         let tags = vec![("k".to_owned(), "v".to_owned()), ("l".to_owned(), "w".to_owned())];
         let time = Some(Timestamp::now());
@@ -286,7 +283,7 @@ mod tests {
         for (filter, index) in [
             (
                 ListFilter { statuses: statuses.clone(), ..none.clone() },
-                "tasks_by_status (status=?",
+                "tasks_by_type (task_type=? AND status=?",
             ),
             (
                 ListFilter { task_types: task_types.clone(), ..none.clone() },

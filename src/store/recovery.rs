@@ -16,10 +16,12 @@ pub(super) async fn recover(
     remove_partial: impl Fn(&str, TaskId, i64),
 ) -> sqlx::Result<()> {
     // First what lies on the disk: once the rows have moved on nobody knows the names any more.
-    let interrupted =
-        sqlx::query("SELECT id, epoch, output_file_path FROM tasks WHERE status = 'running'")
-            .fetch_all(&mut *connection)
-            .await?;
+    let interrupted = sqlx::query(
+        "SELECT id, epoch, output_file_path FROM tasks \
+             WHERE task_type IN (SELECT name FROM task_types) AND status = 'running'",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
     for row in &interrupted {
         let id: &str = row.try_get(0)?;
         if let (Ok(id), Some(path)) = (id.parse(), row.try_get::<Option<&str>, _>(2)?) {
@@ -44,7 +46,7 @@ pub(super) async fn recover(
              error = iif(cancel_requested_at IS NULL AND interruptions + 1 >= ?2, ?3, error), \
              progress = iif(cancel_requested_at IS NOT NULL OR interruptions + 1 >= ?2, \
                             progress, 0) \
-         WHERE status = 'running'",
+         WHERE task_type IN (SELECT name FROM task_types) AND status = 'running'",
     )
     .bind(Timestamp::now().as_micros())
     .bind(MAX_INTERRUPTIONS)
@@ -87,7 +89,9 @@ pub(super) async fn due(connection: &mut SqliteConnection) -> sqlx::Result<Vec<S
 /// Whether any task may be what killed the server before. No task becomes one while it works.
 pub(super) async fn has_suspects(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
     let row = sqlx::query(
-        "SELECT EXISTS (SELECT 1 FROM tasks WHERE status = 'pending' AND interruptions >= 2)",
+        "SELECT EXISTS (SELECT 1 FROM tasks \
+             WHERE task_type IN (SELECT name FROM task_types) AND status = 'pending' \
+               AND interruptions >= 2)",
     )
     .fetch_one(connection)
     .await?;
@@ -96,8 +100,11 @@ pub(super) async fn has_suspects(connection: &mut SqliteConnection) -> sqlx::Res
 
 /// How many tasks are pending.
 pub(super) async fn pending(connection: &mut SqliteConnection) -> sqlx::Result<usize> {
-    let row = sqlx::query("SELECT count(*) FROM tasks WHERE status = 'pending'")
-        .fetch_one(connection)
-        .await?;
+    let row = sqlx::query(
+        "SELECT count(*) FROM tasks \
+             WHERE task_type IN (SELECT name FROM task_types) AND status = 'pending'",
+    )
+    .fetch_one(connection)
+    .await?;
     Ok(usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default())
 }

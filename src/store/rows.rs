@@ -39,13 +39,14 @@ mod tests {
     use sqlx::{Connection, QueryBuilder, Row, SqliteConnection};
 
     use super::*;
-    use crate::store::{claims, idempotency, queries, retention, submissions, transitions};
+    use crate::store::{claims, idempotency, open, queries, retention, submissions, transitions};
 
     #[tokio::test]
     async fn no_statement_reads_more_than_it_needs() {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        let schema = include_str!("../../migrations/sqlite/0001_tasks.sql");
-        sqlx::raw_sql(schema).execute(&mut connection).await.unwrap();
+        for (_, _, sql) in open::MIGRATIONS {
+            sqlx::raw_sql(*sql).execute(&mut connection).await.unwrap();
+        }
         let mut ready = QueryBuilder::new("");
         claims::push_ready(&mut ready, &[("a", 7), ("b", 8)], 9);
         // The walks are merged in memory, a handful of numbers for each task that is claimed.
