@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::manager::{RetryError, StoreError, SubmitError};
+use crate::manager::{RetryError, StoreError, SubmitError, WatchError};
 use crate::task::{Fault, MAX_FAULTS, with_causes};
 
 /// An answer that says what was wrong.
@@ -124,6 +124,21 @@ impl From<SubmitError> for ApiError {
                 Self::new(StatusCode::CONFLICT, detail)
             }
             SubmitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<WatchError> for ApiError {
+    fn from(error: WatchError) -> Self {
+        match error {
+            WatchError::Unknown => Self::task_not_found(),
+            WatchError::Draining => Self::draining(),
+            WatchError::TooMany(limit) => {
+                let detail =
+                    format!("{limit} event streams are open, which is the limit: try later");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "1")
+            }
+            WatchError::Store(error) => error.into(),
         }
     }
 }

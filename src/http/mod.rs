@@ -3,6 +3,7 @@
 
 mod body;
 mod error;
+mod events;
 mod gate;
 mod query;
 mod server;
@@ -107,6 +108,8 @@ fn router(manager: TaskManager) -> Router {
         .routes(routes!(tasks::current))
         .routes(routes!(tasks::get, tasks::cancel))
         .routes(routes!(tasks::retry))
+        .routes(routes!(events::of_task))
+        .routes(routes!(events::of_many))
         .routes(routes!(tasks::cancel_all))
         .routes(routes!(service::task_types))
         .routes(routes!(service::live))

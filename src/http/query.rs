@@ -116,6 +116,18 @@ pub(super) fn cancel_filter(pairs: &[(String, String)]) -> Result<ListFilter, Ap
     Ok(filter)
 }
 
+/// The filter of a stream.
+pub(super) fn event_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiError> {
+    let filter = list_filter(pairs)?;
+    match filter.cursor {
+        None => Ok(filter),
+        Some(_) => {
+            let msg = "a stream has no pages: it goes on from the Last-Event-ID header";
+            Err(ApiError::invalid(vec![Fault::value(&["query", "cursor"], msg, Value::Null)]))
+        }
+    }
+}
+
 /// Whether `?dry_run=true` stands there.
 pub(super) fn dry_run(query: Option<&str>) -> Result<bool, ApiError> {
     let mut dry_run = false;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::due::Due;
 use super::{Shared, runner};
 use crate::store::{AttemptEnd, Committed, Observer, TaskRecord};
-use crate::task::{Task, TaskStatus};
+use crate::task::{Task, TaskStatus, Timestamp};
 
 /// Follows what the store commits.
 pub(super) struct Listener(pub(super) Arc<Shared>);
@@ -16,6 +16,15 @@ impl Listener {
         // Without a receiver the server is on its way down.
         let _ = self.0.due.send(due);
     }
+
+    fn ended(&self, end: &AttemptEnd, at: Timestamp) {
+        tracing::debug!(task.id = %end.id, status = end.status.name(), "ended");
+        if self.0.events.wanted()
+            && let Some(live) = self.0.live.get(end.id)
+        {
+            self.0.events.changed(Some(TaskStatus::Running), end.epoch, live.after(end, at));
+        }
+    }
 }
 
 impl Observer for Listener {
@@ -23,20 +32,35 @@ impl Observer for Listener {
         self.0.parse(&record.info)
     }
 
+    fn wants_new_tasks(&self) -> bool {
+        self.0.events.wanted()
+    }
+
     fn committed(&self, changes: Vec<Committed>) {
         let shared = &self.0;
         for change in changes {
             match change {
                 Committed::Refused => shared.admission.left(),
+                Committed::Stored(record) => {
+                    shared.events.changed(None, record.epoch, record.info);
+                }
                 Committed::Claimed(record, task) => {
                     shared.admission.began();
+                    if shared.events.wanted() {
+                        let info = record.info.clone();
+                        shared.events.changed(Some(TaskStatus::Pending), record.epoch, info);
+                    }
                     runner::start(shared, *record, task);
                 }
                 Committed::Scheduled(seq, time) => self.wait(Due::At(seq, time)),
-                Committed::Cancelled(id, seq) => {
+                Committed::Cancelled(id, seq, record) => {
                     shared.admission.left();
                     self.wait(Due::Never(seq));
                     shared.waiters.wake(id);
+                    if let Some(record) = record.filter(|_| shared.events.wanted()) {
+                        let from = Some(TaskStatus::Pending);
+                        shared.events.changed(from, record.epoch, record.info);
+                    }
                 }
                 Committed::NotEnded(end, error) => runner::end_again(shared, end, &error),
                 Committed::Disowned(end) => {
@@ -44,16 +68,16 @@ impl Observer for Listener {
                     tracing::error!(task.id = %end.id, "the end of an attempt found its task in other hands");
                     shared.live.remove(end.id);
                 }
-                Committed::Ended(end) if end.status == TaskStatus::Pending => {
-                    ended(&end);
+                Committed::Ended(end, at) if end.status == TaskStatus::Pending => {
+                    self.ended(&end, at);
                     shared.admission.returned();
                     shared.live.remove(end.id);
                     if let Some(due_at) = end.due_at {
                         self.wait(Due::stored(end.seq, due_at, None));
                     }
                 }
-                Committed::Ended(end) => {
-                    ended(&end);
+                Committed::Ended(end, at) => {
+                    self.ended(&end, at);
                     shared.admission.ended();
                     shared.live.remove(end.id);
                     shared.waiters.wake(end.id);
@@ -61,8 +85,4 @@ impl Observer for Listener {
             }
         }
     }
-}
-
-fn ended(end: &AttemptEnd) {
-    tracing::debug!(task.id = %end.id, status = end.status.name(), "ended");
 }

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::TaskRecord;
+use super::events::Stamp;
+use crate::store::{AttemptEnd, TaskRecord};
 use crate::task::{
     BlockingWork, CpuSlots, OutputFile, Progress, SlotWait, TaskId, TaskInfo, Timestamp,
 };
@@ -38,6 +39,8 @@ pub(super) struct LiveTask {
     rendered: Mutex<Option<(RenderKey, Rendered)>>,
     /// The version of the progress that was stored last.
     stored_version: AtomicU64,
+    /// What streams were told last.
+    told: Mutex<Stamp>,
 }
 
 /// Decides between completion and cancellation: whoever comes first under the lock wins.
@@ -80,6 +83,7 @@ pub(super) enum CancelRequest {
 impl LiveTask {
     pub(super) fn new(record: TaskRecord, slots: CpuSlots) -> Self {
         let progress = Progress::new(&record.info.message, record.info.updated_at);
+        let told = Stamp::of(record.epoch, record.info.status);
         Self {
             seq: record.seq,
             epoch: record.epoch,
@@ -95,6 +99,7 @@ impl LiveTask {
             phase: Mutex::new(Phase::Running),
             rendered: Mutex::new(None),
             stored_version: AtomicU64::new(0),
+            told: Mutex::new(told),
         }
     }
 
@@ -151,16 +156,50 @@ impl LiveTask {
 
     /// The record with the progress of this moment.
     pub(super) fn info(&self) -> TaskInfo {
+        self.state().1
+    }
+
+    /// The same, and where it stands among all states of the task.
+    pub(super) fn state(&self) -> (Stamp, TaskInfo) {
         let progress = self.progress.read();
         let mut info = TaskInfo::clone(&self.claimed);
         info.progress = progress.percent;
         info.message = progress.message;
         info.updated_at = progress.updated_at;
         info.eta_seconds = eta(&info);
-        if let Some(at) = self.cancel_requested_at() {
+        let cancelling = self.cancel_requested_at();
+        if let Some(at) = cancelling {
             info.cancel_requested_at = Some(at);
             info.updated_at = info.updated_at.max(at);
         }
+        (Stamp::running(self.epoch, progress.version, cancelling.is_some()), info)
+    }
+
+    /// The state, if it is another one than at the last call.
+    pub(super) fn progress_to_tell(&self) -> Option<(Stamp, TaskInfo)> {
+        let version = self.progress.version();
+        let now = Stamp::running(self.epoch, version, self.cancel_requested_at().is_some());
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told == now {
+            return None;
+        }
+        let (stamp, info) = self.state();
+        *told = stamp;
+        Some((stamp, info))
+    }
+
+    /// The record after the end of the attempt, which was committed at this time.
+    pub(super) fn after(&self, end: &AttemptEnd, at: Timestamp) -> TaskInfo {
+        let mut info = TaskInfo::clone(&self.claimed);
+        info.status = end.status;
+        info.progress = end.progress;
+        info.message.clone_from(&end.message);
+        info.result.clone_from(&end.result);
+        info.error.clone_from(&end.error);
+        info.attempt -= u32::from(end.attempt_given_back);
+        info.cancel_requested_at = end.cancel_requested_at;
+        info.completed_at = end.status.is_final().then_some(at);
+        info.updated_at = at;
         info
     }
 

@@ -7,6 +7,7 @@ mod admission;
 mod cancel;
 mod conclusion;
 mod due;
+mod events;
 mod janitor;
 mod keys;
 mod listener;
@@ -39,6 +40,8 @@ use crate::task::{
 use crate::tasks::TaskRegistry;
 use admission::{Admission, Refusal};
 use due::Due;
+pub(crate) use events::{Event, EventId, EventKind, Interest, Subscription, WatchError};
+use events::{Events, Stamp};
 use keys::KeyTurns;
 use listener::Listener;
 use live::LiveTasks;
@@ -104,6 +107,7 @@ struct Shared {
     keys: Arc<KeyTurns>,
     live: LiveTasks,
     waiters: Arc<Waiters>,
+    events: Events,
     due: mpsc::UnboundedSender<Due>,
     /// No more submissions.
     draining: CancellationToken,
@@ -147,6 +151,7 @@ impl TaskManager {
         }
         tokio::spawn(due::promote(store.clone(), incoming));
         tokio::spawn(janitor::run(store.clone(), options.retention));
+        let (events, inbox) = Events::new();
         let shared = Arc::new(Shared {
             store,
             registry,
@@ -159,11 +164,13 @@ impl TaskManager {
             admission: Admission::new(options.max_pending, options.exclusive, pending),
             live: LiveTasks::new(),
             waiters: Arc::default(),
+            events,
             due,
             draining: CancellationToken::new(),
             interrupted: AtomicBool::new(false),
         });
         tokio::spawn(progress::run(Arc::clone(&shared)));
+        tokio::spawn(events::run(Arc::clone(&shared), inbox));
         let writer = tokio::spawn(writer.run(Arc::new(Listener(Arc::clone(&shared)))));
         tokio::spawn(async move {
             if writer.await.is_err() {
@@ -277,8 +284,27 @@ impl TaskManager {
         self.get(id).await
     }
 
+    /// A task as it is now, and where that stands among all its states.
+    async fn state(&self, id: TaskId) -> Result<Option<(Stamp, TaskInfo)>, StoreError> {
+        if let Some(live) = self.shared.live.get(id) {
+            return Ok(Some(live.state()));
+        }
+        let Some(mut record) = self.shared.store.get(id).await? else { return Ok(None) };
+        self.shared.explain(std::slice::from_mut(&mut record)).await?;
+        Ok(Some((Stamp::of(record.epoch, record.info.status), record.info)))
+    }
+
     /// Tasks, newest first.
     pub(crate) async fn list(&self, filter: &ListFilter) -> Result<Page, StoreError> {
+        let (states, next) = self.states(filter).await?;
+        Ok(Page { tasks: states.into_iter().map(|(_, info)| info).collect(), next })
+    }
+
+    /// Tasks, newest first, and where the next page begins if there is one.
+    async fn states(
+        &self,
+        filter: &ListFilter,
+    ) -> Result<(Vec<(Stamp, TaskInfo)>, Option<Cursor>), StoreError> {
         // One more than is asked for tells whether there is another page.
         let asked = ListFilter { limit: filter.limit + 1, ..filter.clone() };
         let mut records = self.shared.store.list(&asked).await?;
@@ -286,8 +312,8 @@ impl TaskManager {
         records.truncate(filter.limit);
         self.shared.explain(&mut records).await?;
         let next = records.last().filter(|_| more).map(Cursor::behind);
-        let tasks = records.into_iter().map(|record| self.overlay(record)).collect();
-        Ok(Page { tasks, next })
+        let states = records.into_iter().map(|record| self.overlay(record)).collect();
+        Ok((states, next))
     }
 
     /// The task that began to run last, else the pending one that was submitted last.
@@ -326,6 +352,7 @@ impl TaskManager {
         shared.interrupted.store(true, Ordering::Relaxed);
         runner::interrupt_all(shared);
         shared.live.emptied().await;
+        shared.events.close();
     }
 
     /// Closes the database.
@@ -334,14 +361,14 @@ impl TaskManager {
     }
 
     /// The latest progress of a task that the database knows as running.
-    fn overlay(&self, record: TaskRecord) -> TaskInfo {
+    fn overlay(&self, record: TaskRecord) -> (Stamp, TaskInfo) {
         if record.info.status == TaskStatus::Running
             && let Some(live) = self.shared.live.get(record.info.task_id)
             && live.epoch == record.epoch
         {
-            return live.info();
+            return live.state();
         }
-        record.info
+        (Stamp::of(record.epoch, record.info.status), record.info)
     }
 }
 

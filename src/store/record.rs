@@ -43,38 +43,43 @@ impl NewTask {
         serde_json::to_string(&self.tags).expect("strings are JSON")
     }
 
-    /// The record and the code of a task that was claimed when it was stored.
-    pub(super) fn into_claimed(self, seq: i64, now: Timestamp) -> (TaskRecord, Box<dyn Task>) {
+    /// The record and the code of a task that was stored, and claimed at this time if there is one.
+    pub(super) fn into_record(
+        self,
+        seq: i64,
+        claimed: Option<Timestamp>,
+    ) -> (TaskRecord, Box<dyn Task>) {
         let tags = RawValue::from_string(self.tags_json()).expect("this is JSON");
         let info = TaskInfo {
             task_id: self.id,
             task_type: self.task_type.to_owned(),
-            status: TaskStatus::Running,
+            status: if claimed.is_some() { TaskStatus::Running } else { TaskStatus::Pending },
             progress: 0.0,
-            message: RUNNING_MESSAGE.to_owned(),
+            message: claimed.map_or("", |_| RUNNING_MESSAGE).to_owned(),
             created_at: self.created_at,
-            started_at: Some(now),
+            started_at: claimed,
             completed_at: None,
             result: None,
             error: None,
             input_file_path: self.input_file_path,
             output_file_path: self.output_file_path,
             parameters: self.parameters,
-            updated_at: now,
-            attempt: 1,
+            updated_at: claimed.unwrap_or(self.created_at),
+            attempt: u32::from(claimed.is_some()),
             max_attempts: self.max_attempts,
             timeout_seconds: self.timeout_seconds,
             cancel_requested_at: None,
             priority: self.priority,
             tags,
-            run_at: None,
+            run_at: self.run_at,
             retry_of: self.retry_of,
             queue_position: None,
             waiting_because: None,
             eta_seconds: None,
         };
+        let epoch = i64::from(claimed.is_some());
         let record =
-            TaskRecord { seq, epoch: 1, interruptions: 0, due_at: None, held: false, info };
+            TaskRecord { seq, epoch, interruptions: 0, due_at: self.run_at, held: false, info };
         (record, self.code)
     }
 }

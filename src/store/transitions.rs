@@ -13,9 +13,10 @@ use std::str::FromStr;
 
 use sqlx::{Row, SqliteConnection};
 
+use super::record::columns;
 use super::rows::OverRows;
 use super::transaction::{Transaction, Written};
-use super::{AttemptEnd, CancelEffect, Cancellation, StoredProgress};
+use super::{AttemptEnd, CancelEffect, Cancellation, StoredProgress, TaskRecord};
 use crate::task::{TaskId, TaskStatus, Timestamp};
 
 pub(crate) const CANCELLED_MESSAGE: &str = "Task cancelled by user";
@@ -122,8 +123,9 @@ pub(super) fn promote(transaction: &mut Transaction<'_>, seqs: &[i64]) {
 }
 
 pub(super) const CANCEL: OverRows = OverRows {
-    columns: &["id", "at", "accepted_by_runner", "pending_message"],
-    sql: "UPDATE tasks SET \
+    columns: &["wanted", "at", "accepted_by_runner", "pending_message"],
+    sql: concat!(
+        "UPDATE tasks SET \
          cancel_requested_at = coalesce(cancel_requested_at, new.at), \
          completed_at = iif(status = 'pending', new.at, NULL), \
          message = iif(status = 'pending', new.pending_message, message), \
@@ -131,9 +133,11 @@ pub(super) const CANCEL: OverRows = OverRows {
          due_at = NULL, \
          updated_at = new.at \
      FROM new \
-     WHERE tasks.id = new.id \
+     WHERE tasks.id = new.wanted \
        AND (+status = 'pending' OR (+status = 'running' AND new.accepted_by_runner)) \
-     RETURNING tasks.id, status, seq",
+     RETURNING ",
+        columns!()
+    ),
 };
 
 pub(super) const STATUSES: OverRows = OverRows {
@@ -141,16 +145,24 @@ pub(super) const STATUSES: OverRows = OverRows {
     sql: "SELECT id, status FROM tasks WHERE id IN (SELECT id FROM new)",
 };
 
-/// Cancels pending tasks, and notes the wish on running ones whose runner has accepted it. Tells
-/// the effect on each.
+/// What cancellations came to.
+#[derive(Default)]
+pub(super) struct Cancelled {
+    pub(super) effects: HashMap<TaskId, CancelEffect>,
+    /// The tasks that were pending, as they are now; without those that nobody can read.
+    pub(super) records: HashMap<TaskId, Box<TaskRecord>>,
+}
+
+/// Cancels pending tasks, and notes the wish on running ones whose runner has accepted it.
 pub(super) async fn cancel(
     transaction: &mut Transaction<'_>,
     cancels: &[&Cancellation],
-) -> sqlx::Result<HashMap<TaskId, CancelEffect>> {
-    let mut effects = HashMap::with_capacity(cancels.len());
+) -> sqlx::Result<Cancelled> {
+    let mut cancelled = Cancelled::default();
     if cancels.is_empty() {
-        return Ok(effects);
+        return Ok(cancelled);
     }
+    let Cancelled { effects, records } = &mut cancelled;
     let connection = transaction.connection().await?;
     let update = CANCEL.with(cancels, |update, wish| {
         update
@@ -161,11 +173,15 @@ pub(super) async fn cancel(
     });
     let changed = update.fetch_all(&mut *connection).await?;
     for row in &changed {
-        let effect = match parse(row.try_get(1)?)? {
-            TaskStatus::Cancelled => CancelEffect::Cancelled { seq: row.try_get(2)? },
+        let id = parse(row.try_get("id")?)?;
+        let effect = match parse(row.try_get("status")?)? {
+            TaskStatus::Cancelled => {
+                records.extend(TaskRecord::from_row(row).ok().map(|record| (id, Box::new(record))));
+                CancelEffect::Cancelled { seq: row.try_get("seq")? }
+            }
             _ => CancelEffect::Requested,
         };
-        effects.insert(parse(row.try_get(0)?)?, effect);
+        effects.insert(id, effect);
     }
     if effects.len() < cancels.len() {
         let select = STATUSES.with(cancels, |query, wish| query.bind(wish.id.to_string()));
@@ -178,7 +194,7 @@ pub(super) async fn cancel(
             effects.entry(id).or_insert(effect);
         }
     }
-    Ok(effects)
+    Ok(cancelled)
 }
 
 pub(super) fn parse<T: FromStr<Err: Error + Send + Sync + 'static>>(text: &str) -> sqlx::Result<T> {

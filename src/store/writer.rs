@@ -5,7 +5,7 @@
 //! by themselves and the cost of reaching the disk is shared. While a batch is told to those who
 //! wait for it, the next one is on its way to the disk.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use super::batch::{Answers, Batch, Change};
 use super::places::Places;
 use super::transaction::{Transaction, Written};
+use super::transitions::Cancelled;
 use super::{
     Answer, AttemptEnd, CancelEffect, StoreError, Submitted, TaskRecord, claims, retention,
     submissions, transitions,
@@ -34,6 +35,9 @@ pub(crate) trait Observer: Send + Sync + 'static {
     /// The code of a task that is to be claimed; an error says why this server cannot run it.
     fn prepare(&self, record: &TaskRecord) -> Result<Box<dyn Task>, String>;
 
+    /// Whether to tell of new tasks that wait.
+    fn wants_new_tasks(&self) -> bool;
+
     /// These changes were committed, in this order. Called before the clients are answered, so it
     /// must be quick.
     fn committed(&self, changes: Vec<Committed>);
@@ -43,14 +47,16 @@ pub(crate) trait Observer: Send + Sync + 'static {
 pub(crate) enum Committed {
     /// A submission was not stored.
     Refused,
+    /// A task was stored, and waits. Told if [`Observer::wants_new_tasks`].
+    Stored(Box<TaskRecord>),
     /// A task was stored that is not to run before that time; named by its `seq`.
     Scheduled(i64, Timestamp),
     /// A pending task is running now, and it is the observer's to run.
     Claimed(Box<TaskRecord>, Box<dyn Task>),
-    /// A pending task was cancelled; its `seq` beside it.
-    Cancelled(TaskId, i64),
-    /// An attempt ended.
-    Ended(Arc<AttemptEnd>),
+    /// A pending task was cancelled; its `seq` beside it, and how it is now if that can be read.
+    Cancelled(TaskId, i64, Option<Box<TaskRecord>>),
+    /// An attempt ended, at this time.
+    Ended(Arc<AttemptEnd>, Timestamp),
     /// The end of an attempt was not stored.
     NotEnded(Arc<AttemptEnd>, StoreError),
     /// The end of an attempt was not stored because the task is not that attempt's any more.
@@ -146,14 +152,15 @@ impl Writer {
     /// that cannot be made fails alone.
     async fn commit(&mut self, batch: Batch, observer: &dyn Observer) -> News {
         let mut news = News::default();
+        let tell_new = observer.wants_new_tasks();
         match self.try_commit(&batch, observer).await {
-            Ok(outcomes) => self.state.settle(batch, outcomes, &mut news),
+            Ok(outcomes) => self.state.settle(batch, outcomes, tell_new, &mut news),
             Err(error) if batch.len() <= 1 => news.refuse(batch, error.into()),
             Err(error) => {
                 tracing::debug!(%error, changes = batch.len(), "batch failed, one by one now");
                 for single in batch.split() {
                     match self.try_commit(&single, observer).await {
-                        Ok(outcomes) => self.state.settle(single, outcomes, &mut news),
+                        Ok(outcomes) => self.state.settle(single, outcomes, tell_new, &mut news),
                         Err(error) => news.refuse(single, error.into()),
                     }
                 }
@@ -260,18 +267,22 @@ impl State {
     }
 
     /// Takes note of what was committed, as news for all who wait for it.
-    fn settle(&mut self, mut batch: Batch, outcomes: Outcomes, news: &mut News) {
+    fn settle(&mut self, mut batch: Batch, outcomes: Outcomes, tell_new: bool, news: &mut News) {
         let Outcomes { now, submitted, ended, cancelled, erased, claimed, .. } = outcomes;
         self.may_be_ready = outcomes.may_be_ready;
         self.look_again |= outcomes.look_again;
         for end in batch.ends.drain(..) {
             self.places.leave(end.seq);
             let owned = ended.as_ref().is_none_or(|ended| ended.contains(&end.seq));
-            news.changes.push(if owned { Committed::Ended(end) } else { Committed::Disowned(end) });
+            news.changes.push(match owned {
+                true => Committed::Ended(end, now),
+                false => Committed::Disowned(end),
+            });
         }
+        let Cancelled { effects: cancelled, mut records } = cancelled;
         for (&id, &effect) in &cancelled {
             if let CancelEffect::Cancelled { seq } = effect {
-                news.changes.push(Committed::Cancelled(id, seq));
+                news.changes.push(Committed::Cancelled(id, seq, records.remove(&id)));
             }
         }
         let mut started = claimed;
@@ -279,10 +290,14 @@ impl State {
             match outcome {
                 Submitted::Stored { seq, running } => {
                     self.next_seq = seq + 1;
-                    match task.run_at {
-                        _ if running => started.push(task.into_claimed(seq, now)),
-                        Some(run_at) => news.changes.push(Committed::Scheduled(seq, run_at)),
-                        None => {}
+                    if let Some(run_at) = task.run_at {
+                        news.changes.push(Committed::Scheduled(seq, run_at));
+                    }
+                    if running {
+                        started.push(task.into_record(seq, Some(now)));
+                    } else if tell_new {
+                        let (record, _) = task.into_record(seq, None);
+                        news.changes.push(Committed::Stored(Box::new(record)));
                     }
                 }
                 Submitted::OutputInUse(_) | Submitted::Replayed(_) => {
@@ -308,7 +323,7 @@ struct Outcomes {
     end: Option<Written>,
     /// The attempts that owned their tasks; `None` for all.
     ended: Option<HashSet<i64>>,
-    cancelled: HashMap<TaskId, CancelEffect>,
+    cancelled: Cancelled,
     /// In the order of the batch.
     erased: Vec<Option<i64>>,
     /// Tasks that waited, and their code.

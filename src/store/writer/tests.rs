@@ -1,6 +1,6 @@
 //! The writer by itself, with a store on a real file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::value::to_raw_value;
 use tempfile::TempDir;
@@ -26,6 +26,10 @@ struct Ear(UnboundedSender<Committed>);
 impl Observer for Ear {
     fn prepare(&self, _: &TaskRecord) -> Result<Box<dyn Task>, String> {
         Ok(Box::new(Idle))
+    }
+
+    fn wants_new_tasks(&self) -> bool {
+        false
     }
 
     fn committed(&self, changes: Vec<Committed>) {
@@ -95,7 +99,7 @@ async fn a_late_end_changes_nothing_and_is_told_so() {
     let mut owned = HashMap::new();
     while owned.len() < 3 {
         match heard.recv().await {
-            Some(Committed::Ended(end)) => owned.insert(end.seq, true),
+            Some(Committed::Ended(end, _)) => owned.insert(end.seq, true),
             Some(Committed::Disowned(end)) => owned.insert(end.seq, false),
             _ => panic!("something else than the three ends was told"),
         };

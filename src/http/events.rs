@@ -1,0 +1,136 @@
+//! Event streams over HTTP: Server-Sent Events.
+//! Source: the HTML standard, section "Server-sent events".
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream};
+
+use super::error::{ApiError, ErrorBody};
+use super::query::{self, IdFromPath};
+use crate::manager::{Event, EventId, EventKind, Interest, Subscription, TaskManager};
+
+/// How often something is sent where nothing happens, so that whoever is in between keeps the
+/// connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long a client waits before it connects again.
+const RECONNECT: Duration = Duration::from_secs(1);
+
+/// Watch a task.
+///
+/// Server-Sent Events: `state` when the task changes its status, and at once as it stands; `progress`
+/// at most ten times a second. The data is the task. The stream ends with the task.
+#[utoipa::path(
+    get, path = "/tasks/{task_id}/events", tag = "tasks",
+    params(
+        ("task_id" = String, Path, description = "Names the task"),
+        ("Last-Event-ID" = Option<String>, Header,
+         description = "Goes on behind this event; if it is not known any more, an event `reset` says so and the stream begins anew"),
+    ),
+    responses(
+        (status = 200, body = String, content_type = "text/event-stream"),
+        (status = 204, description = "The task has ended, and the client has seen all of it"),
+        (status = 401, body = ErrorBody, description = "No valid API key"),
+        (status = 404, body = ErrorBody, description = "There is no such task"),
+        (status = 503, body = ErrorBody, description = "The server is shutting down, or too many streams are open"),
+    )
+)]
+pub(super) async fn of_task(
+    State(manager): State<TaskManager>,
+    IdFromPath(id): IdFromPath,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let events = manager.watch(Interest::Task(id), last_seen(&headers)).await?;
+    if events.over {
+        // What tells a browser not to come back.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    Ok(answer(events, |event| event.info.status.is_final()))
+}
+
+/// Watch many tasks.
+///
+/// The newest tasks that match, as they stand, and then each change of a task that matches or did
+/// until then. The parameters are those of the list; `limit` is for the beginning.
+#[utoipa::path(
+    get, path = "/events", tag = "tasks",
+    params(
+        ("status" = Option<String>, Query, description = "One status, or several with commas"),
+        ("task_type" = Option<String>, Query, description = "One type, or several with commas"),
+        ("created_after" = Option<String>, Query, format = "date-time",
+         description = "Submitted at this time or later (RFC 3339)"),
+        ("created_before" = Option<String>, Query, format = "date-time",
+         description = "Submitted before this time (RFC 3339)"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
+         description = "Tasks at the beginning; 100 if not given"),
+        ("tag.KEY" = Option<String>, Query, description = "Has this value for the tag KEY"),
+        ("Last-Event-ID" = Option<String>, Header,
+         description = "Goes on behind this event; if it is not known any more, an event `reset` says so and the stream begins anew"),
+    ),
+    responses(
+        (status = 200, body = String, content_type = "text/event-stream"),
+        (status = 401, body = ErrorBody, description = "No valid API key"),
+        (status = 422, body = ErrorBody, description = "The query makes no sense"),
+        (status = 503, body = ErrorBody, description = "The server is shutting down, or too many streams are open"),
+    )
+)]
+pub(super) async fn of_many(
+    State(manager): State<TaskManager>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let filter = query::event_filter(&query::pairs(query.as_deref()))?;
+    let events = manager.watch(Interest::Matching(filter), last_seen(&headers)).await?;
+    Ok(answer(events, |_| false))
+}
+
+/// What the client has seen already; `None` for a client that begins.
+fn last_seen(headers: &HeaderMap) -> Option<EventId> {
+    let id = headers.get("last-event-id")?;
+    let id = id.to_str().ok().and_then(|id| id.parse().ok());
+    Some(id.unwrap_or(EventId::UNKNOWN))
+}
+
+fn answer(events: Subscription, is_last: fn(&Event) -> bool) -> Response {
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+    // Proxies such as nginx would wait for more otherwise.
+    let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
+    (unbuffered, Sse::new(stream(events, is_last)).keep_alive(keep_alive)).into_response()
+}
+
+/// Where a stream is.
+enum Stage {
+    Begin,
+    Told,
+    Last,
+}
+
+fn stream(
+    events: Subscription,
+    is_last: fn(&Event) -> bool,
+) -> impl Stream<Item = Result<sse::Event, Infallible>> {
+    stream::unfold((events, Stage::Begin), move |(mut events, stage)| async move {
+        let (message, stage) = match stage {
+            Stage::Begin if events.gap => {
+                (sse::Event::default().event("reset").data("{}").retry(RECONNECT), Stage::Told)
+            }
+            Stage::Begin => (sse::Event::default().retry(RECONNECT), Stage::Told),
+            Stage::Told => {
+                let event = events.next().await?;
+                let name = match event.kind {
+                    EventKind::State => "state",
+                    EventKind::Progress => "progress",
+                };
+                let id = events.id(&event).to_string();
+                let message = sse::Event::default().id(id).event(name).data(event.json());
+                (message, if is_last(&event) { Stage::Last } else { Stage::Told })
+            }
+            Stage::Last => return None,
+        };
+        Some((Ok(message), (events, stage)))
+    })
+}

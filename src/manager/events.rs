@@ -1,0 +1,493 @@
+//! Event streams: what happens to tasks, told to whoever listens.
+//!
+//! One actor owns the streams and a log of what happened last, from which a client that lost its
+//! connection catches up. While nobody listens, and nobody did a moment ago, nothing is logged and
+//! changes cost nothing here.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{Shared, TaskManager};
+use crate::store::{ListFilter, StoreError};
+use crate::task::{TaskId, TaskInfo, TaskStatus};
+
+/// More streams are refused.
+const MAX_STREAMS: usize = 3072;
+/// How often the progress of running tasks is looked at.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// How long the log goes on after the last stream ended, for clients that come back.
+const LINGER: Duration = Duration::from_secs(120);
+/// The log holds at most this many events,
+const LOG_EVENTS: usize = 10_000;
+/// and at most this many bytes of them.
+const LOG_BYTES: usize = 8 << 20;
+/// A reader who lets this many events pile up is let go of,
+const READER_EVENTS: usize = 1024;
+/// or this many bytes.
+const READER_BYTES: usize = 4 << 20;
+
+/// Something that happened to a task, and how the task stands since.
+#[derive(Debug)]
+pub(crate) struct Event {
+    /// Counts events.
+    number: u64,
+    pub(crate) kind: EventKind,
+    /// The status before; `None` for a new task.
+    from: Option<TaskStatus>,
+    stamp: Stamp,
+    pub(crate) info: TaskInfo,
+    json: OnceLock<String>,
+}
+
+/// What kind of thing happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EventKind {
+    /// The task changed its status, or this is how it stands when the stream begins.
+    State,
+    /// A running task reported progress, or was asked to stop.
+    Progress,
+}
+
+/// Orders what is known of one task, so that what is older than the last look at it is not told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Stamp {
+    epoch: i64,
+    /// An attempt runs, then the task is pending again, and then it has ended.
+    phase: u8,
+    /// The version of the progress.
+    version: u64,
+    cancelling: bool,
+}
+
+impl Stamp {
+    /// Of a task that is not running, or runs and has not reported anything.
+    pub(super) fn of(epoch: i64, status: TaskStatus) -> Self {
+        let phase = match status {
+            TaskStatus::Running => 0,
+            TaskStatus::Pending => 1,
+            TaskStatus::Completed | TaskStatus::Failed | TaskStatus::Cancelled => 2,
+        };
+        Self { epoch, phase, version: 0, cancelling: false }
+    }
+
+    /// Of a task that runs.
+    pub(super) fn running(epoch: i64, version: u64, cancelling: bool) -> Self {
+        Self { epoch, phase: 0, version, cancelling }
+    }
+}
+
+impl Event {
+    /// The task as JSON, made once for all who listen.
+    pub(crate) fn json(&self) -> &str {
+        self.json.get_or_init(|| {
+            let json = serde_json::to_string(&self.info);
+            json.expect("a task has no keys that JSON cannot express")
+        })
+    }
+
+    /// About how much memory it takes.
+    fn size(&self) -> usize {
+        let result = self.info.result.as_ref().map_or(0, |result| result.get().len());
+        let error = self.info.error.as_ref().map_or(0, String::len);
+        let texts = result + error + self.info.message.len() + self.info.parameters.get().len();
+        // The texts stand in the task and in its JSON.
+        1024 + 2 * (texts + self.info.tags.get().len())
+    }
+}
+
+/// What a client has seen of the events: all up to this number, of that run of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EventId {
+    run: u64,
+    number: u64,
+}
+
+impl EventId {
+    /// Of a client that has seen something that nobody knows.
+    pub(crate) const UNKNOWN: Self = Self { run: 0, number: 0 };
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{}", self.run, self.number)
+    }
+}
+
+impl FromStr for EventId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (run, number) = text.split_once('-').ok_or(())?;
+        let run = u64::from_str_radix(run, 16).map_err(|_| ())?;
+        Ok(Self { run, number: number.parse().map_err(|_| ())? })
+    }
+}
+
+/// Why there is no stream.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WatchError {
+    #[error("there is no such task")]
+    Unknown,
+    #[error("the server is shutting down")]
+    Draining,
+    #[error("{0} streams are open, which is the limit")]
+    TooMany(usize),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Which events a stream is about.
+#[derive(Clone, Debug)]
+pub(crate) enum Interest {
+    Task(TaskId),
+    /// Those of tasks that match, and of tasks that matched until then.
+    Matching(ListFilter),
+}
+
+impl Interest {
+    fn covers(&self, event: &Event) -> bool {
+        match self {
+            Self::Task(id) => event.info.task_id == *id,
+            Self::Matching(filter) => {
+                filter.matches(&event.info, event.info.status)
+                    || event.from.is_some_and(|from| filter.matches(&event.info, from))
+            }
+        }
+    }
+}
+
+/// Tells the actor what happened.
+#[derive(Debug)]
+pub(super) struct Events {
+    messages: UnboundedSender<Message>,
+    /// Whether changes are logged.
+    logging: Arc<AtomicBool>,
+    run: u64,
+}
+
+#[derive(Debug)]
+enum Message {
+    Happened {
+        kind: EventKind,
+        from: Option<TaskStatus>,
+        stamp: Stamp,
+        info: TaskInfo,
+    },
+    Subscribe {
+        interest: Interest,
+        last: Option<EventId>,
+        answer: oneshot::Sender<Option<Subscribed>>,
+    },
+    Close,
+}
+
+/// A new stream.
+#[derive(Debug)]
+struct Subscribed {
+    events: mpsc::Receiver<Arc<Event>>,
+    queued: Arc<AtomicUsize>,
+    /// The latest event.
+    now: u64,
+    /// What the client missed, unless that is not known any more.
+    missed: Option<VecDeque<Arc<Event>>>,
+}
+
+impl Events {
+    pub(super) fn new() -> (Self, Inbox) {
+        let (messages, inbox) = mpsc::unbounded_channel();
+        let logging = Arc::new(AtomicBool::new(false));
+        // Seeded at random, which tells the runs of the server apart.
+        let run = RandomState::new().hash_one(0);
+        (Self { messages, logging: Arc::clone(&logging), run }, Inbox { messages: inbox, logging })
+    }
+
+    /// Whether anybody wants to hear of changes. Asked **after** the change can be seen by those who
+    /// look: a stream that begins later than this answer sees it when it looks.
+    pub(super) fn wanted(&self) -> bool {
+        self.logging.load(Ordering::SeqCst)
+    }
+
+    /// A task has changed its status.
+    pub(super) fn changed(&self, from: Option<TaskStatus>, epoch: i64, info: TaskInfo) {
+        let stamp = Stamp::of(epoch, info.status);
+        // Without a receiver the server is on its way down.
+        let _ = self.messages.send(Message::Happened { kind: EventKind::State, from, stamp, info });
+    }
+
+    /// Ends all streams.
+    pub(super) fn close(&self) {
+        let _ = self.messages.send(Message::Close);
+    }
+
+    /// The events from now on, or from where the client was.
+    async fn subscribe(
+        &self,
+        interest: Interest,
+        last: Option<EventId>,
+    ) -> Result<Subscription, WatchError> {
+        self.logging.store(true, Ordering::SeqCst);
+        let resumed = last.is_some();
+        let last = last.filter(|last| last.run == self.run);
+        let (answer, subscribed) = oneshot::channel();
+        let message = Message::Subscribe { interest, last, answer };
+        self.messages.send(message).map_err(|_| WatchError::Draining)?;
+        let subscribed = subscribed.await.map_err(|_| WatchError::Draining)?;
+        let Subscribed { events, queued, now, missed } =
+            subscribed.ok_or(WatchError::TooMany(MAX_STREAMS))?;
+        Ok(Subscription {
+            run: self.run,
+            now,
+            gap: resumed && missed.is_none(),
+            over: false,
+            missed,
+            present: VecDeque::new(),
+            events,
+            queued,
+            seen: HashMap::new(),
+        })
+    }
+}
+
+impl TaskManager {
+    /// The events of a task or of many: how things stand, unless the client goes on where it was,
+    /// and then each change.
+    ///
+    /// # Errors
+    /// If there is no such task, or no stream can be opened now.
+    pub(crate) async fn watch(
+        &self,
+        interest: Interest,
+        last: Option<EventId>,
+    ) -> Result<Subscription, WatchError> {
+        // First the stream, then the look: what happens in between is in the stream.
+        let mut subscription = self.shared.events.subscribe(interest.clone(), last).await?;
+        let present = match &interest {
+            Interest::Task(id) => vec![self.state(*id).await?.ok_or(WatchError::Unknown)?],
+            Interest::Matching(_) if subscription.missed.is_some() => Vec::new(),
+            Interest::Matching(filter) => self.states(filter).await?.0,
+        };
+        match &subscription.missed {
+            // A client that comes back to a task that has ended, and has seen how.
+            Some(missed) => {
+                let ended = present.iter().any(|(_, info)| info.status.is_final());
+                subscription.over = ended && missed.is_empty();
+            }
+            None => subscription.begin(present),
+        }
+        Ok(subscription)
+    }
+}
+
+/// The reading end of a stream.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    run: u64,
+    /// The latest event when the stream began.
+    now: u64,
+    /// Whether the client may have missed something that cannot be told any more.
+    pub(crate) gap: bool,
+    /// Whether there is nothing to tell, now or later.
+    pub(crate) over: bool,
+    /// What it missed otherwise.
+    missed: Option<VecDeque<Arc<Event>>>,
+    /// How things stood at the beginning, as far as the client was not told of it yet.
+    present: VecDeque<Arc<Event>>,
+    events: mpsc::Receiver<Arc<Event>>,
+    /// How many bytes of events wait.
+    queued: Arc<AtomicUsize>,
+    /// How the tasks stood that the client is told of at the beginning.
+    seen: HashMap<TaskId, Stamp>,
+}
+
+impl Subscription {
+    /// Takes note of how things stand, newest first; what happened before is not told any more.
+    fn begin(&mut self, present: Vec<(Stamp, TaskInfo)>) {
+        for (stamp, info) in present.into_iter().rev() {
+            self.seen.insert(info.task_id, stamp);
+            let (kind, json) = (EventKind::State, OnceLock::new());
+            let event = Event { number: self.now, kind, from: None, stamp, info, json };
+            self.present.push_back(Arc::new(event));
+        }
+    }
+
+    /// The next event; `None` if the server is shutting down or this reader is too slow.
+    pub(crate) async fn next(&mut self) -> Option<Arc<Event>> {
+        if let Some(event) = self.present.pop_front() {
+            return Some(event);
+        }
+        if let Some(event) = self.missed.as_mut().and_then(VecDeque::pop_front) {
+            return Some(event);
+        }
+        loop {
+            let event = self.events.recv().await?;
+            self.queued.fetch_sub(event.size(), Ordering::Relaxed);
+            let seen = self.seen.get(&event.info.task_id);
+            if seen.is_some_and(|seen| event.stamp <= *seen) {
+                continue;
+            }
+            self.seen.remove(&event.info.task_id);
+            return Some(event);
+        }
+    }
+
+    /// What to tell the client that it has seen with this event.
+    pub(crate) fn id(&self, event: &Event) -> EventId {
+        EventId { run: self.run, number: event.number }
+    }
+}
+
+/// What the actor receives.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    messages: UnboundedReceiver<Message>,
+    logging: Arc<AtomicBool>,
+}
+
+/// The writing end of a stream.
+#[derive(Debug)]
+struct Reader {
+    events: mpsc::Sender<Arc<Event>>,
+    queued: Arc<AtomicUsize>,
+}
+
+impl Reader {
+    /// Whether the reader is to be kept: it is there, and not too slow.
+    fn tell(&self, event: &Arc<Event>) -> bool {
+        let queued = self.queued.fetch_add(event.size(), Ordering::Relaxed);
+        // One event may be of any size.
+        (queued == 0 || queued + event.size() <= READER_BYTES)
+            && self.events.try_send(Arc::clone(event)).is_ok()
+    }
+
+    fn is_there(&self) -> bool {
+        !self.events.is_closed()
+    }
+}
+
+/// The actor.
+struct Hub {
+    logging: Arc<AtomicBool>,
+    /// The number of the latest event.
+    number: u64,
+    /// The latest events, with no number left out.
+    log: VecDeque<Arc<Event>>,
+    log_bytes: usize,
+    of_task: HashMap<TaskId, Vec<Reader>>,
+    of_many: Vec<(Interest, Reader)>,
+    /// When somebody listened last.
+    heard: Instant,
+}
+
+/// Tells events until the streams are closed.
+pub(super) async fn run(shared: Arc<Shared>, inbox: Inbox) {
+    let Inbox { mut messages, logging } = inbox;
+    let mut hub = Hub {
+        logging,
+        number: 0,
+        log: VecDeque::new(),
+        log_bytes: 0,
+        of_task: HashMap::new(),
+        of_many: Vec::new(),
+        heard: Instant::now(),
+    };
+    let mut ticks = interval(PROGRESS_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let message = tokio::select! {
+            message = messages.recv() => message,
+            _ = ticks.tick(), if hub.logging.load(Ordering::Relaxed) => {
+                hub.look_at_progress(&shared);
+                hub.rest_if_alone();
+                continue;
+            }
+        };
+        match message {
+            Some(Message::Happened { kind, from, stamp, info }) => {
+                hub.tell(kind, from, stamp, info);
+            }
+            Some(Message::Subscribe { interest, last, answer }) => {
+                // Without a receiver the client has gone already.
+                let _ = answer.send(hub.subscribe(interest, last));
+            }
+            Some(Message::Close) | None => return,
+        }
+    }
+}
+
+impl Hub {
+    fn tell(&mut self, kind: EventKind, from: Option<TaskStatus>, stamp: Stamp, info: TaskInfo) {
+        self.number += 1;
+        let json = OnceLock::new();
+        let event = Arc::new(Event { number: self.number, kind, from, stamp, info, json });
+        if let Some(readers) = self.of_task.get_mut(&event.info.task_id) {
+            readers.retain(|reader| reader.tell(&event));
+        }
+        self.of_many.retain(|(interest, reader)| !interest.covers(&event) || reader.tell(&event));
+        self.log_bytes += event.size();
+        self.log.push_back(event);
+        while (self.log.len() > LOG_EVENTS || self.log_bytes > LOG_BYTES)
+            && let Some(oldest) = self.log.pop_front()
+        {
+            self.log_bytes -= oldest.size();
+        }
+    }
+
+    /// `None` if there are too many streams.
+    fn subscribe(&mut self, interest: Interest, last: Option<EventId>) -> Option<Subscribed> {
+        self.heard = Instant::now();
+        let streams = self.of_many.len() + self.of_task.values().map(Vec::len).sum::<usize>();
+        if streams >= MAX_STREAMS {
+            return None;
+        }
+        let oldest = self.log.front().map_or(self.number + 1, |event| event.number);
+        let missed =
+            last.filter(|last| (oldest - 1..=self.number).contains(&last.number)).map(|last| {
+                let missed = self.log.iter().filter(|event| event.number > last.number);
+                missed.filter(|event| interest.covers(event)).cloned().collect()
+            });
+        let (sender, events) = mpsc::channel(READER_EVENTS);
+        let queued = Arc::default();
+        let reader = Reader { events: sender, queued: Arc::clone(&queued) };
+        match interest {
+            Interest::Task(id) => self.of_task.entry(id).or_default().push(reader),
+            interest @ Interest::Matching(_) => self.of_many.push((interest, reader)),
+        }
+        Some(Subscribed { events, queued, now: self.number, missed })
+    }
+
+    /// Progress changes too often to tell each change.
+    fn look_at_progress(&mut self, shared: &Shared) {
+        for live in shared.live.all() {
+            if let Some((stamp, info)) = live.progress_to_tell() {
+                self.tell(EventKind::Progress, Some(TaskStatus::Running), stamp, info);
+            }
+        }
+    }
+
+    /// Stops logging when nobody has listened for a while.
+    fn rest_if_alone(&mut self) {
+        self.of_task.retain(|_, readers| {
+            readers.retain(Reader::is_there);
+            !readers.is_empty()
+        });
+        self.of_many.retain(|(_, reader)| reader.is_there());
+        if !self.of_task.is_empty() || !self.of_many.is_empty() {
+            self.heard = Instant::now();
+        } else if self.heard.elapsed() > LINGER {
+            self.logging.store(false, Ordering::SeqCst);
+            self.log.clear();
+            self.log_bytes = 0;
+            // What happens from here on is not logged, so nobody is up to date any more.
+            self.number += 1;
+        }
+    }
+}
