@@ -5,6 +5,7 @@ mod body;
 mod error;
 mod events;
 mod gate;
+mod metrics;
 mod query;
 mod server;
 mod service;
@@ -32,6 +33,7 @@ use crate::manager::TaskManager;
 use error::ApiError;
 pub use gate::KeyFileError;
 pub(crate) use gate::{ApiKeys, Gate};
+use metrics::Metrics;
 pub(crate) use server::serve;
 
 #[derive(OpenApi)]
@@ -52,12 +54,14 @@ struct ApiDoc;
 pub(crate) struct Api {
     gate: Arc<Gate>,
     router: Router,
+    metrics: Arc<Metrics>,
     cors: CorsLayer,
 }
 
 impl Api {
     pub(crate) fn new(manager: TaskManager, gate: Gate, origins: Vec<HeaderValue>) -> Self {
-        Self { gate: Arc::new(gate), router: router(manager), cors: cors(origins) }
+        let (router, metrics) = router(manager);
+        Self { gate: Arc::new(gate), router, metrics, cors: cors(origins) }
     }
 
     /// Answers a request.
@@ -80,18 +84,20 @@ impl Api {
 
     /// Lets a request through to its route.
     async fn pass(&self, request: Request) -> Response {
+        let route = self.metrics.route(request.method(), request.uri().path());
         let line = tracing::enabled!(Level::DEBUG)
             .then(|| (request.method().clone(), request.uri().clone()));
         let mut response = match self.gate.check(&request) {
             Ok(()) => {
-                let route = AssertUnwindSafe(self.router.clone().oneshot(request));
-                match route.catch_unwind().await {
+                let answer = AssertUnwindSafe(self.router.clone().oneshot(request));
+                match answer.catch_unwind().await {
                     Ok(Ok(response)) => response,
                     Err(panic) => ApiError::from_panic(panic),
                 }
             }
             Err(error) => error.into_response(),
         };
+        self.metrics.answered(route, response.status());
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Some((method, uri)) = line {
@@ -101,8 +107,8 @@ impl Api {
     }
 }
 
-fn router(manager: TaskManager) -> Router {
-    let (routes, mut document) = OpenApiRouter::with_openapi(ApiDoc::openapi())
+fn router(manager: TaskManager) -> (Router, Arc<Metrics>) {
+    let routes = OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(service::root))
         .routes(routes!(tasks::submit, tasks::list))
         .routes(routes!(tasks::current))
@@ -114,6 +120,14 @@ fn router(manager: TaskManager) -> Router {
         .routes(routes!(service::task_types))
         .routes(routes!(service::live))
         .routes(routes!(service::ready))
+        .routes(routes!(service::stats));
+    let patterns = routes.get_openapi().paths.paths.keys().cloned();
+    let others = ["/metrics", "/openapi.json", "/docs", "/docs/{*file}"].map(str::to_owned);
+    let metrics = Arc::new(Metrics::new(manager.clone(), patterns.chain(others)));
+    let of_metrics = OpenApiRouter::new().routes(routes!(metrics::metrics));
+    let (routes, mut document) = routes
+        .with_state(manager)
+        .merge(of_metrics.with_state(Arc::clone(&metrics)))
         .split_for_parts();
     // Taken from Cargo.toml, where a program that is not published names none.
     document.info.license = None;
@@ -122,11 +136,11 @@ fn router(manager: TaskManager) -> Router {
         .components
         .get_or_insert_default()
         .add_security_scheme("api_key", SecurityScheme::Http(bearer));
-    routes
-        .with_state(manager)
+    let router = routes
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .fallback(no_such_route)
-        .method_not_allowed_fallback(no_such_method)
+        .method_not_allowed_fallback(no_such_method);
+    (router, metrics)
 }
 
 /// An origin that no header can carry.

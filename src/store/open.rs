@@ -12,7 +12,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, Connection, Row, SqlSafeStr, SqliteConnection};
 use tokio::sync::mpsc;
 
+use super::counts::Counts;
 use super::places::{Limits, Places};
+use super::writer::State;
 use super::{QUEUE_LENGTH, Store, Writer, import, queries, recovery};
 use crate::task::{TaskId, with_causes};
 
@@ -85,8 +87,6 @@ pub(crate) struct Opened {
     pub(crate) writer: Writer,
     /// Tasks that wait for a time.
     pub(crate) due: Vec<recovery::StoredDue>,
-    /// How many tasks are pending.
-    pub(crate) pending: usize,
 }
 
 /// The files that SQLite and the lock keep beside the database, and the database itself.
@@ -155,7 +155,7 @@ pub(crate) async fn open(
     import::finish(&mut connection).await.map_err(failed)?;
     recovery::recover(&mut connection, remove_partial).await.map_err(failed)?;
     let due = recovery::due(&mut connection).await.map_err(failed)?;
-    let pending = recovery::pending(&mut connection).await.map_err(failed)?;
+    let counts = Arc::new(Counts::read(&mut connection).await.map_err(failed)?);
 
     let suspects = recovery::has_suspects(&mut connection).await.map_err(failed)?;
     let last_seq = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'tasks'";
@@ -169,10 +169,16 @@ pub(crate) async fn open(
     let claiming = Arc::new(AtomicBool::new(true));
     let (lookups, asked) = mpsc::unbounded_channel();
     tokio::spawn(queries::look_up(readers.clone(), asked));
-    let store = Store { queue: sender, readers, lookups, claiming: Arc::clone(&claiming) };
-    let writer =
-        Writer::new(connection, lock, receiver, claiming, Places::new(limits, suspects), next_seq);
-    Ok(Opened { store, writer, due, pending })
+    let state = State::new(
+        Arc::clone(&claiming),
+        Places::new(limits, suspects),
+        next_seq,
+        Arc::clone(&counts),
+    );
+    let writer = Writer::new(connection, lock, receiver, state);
+    let log = with_suffix(path, "-wal");
+    let store = Store { queue: sender, readers, lookups, claiming, counts, log };
+    Ok(Opened { store, writer, due })
 }
 
 /// Takes the lock of a file of its own: one on the database would be SQLite's to lose, as closing
