@@ -13,6 +13,8 @@ mod disk_full;
 mod dry_run;
 mod http_errors;
 mod idempotency;
+mod key_new;
+mod keys;
 mod lifecycle;
 mod limits;
 mod list;
