@@ -29,3 +29,4 @@ mod submit_body;
 mod submit_fields;
 mod submit_paths;
 mod tags;
+mod unusable_databases;
