@@ -1,10 +1,12 @@
 //! The HTTP layer: routes, what goes in and out of them, and who may call them. It asks the
 //! manager and knows nothing of the store.
 
+mod api_key;
 mod body;
 mod error;
 mod events;
 mod gate;
+mod key_file;
 mod metrics;
 mod query;
 mod server;
@@ -24,15 +26,17 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Level;
 use utoipa::OpenApi;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::manager::TaskManager;
+pub(crate) use api_key::{Access, ApiKey, KeyName};
 use error::ApiError;
-pub use gate::KeyFileError;
-pub(crate) use gate::{ApiKeys, Gate};
+pub(crate) use gate::Gate;
+pub use key_file::KeyFileError;
+pub(crate) use key_file::{KeyFile, KeyRing};
 use metrics::Metrics;
 pub(crate) use server::serve;
 
@@ -60,7 +64,7 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) fn new(manager: TaskManager, gate: Gate, origins: Vec<HeaderValue>) -> Self {
-        let (router, metrics) = router(manager);
+        let (router, metrics) = router(manager, gate.asks_for_keys());
         Self { gate: Arc::new(gate), router, metrics, cors: cors(origins) }
     }
 
@@ -107,7 +111,8 @@ impl Api {
     }
 }
 
-fn router(manager: TaskManager) -> (Router, Arc<Metrics>) {
+/// `guarded` is whether requests have to bring a key.
+fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
     let routes = OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(service::root))
         .routes(routes!(tasks::submit, tasks::list))
@@ -131,11 +136,17 @@ fn router(manager: TaskManager) -> (Router, Arc<Metrics>) {
         .split_for_parts();
     // Taken from Cargo.toml, where a program that is not published names none.
     document.info.license = None;
-    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    let described = "A line of the file of --api-key-file; `task-server key new` makes one";
+    let bearer =
+        HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(described)).build();
     document
         .components
         .get_or_insert_default()
         .add_security_scheme("api_key", SecurityScheme::Http(bearer));
+    if guarded {
+        let needed = SecurityRequirement::new("api_key", [] as [&str; 0]);
+        document.security = Some(vec![needed]);
+    }
     let router = routes
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .fallback(no_such_route)
