@@ -178,7 +178,7 @@ pub(super) struct Events {
 
 #[derive(Debug)]
 enum Message {
-    Happened { kind: EventKind, from: Option<TaskStatus>, stamp: Stamp, info: TaskInfo },
+    Happened { kind: EventKind, from: Option<TaskStatus>, stamp: Stamp, info: Box<TaskInfo> },
     Subscribe { interest: Interest, last: Option<EventId>, answer: oneshot::Sender<Subscribed> },
     Close,
 }
@@ -213,7 +213,7 @@ impl Events {
 
     /// A task has changed its status.
     pub(super) fn changed(&self, from: Option<TaskStatus>, epoch: i64, info: TaskInfo) {
-        let stamp = Stamp::of(epoch, info.status);
+        let (stamp, info) = (Stamp::of(epoch, info.status), Box::new(info));
         // Without a receiver the server is on its way down.
         let _ = self.messages.send(Message::Happened { kind: EventKind::State, from, stamp, info });
     }
@@ -415,7 +415,7 @@ pub(super) async fn run(shared: Arc<Shared>, inbox: Inbox) {
         };
         match message {
             Some(Message::Happened { kind, from, stamp, info }) => {
-                hub.tell(kind, from, stamp, info);
+                hub.tell(kind, from, stamp, *info);
             }
             Some(Message::Subscribe { interest, last, answer }) => {
                 // Without a receiver the client has gone already.
