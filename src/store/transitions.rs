@@ -129,6 +129,7 @@ pub(super) const CANCEL: OverRows = OverRows {
          message = iif(status = 'pending', new.pending_message, message), \
          status = iif(status = 'pending', 'cancelled', status), \
          due_at = NULL, \
+         held = 0, \
          updated_at = new.at \
      FROM new \
      WHERE tasks.id = new.id \
