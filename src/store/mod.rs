@@ -8,6 +8,8 @@ mod batch;
 mod claims;
 mod idempotency;
 mod import;
+#[cfg(test)]
+mod model_tests;
 mod open;
 mod places;
 mod queries;
