@@ -293,7 +293,7 @@ fn attempt_end(id: TaskId, seq: i64, epoch: i64, end: End) -> AttemptEnd {
         message: end.message().to_owned(),
         result: (end == End::Completed).then(|| to_raw_value("done").unwrap()),
         error: end.has_error().then(|| "no luck".to_owned()),
-        due_at: (end == End::Retry).then(later),
+        pause: (end == End::Retry).then_some(Duration::from_secs(1_000_000_000)),
         attempt_given_back: end == End::GivenBack,
         cancel_requested_at: (end == End::Cancelled).then(Timestamp::now),
     }
