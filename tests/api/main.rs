@@ -22,6 +22,7 @@ mod retention;
 mod retry;
 mod schedule;
 mod security;
+mod shutdown;
 mod startup;
 mod submit_body;
 mod submit_fields;

@@ -53,8 +53,6 @@ pub(super) struct Key {
 /// What clients are answered and the observer is told.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Told {
-    /// The last task that was there before.
-    known: i64,
     /// In the order of the changes.
     pub(super) answers: Vec<Answer>,
     /// In no order.
@@ -100,7 +98,7 @@ pub(super) enum News {
 
 impl Model {
     pub(super) fn make(&mut self, next: &Move) {
-        self.told = Told { known: self.stored, ..Told::default() };
+        self.told = Told::default();
         match next {
             Move::Changes(changes) => self.change(changes),
             Move::Crash(changes) => {
@@ -262,7 +260,7 @@ impl Model {
         }
         self.stored += 1;
         let seq = self.stored;
-        new.retry_of = new.retry_of.filter(|&of| of <= self.told.known);
+        new.retry_of = new.retry_of.filter(|&of| of > 0);
         if let Some((key, body)) = new.key {
             self.keys.insert(key, Key { seq, body, used: self.moves });
         }

@@ -63,6 +63,18 @@ pub(super) struct NewTask {
     pub(super) retry_of: Option<i64>,
 }
 
+impl Change {
+    /// The last task that it names.
+    fn last_named(&self) -> i64 {
+        match self {
+            Self::Submit(new) => new.retry_of.unwrap_or_default(),
+            Self::Progress { seq, .. } | Self::End { seq, .. } | Self::Cancel { seq, .. } => *seq,
+            Self::Promote(seqs) => seqs.iter().copied().max().unwrap_or_default(),
+            Self::Erase { .. } => 0,
+        }
+    }
+}
+
 /// When a task may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
@@ -116,10 +128,14 @@ impl End {
     }
 }
 
-/// Whether this can happen. Each attempt has one runner, which tells its end once; a runner that
-/// has lost its task to another attempt is the worst case, and comes alone.
+/// Whether this can happen. Nobody knows a task that is not stored yet. Each attempt has one runner,
+/// which tells its end once; a runner that has lost its task to another attempt is the worst case,
+/// and comes alone.
 pub(super) fn is_possible(model: &Model, next: &Move) -> bool {
     let (Move::Changes(changes) | Move::Crash(changes)) = next else { return true };
+    if changes.iter().any(|change| change.last_named() > model.stored) {
+        return false;
+    }
     let ends = changes.iter().filter_map(|change| match change {
         Change::End { seq, .. } => Some(seq),
         _ => None,
@@ -219,7 +235,7 @@ fn epochs(model: &Model) -> std::collections::BTreeMap<i64, i64> {
 /// Mostly a task that is wanted; now and then any other one, one that was erased, or one that never
 /// was.
 fn one_of(model: &Model, wanted: impl Fn(&Task) -> bool) -> BoxedStrategy<i64> {
-    let any = 1..model.stored + 2;
+    let any = 0..=model.stored;
     let wanted = model.list(wanted);
     if wanted.is_empty() {
         return any.boxed();
