@@ -11,9 +11,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
-use super::model::{Answer, Model, News, Restart};
+use super::model::Model;
 use super::moves::{Change, End, LIMITS, Move, NewTask, Start, TYPES};
 use super::seen::{self, Ids, seq_of};
+use super::told::{Answer, News, Told};
 use crate::store::{
     AttemptEnd, Cancellation, Committed, EraseStep, Idempotency, Limits, Observer, Opened, Store,
     StoredProgress, Submitted, TaskRecord, open,
@@ -66,14 +67,13 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn start() -> Self {
         let folder = TempDir::new().unwrap();
-        let server = Server::open(folder.path(), &Ids::new(), &Restart::default());
+        let server = Server::open(folder.path(), &Ids::new(), &Told::default());
         Self { server, folder, ids: Ids::new(), moments: Vec::new() }
     }
 
     /// Makes a move that the model has made already.
     pub(super) fn make(mut self, next: &Move, model: &Model) -> Self {
         self.moments.push(Timestamp::now());
-        let restart = &model.told.restart;
         match next {
             Move::Changes(changes) => self.change(changes, model),
             Move::Crash(changes) => {
@@ -83,12 +83,12 @@ impl Driver {
                 for name in ["tasks.db", "tasks.db-wal"] {
                     std::fs::copy(self.folder.path().join(name), left.path().join(name)).unwrap();
                 }
-                self.server = Server::open(left.path(), &self.ids, restart);
+                self.server = Server::open(left.path(), &self.ids, &model.told);
                 self.folder = left;
             }
             Move::Stop => {
                 self.server.stop(&self.ids, model);
-                self.server = Server::open(self.folder.path(), &self.ids, restart);
+                self.server = Server::open(self.folder.path(), &self.ids, &model.told);
             }
         }
         self
@@ -118,9 +118,7 @@ impl Driver {
         }
         assert_eq!(answers, model.told.answers);
         self.server.hear(&self.ids, &model.told.news);
-        if model.told.held {
-            self.server.settle();
-        }
+        self.server.settle(model.told.held);
     }
 
     pub(super) fn compare(&self, model: &Model) {
@@ -138,7 +136,8 @@ struct Server {
 }
 
 impl Server {
-    fn open(folder: &Path, ids: &Ids, expected: &Restart) -> Self {
+    fn open(folder: &Path, ids: &Ids, told: &Told) -> Self {
+        let expected = &told.restart;
         // One thread, so that whatever waits for the writer waits for it in a known order.
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let (total, by_type) = LIMITS;
@@ -165,7 +164,7 @@ impl Server {
         let mut server = Self { store, writer, heard, runtime };
         server.hear(ids, &expected.news);
         // The first look for ready tasks tells nothing if there are none.
-        server.settle();
+        server.settle(1 + told.held);
         server
     }
 
@@ -199,10 +198,13 @@ impl Server {
         assert_eq!(news, expected);
     }
 
-    /// Waits until the writer has done what it does without being asked.
-    fn settle(&self) {
-        let nothing = EraseStep { after: 0, cutoff: None, keys_cutoff: Timestamp::from_micros(0) };
-        self.runtime.block_on(self.store.erase(nothing)).unwrap();
+    /// Waits until the writer has looked so often for ready tasks without being asked.
+    fn settle(&self, looks: usize) {
+        let keys_cutoff = Timestamp::from_micros(0);
+        for _ in 0..looks {
+            let nothing = EraseStep { after: 0, cutoff: None, keys_cutoff };
+            self.runtime.block_on(self.store.erase(nothing)).unwrap();
+        }
     }
 }
 

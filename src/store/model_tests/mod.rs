@@ -7,6 +7,7 @@ mod driver;
 mod model;
 mod moves;
 mod seen;
+mod told;
 
 use proptest::prelude::*;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};

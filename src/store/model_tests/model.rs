@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::moves::{Change, End, LIMITS, Move, NewTask, Start};
+use super::told::{Answer, News, Restart, Told};
 use crate::store::{CANCELLED_MESSAGE, CancelEffect, claims::RUNNING_MESSAGE};
 use crate::task::TaskStatus;
 
@@ -48,52 +49,6 @@ pub(super) struct Key {
     pub(super) body: u8,
     /// The move in which it was used.
     used: usize,
-}
-
-/// What clients are answered and the observer is told.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Told {
-    /// In the order of the changes.
-    pub(super) answers: Vec<Answer>,
-    /// In no order.
-    pub(super) news: Vec<News>,
-    /// Whether an end was not that of the attempt that owned its task.
-    pub(super) late_end: bool,
-    /// Whether a task was set aside, of which there is no news.
-    pub(super) held: bool,
-    /// The attempts that a stop has ended: `seq`, epoch, and how.
-    pub(super) stopped: Vec<(i64, i64, End)>,
-    pub(super) restart: Restart,
-}
-
-/// What is told when the store was opened again.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Restart {
-    pub(super) pending: usize,
-    pub(super) due: Vec<i64>,
-    /// The unfinished outputs that are removed: path, `seq` and epoch.
-    pub(super) partials: Vec<(u8, i64, i64)>,
-    pub(super) news: Vec<News>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Answer {
-    Stored(i64),
-    OutputInUse(i64),
-    Replayed(i64, u8),
-    Cancel(CancelEffect),
-    Done,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum News {
-    Refused,
-    Scheduled(i64),
-    /// With its epoch.
-    Claimed(i64, i64),
-    Cancelled(i64),
-    Ended(i64),
-    Disowned(i64),
 }
 
 impl Model {
@@ -294,7 +249,7 @@ impl Model {
             if task.new.start == Start::LaterUnreadable {
                 task.held = true;
                 task.message = "unreadable".to_owned();
-                self.told.held = true;
+                self.told.held += 1;
                 continue;
             }
             task.status = TaskStatus::Running;
