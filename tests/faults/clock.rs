@@ -255,3 +255,21 @@ async fn a_time_to_run_at_is_one_of_the_clock() {
     let passed = server.submit(body).await;
     server.until_running(&passed).await;
 }
+
+#[tokio::test]
+async fn a_server_sees_by_itself_that_the_clock_was_set_forward() {
+    if std::env::var_os("CLOCK_MINUTE").is_none() {
+        eprintln!("skipped: takes a minute; CLOCK_MINUTE=1 asks for it");
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let Some(clock) = Clock::new(folder.path()) else { return };
+    let server = Server::start_self(folder, SERVER, &clock.env());
+    let in_half_an_hour = jiff::Timestamp::now() + jiff::SignedDuration::from_mins(30);
+    let run_at = json!({ "run_at": format!("{in_half_an_hour:.6}") });
+    let id = server.submit(with(endless(), run_at)).await;
+    let began = Instant::now();
+    clock.set(3600);
+    server.until_running(&id).await;
+    took(began, Duration::ZERO);
+}
