@@ -8,6 +8,7 @@ mod cancel;
 mod common;
 mod crashes;
 mod databases;
+mod disconnects;
 mod discovery;
 mod disk_full;
 mod dry_run;
