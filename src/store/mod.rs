@@ -9,6 +9,8 @@ mod claims;
 mod counts;
 mod idempotency;
 mod import;
+#[cfg(test)]
+mod model_tests;
 mod open;
 mod places;
 mod queries;
@@ -25,6 +27,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use sqlx::SqlitePool;
@@ -125,8 +128,9 @@ pub(crate) struct AttemptEnd {
     pub(crate) message: String,
     pub(crate) result: Option<Box<RawValue>>,
     pub(crate) error: Option<String>,
-    /// When the next attempt may begin, if not at once.
-    pub(crate) due_at: Option<Timestamp>,
+    /// How long the next attempt has to wait, if it may not begin at once. A length and not a time,
+    /// because the clock may jump on the way to the commit.
+    pub(crate) pause: Option<Duration>,
     /// Whether the attempt counts as one that was never begun.
     pub(crate) attempt_given_back: bool,
     /// When cancellation was asked for; the next status is then `cancelled`.

@@ -232,12 +232,12 @@ impl State {
             erased.push(retention::erase(transaction.connection().await?, step).await?);
         }
 
-        let ended = || batch.ends.iter().map(|end| end.seq);
+        let ended = || batch.ends.iter().map(|end| (end.seq, end.epoch));
         let mut room = self.places.free_after(ended());
         let claiming = self.claiming.load(Ordering::Relaxed);
         let mut may_be_ready = self.may_be_ready
             || batch.may_make_ready()
-            || ended().any(|seq| self.places.is_rationed(seq));
+            || ended().any(|(seq, _)| self.places.is_rationed(seq));
         // Where nothing waits new tasks need not be looked for to be claimed.
         let at_once = (claiming && !may_be_ready).then_some(&mut room);
         let new = batch.new_tasks();
@@ -296,7 +296,7 @@ impl State {
         self.may_be_ready = outcomes.may_be_ready;
         self.look_again |= outcomes.look_again;
         for end in batch.ends.drain(..) {
-            self.places.leave(end.seq);
+            self.places.leave((end.seq, end.epoch));
             let owned = ended.as_ref().is_none_or(|ended| ended.contains(&end.seq));
             if owned {
                 self.counts.change(TaskStatus::Running, end.status);

@@ -46,8 +46,19 @@ impl Server {
         Self::start_with(binary, folder, args, &[])
     }
 
+    /// Starts this test binary again, as a server that `test` is.
+    pub(crate) fn start_self(folder: TempDir, test: &str, env: &[(&str, &str)]) -> Self {
+        let process = spawn_self(folder.path(), test, env);
+        let address = process.wait_for_address();
+        Self::with_process(process, address, folder)
+    }
+
     fn start_with(binary: &Path, folder: TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
         let (process, address) = listen(binary, folder.path(), args, env);
+        Self::with_process(process, address, folder)
+    }
+
+    fn with_process(process: Process, address: String, folder: TempDir) -> Self {
         let client = Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         Self { process, address, client, folder }
     }
@@ -56,6 +67,23 @@ impl Server {
     pub(crate) fn restart(&mut self, args: &[&str]) {
         self.kill();
         (self.process, self.address) = listen(Path::new(BINARY), self.folder.path(), args, &[]);
+    }
+
+    /// As [`restart`](Self::restart), for a server that is this test binary.
+    pub(crate) fn restart_self(&mut self, test: &str, env: &[(&str, &str)]) {
+        self.kill();
+        self.process = spawn_self(self.folder.path(), test, env);
+        self.address = self.process.wait_for_address();
+    }
+
+    /// As [`restart_self`](Self::restart_self), for a server that may die before it listens.
+    pub(crate) fn run_self_to_its_end(&mut self, test: &str, env: &[(&str, &str)]) -> ExitStatus {
+        self.process = spawn_self(self.folder.path(), test, env);
+        self.wait_exit()
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
     }
 
     /// The power goes out: SIGKILL.
@@ -199,6 +227,11 @@ fn listen(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> 
     let process = Process::spawn(binary, folder, &args, env);
     let address = process.wait_for_address();
     (process, address)
+}
+
+fn spawn_self(folder: &Path, test: &str, env: &[(&str, &str)]) -> Process {
+    let binary = std::env::current_exe().unwrap();
+    Process::spawn(&binary, folder, &["--exact", test, "--nocapture"], env)
 }
 
 /// A submission of one dummy task that sleeps that many seconds.

@@ -73,7 +73,7 @@ fn end_of(record: &TaskRecord, epoch: i64) -> Arc<AttemptEnd> {
         message: String::new(),
         result: None,
         error: None,
-        due_at: None,
+        pause: None,
         attempt_given_back: false,
         cancel_requested_at: None,
     })
