@@ -4,6 +4,7 @@
 mod body;
 mod error;
 mod gate;
+mod openapi;
 mod query;
 mod server;
 mod service;
@@ -22,7 +23,6 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Level;
 use utoipa::OpenApi;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
@@ -32,16 +32,6 @@ use error::ApiError;
 pub use gate::KeyFileError;
 pub(crate) use gate::{ApiKeys, Gate};
 pub(crate) use server::serve;
-
-#[derive(OpenApi)]
-#[openapi(
-    info(title = "task-server", description = "Submit long-running work, poll it, cancel it."),
-    tags(
-        (name = "tasks", description = "Submit, watch and cancel tasks"),
-        (name = "service", description = "The server itself"),
-    )
-)]
-struct ApiDoc;
 
 /// The whole API: what every request passes on its way to a route.
 ///
@@ -101,7 +91,7 @@ impl Api {
 }
 
 fn router(manager: TaskManager) -> Router {
-    let (routes, mut document) = OpenApiRouter::with_openapi(ApiDoc::openapi())
+    let (routes, mut document) = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi())
         .routes(routes!(service::root))
         .routes(routes!(tasks::submit, tasks::list))
         .routes(routes!(tasks::current))
@@ -112,13 +102,7 @@ fn router(manager: TaskManager) -> Router {
         .routes(routes!(service::live))
         .routes(routes!(service::ready))
         .split_for_parts();
-    // Taken from Cargo.toml, where a program that is not published names none.
-    document.info.license = None;
-    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
-    document
-        .components
-        .get_or_insert_default()
-        .add_security_scheme("api_key", SecurityScheme::Http(bearer));
+    openapi::complete(&mut document);
     routes
         .with_state(manager)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
