@@ -84,7 +84,9 @@ impl Api {
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Some((method, uri)) = line {
-            tracing::debug!(%method, %uri, status = response.status().as_u16(), "answered");
+            // As a string it is quoted, with whatever could act on a terminal escaped.
+            let (uri, status) = (uri.to_string(), response.status().as_u16());
+            tracing::debug!(%method, uri, status, "answered");
         }
         response
     }

@@ -76,7 +76,7 @@ async fn the_openapi_document_has_the_answers_that_no_handler_gives() {
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let answers = operation["responses"].as_object().unwrap();
-            for status in ["421", "500", "503"] {
+            for status in ["400", "421", "500", "503"] {
                 assert!(answers.contains_key(status), "{status} of {method} {path}");
             }
             assert_eq!(answers.contains_key("403"), method != "get", "403 of {method} {path}");
