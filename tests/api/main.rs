@@ -11,6 +11,7 @@ mod databases;
 mod discovery;
 mod disk_full;
 mod dry_run;
+mod hostile_clients;
 mod hostile_images;
 mod hostile_paths;
 mod hostile_requests;
