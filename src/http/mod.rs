@@ -8,6 +8,7 @@ mod events;
 mod gate;
 mod key_file;
 mod metrics;
+mod openapi;
 mod query;
 mod server;
 mod service;
@@ -26,7 +27,6 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Level;
 use utoipa::OpenApi;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
@@ -39,16 +39,6 @@ pub use key_file::KeyFileError;
 pub(crate) use key_file::{KeyFile, KeyRing};
 use metrics::Metrics;
 pub(crate) use server::serve;
-
-#[derive(OpenApi)]
-#[openapi(
-    info(title = "task-server", description = "Submit long-running work, poll it, cancel it."),
-    tags(
-        (name = "tasks", description = "Submit, watch and cancel tasks"),
-        (name = "service", description = "The server itself"),
-    )
-)]
-struct ApiDoc;
 
 /// The whole API: what every request passes on its way to a route.
 ///
@@ -105,7 +95,9 @@ impl Api {
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Some((method, uri)) = line {
-            tracing::debug!(%method, %uri, status = response.status().as_u16(), "answered");
+            // As a string it is quoted, with whatever could act on a terminal escaped.
+            let (uri, status) = (uri.to_string(), response.status().as_u16());
+            tracing::debug!(%method, uri, status, "answered");
         }
         response
     }
@@ -113,7 +105,7 @@ impl Api {
 
 /// `guarded` is whether requests have to bring a key.
 fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
-    let routes = OpenApiRouter::with_openapi(ApiDoc::openapi())
+    let routes = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi())
         .routes(routes!(service::root))
         .routes(routes!(tasks::submit, tasks::list))
         .routes(routes!(tasks::current))
@@ -134,19 +126,7 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
         .with_state(manager)
         .merge(of_metrics.with_state(Arc::clone(&metrics)))
         .split_for_parts();
-    // Taken from Cargo.toml, where a program that is not published names none.
-    document.info.license = None;
-    let described = "A line of the file of --api-key-file; `task-server key new` makes one";
-    let bearer =
-        HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(described)).build();
-    document
-        .components
-        .get_or_insert_default()
-        .add_security_scheme("api_key", SecurityScheme::Http(bearer));
-    if guarded {
-        let needed = SecurityRequirement::new("api_key", [] as [&str; 0]);
-        document.security = Some(vec![needed]);
-    }
+    openapi::complete(&mut document, guarded);
     let router = routes
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .fallback(no_such_route)

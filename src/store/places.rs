@@ -94,13 +94,15 @@ impl Places {
     }
 
     /// An attempt, named by its task's `seq` and its epoch, runs no more. One that has lost its task
-    /// to another attempt leaves the place to that one.
-    pub(super) fn leave(&mut self, (seq, epoch): (i64, i64)) {
+    /// to another attempt leaves the place to that one. Whether it had a place.
+    pub(super) fn leave(&mut self, (seq, epoch): (i64, i64)) -> bool {
         if let Entry::Occupied(running) = self.running.entry(seq)
             && running.get().epoch == epoch
         {
             self.free.give_back(&running.remove());
+            return true;
         }
+        false
     }
 
     /// The places that are free once these attempts have ended.
@@ -148,7 +150,9 @@ mod tests {
             let gone = || (0..8).filter(|&seq: &usize| ended[seq]).map(|seq| (seq as i64, 2));
             let late = || (0..8).map(|seq| (seq, 1));
             let room = places.free_after(gone().chain(late()));
-            gone().chain(late()).for_each(|attempt| places.leave(attempt));
+            for attempt in gone().chain(late()) {
+                places.leave(attempt);
+            }
             prop_assert_eq!(&room, &places.free_after(std::iter::empty()));
 
             let stay = || (0..8).filter(|&seq: &usize| !ended[seq]);

@@ -296,9 +296,10 @@ impl State {
         self.may_be_ready = outcomes.may_be_ready;
         self.look_again |= outcomes.look_again;
         for end in batch.ends.drain(..) {
-            self.places.leave((end.seq, end.epoch));
+            let had_place = self.places.leave((end.seq, end.epoch));
             let owned = ended.as_ref().is_none_or(|ended| ended.contains(&end.seq));
-            if owned {
+            // The same end may come again if the answer to the first was lost; it counts once.
+            if owned && had_place {
                 self.counts.change(TaskStatus::Running, end.status);
             }
             news.changes.push(match owned {

@@ -10,9 +10,11 @@ use std::path::Path;
 use std::process::{ExitStatus, Output};
 use std::time::{Duration, Instant};
 
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Client, Method, Request, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 pub(crate) use answer::Answer;
 use process::Process;
@@ -106,6 +108,13 @@ impl Server {
         self.process.log()
     }
 
+    /// The most memory that its process has had, in KiB, if the system tells.
+    pub(crate) fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        peak.trim().strip_suffix(" kB")?.parse().ok()
+    }
+
     /// Where it runs: the place of its database, and its only root.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
@@ -134,6 +143,31 @@ impl Server {
             Ok(response) => Answer::read(response).await,
             Err(error) => panic!("no answer: {error:?}"),
         }
+    }
+
+    /// Sends a request that was built before, to see whether it can be.
+    pub(crate) async fn send_built(&self, request: Request) -> Answer {
+        match self.client.execute(request).await {
+            Ok(response) => Answer::read(response).await,
+            Err(error) => panic!("no answer: {error:?}"),
+        }
+    }
+
+    /// Sends these bytes on a connection of their own; returns the head of the answer.
+    pub(crate) async fn raw(&self, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(&self.address).await.unwrap();
+        // The server may have heard enough before all is said.
+        let _ = stream.write_all(request).await;
+        let mut answer = Vec::new();
+        let read = async {
+            while let Ok(1..) = stream.read_buf(&mut answer).await {
+                if answer.windows(4).any(|window| window == b"\r\n\r\n") {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, read).await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

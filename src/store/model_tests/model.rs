@@ -280,7 +280,6 @@ impl Model {
                 (task.held, task.message) = (false, String::new());
             }
             if task.status == TaskStatus::Pending {
-                restart.pending += 1;
                 restart.due.extend(task.due.then_some(seq));
             }
         }

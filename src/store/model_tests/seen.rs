@@ -50,6 +50,11 @@ pub(super) async fn compare(store: &Store, ids: &Ids, model: &Model) {
     let newest = store.newest_pending().await.unwrap().map(|record| record.seq);
     assert_eq!(newest, model.list(|task| task.status == TaskStatus::Pending).first().copied());
 
+    for &status in TaskStatus::ALL {
+        let expected = model.list(|task| task.status == status).len();
+        assert_eq!(store.counts().get(status), expected as u64, "{status:?} tasks");
+    }
+
     let key = (turn % 4) as u8;
     let replay = store.replay(&key.to_string()).await.unwrap();
     let replay = replay.map(|replay| (seq_of(ids, replay.task_id), replay.body_hash));

@@ -22,7 +22,6 @@ pub(super) struct Told {
 /// What is told when the store was opened again.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Restart {
-    pub(super) pending: usize,
     pub(super) due: Vec<i64>,
     /// The unfinished outputs that are removed: path, `seq` and epoch.
     pub(super) partials: Vec<(u8, i64, i64)>,
