@@ -63,6 +63,21 @@ impl Server {
         self.process.kill();
     }
 
+    /// Starts another server in the same folder and kills it after that time, or as soon as it
+    /// listens, which is told.
+    pub(crate) fn restart_and_kill(&mut self, args: &[&str], after: Duration) -> bool {
+        self.kill();
+        self.process = spawn(Path::new(BINARY), self.folder.path(), args, &[]);
+        let listened = self.process.address_within(after).is_some();
+        self.kill();
+        listened
+    }
+
+    /// The id of its process.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// A polite stop: SIGTERM.
     pub(crate) fn terminate(&self) {
         self.process.terminate();
@@ -185,10 +200,13 @@ pub(crate) fn refusal(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Op
 }
 
 fn listen(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Process, String) {
-    let args = [&["--listen", "127.0.0.1:0"], args].concat();
-    let process = Process::spawn(binary, folder, &args, env);
+    let process = spawn(binary, folder, args, env);
     let address = process.wait_for_address();
     (process, address)
+}
+
+fn spawn(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Process {
+    Process::spawn(binary, folder, &[&["--listen", "127.0.0.1:0"], args].concat(), env)
 }
 
 /// A submission of one dummy task that sleeps that many seconds.
