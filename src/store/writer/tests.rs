@@ -1,6 +1,7 @@
 //! The writer by itself, with a store on a real file.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use serde_json::value::to_raw_value;
 use sqlx::Row;
@@ -158,6 +159,24 @@ async fn a_task_that_was_to_be_cancelled_is_cancelled_by_the_next_start() {
     assert_eq!(stored.status, TaskStatus::Cancelled);
     store.close().await;
     writer.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_an_interrupted_attempt_has_written_is_removed_by_the_next_start() {
+    let folder = TempDir::new().unwrap();
+    let (store, writer, mut heard) = start(&folder).await;
+    let task = NewTask { output_file_path: Some("out.txt".to_owned()), ..new_task() };
+    let id = task.id;
+    store.place().await.unwrap().submit(task).await.unwrap();
+    assert!(matches!(heard.recv().await, Some(Committed::Claimed(..))));
+    store.close().await;
+    writer.await.unwrap();
+
+    let removed = Mutex::new(Vec::new());
+    let remove = |path: &str, id, epoch| removed.lock().unwrap().push((path.to_owned(), id, epoch));
+    let limits = Limits { total: 1, by_type: Vec::new() };
+    open(&folder.path().join("tasks.db"), limits, remove).await.unwrap();
+    assert_eq!(removed.into_inner().unwrap(), [("out.txt".to_owned(), id, 1)]);
 }
 
 #[tokio::test]
