@@ -201,7 +201,7 @@ impl<'h> Database<'h> {
 fn wait(answers: &Receiver<()>, count: usize, pause: Duration) -> bool {
     let came = (0..count).all(|_| answers.recv_timeout(PATIENCE).is_ok());
     let begin = Instant::now();
-    // The answers are only a clock here; without further ones it is the system's.
+    // Answers that come meanwhile are only taken out of the way.
     while answers.recv_timeout(pause.saturating_sub(begin.elapsed())).is_ok() {}
     came
 }
