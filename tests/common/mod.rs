@@ -93,6 +93,16 @@ impl Server {
         self.process.kill();
     }
 
+    /// Starts another server in the same folder and kills it after that time, or as soon as it
+    /// listens, which is told.
+    pub(crate) fn restart_and_kill(&mut self, args: &[&str], after: Duration) -> bool {
+        self.kill();
+        self.process = spawn(Path::new(BINARY), self.folder.path(), args, &[]);
+        let listened = self.process.address_within(after).is_some();
+        self.kill();
+        listened
+    }
+
     /// A polite stop: SIGTERM.
     pub(crate) fn terminate(&self) {
         self.process.terminate();
@@ -257,8 +267,7 @@ pub(crate) fn run(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Output 
 }
 
 fn listen(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Process, String) {
-    let args = [&["--listen", "127.0.0.1:0"], args].concat();
-    let process = Process::spawn(binary, folder, &args, env);
+    let process = spawn(binary, folder, args, env);
     let address = process.wait_for_address();
     (process, address)
 }
@@ -266,6 +275,10 @@ fn listen(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> 
 fn spawn_self(folder: &Path, test: &str, env: &[(&str, &str)]) -> Process {
     let binary = std::env::current_exe().unwrap();
     Process::spawn(&binary, folder, &["--exact", test, "--nocapture"], env)
+}
+
+fn spawn(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Process {
+    Process::spawn(binary, folder, &[&["--listen", "127.0.0.1:0"], args].concat(), env)
 }
 
 /// A submission of one dummy task that sleeps that many seconds.

@@ -159,7 +159,8 @@ impl Server {
         let Opened { store, writer, due } = runtime.block_on(opened).unwrap();
         let mut due: Vec<_> = due.into_iter().map(|(seq, ..)| seq).collect();
         due.sort();
-        let partials = partials.into_inner().unwrap();
+        let mut partials = partials.into_inner().unwrap();
+        partials.sort_by_key(|&(_, seq, _)| seq);
         let expected_partials = expected.partials.iter();
         let expected_partials: Vec<_> = expected_partials
             .map(|(output, seq, epoch)| (output.to_string(), *seq, *epoch))
