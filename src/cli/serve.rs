@@ -17,8 +17,9 @@ use crate::tasks::TaskRegistry;
 
 /// What a shell reports of a process that was ended by Ctrl-C.
 const EXIT_INTERRUPTED: i32 = 130;
-/// Open files for all the clients that are let in at once, and as many for tasks and the database.
-const WANTED_FILES: u64 = 4096;
+/// Open files for all the clients that are let in at once, all event streams, and as many for tasks and
+/// the database.
+const WANTED_FILES: u64 = 8192;
 
 #[derive(Args, Debug)]
 pub(super) struct ServeArgs {
