@@ -11,6 +11,7 @@ mod idempotency;
 mod import;
 #[cfg(test)]
 mod model_tests;
+mod news;
 mod open;
 mod places;
 mod queries;
@@ -36,6 +37,7 @@ use tokio::sync::{mpsc, oneshot};
 use batch::Change;
 pub(crate) use counts::Counts;
 pub(crate) use idempotency::KEY_LIFETIME;
+pub(crate) use news::{Committed, Observer};
 pub use open::OpenError;
 pub(crate) use open::state_files;
 pub(crate) use open::{Opened, open, real_path};
@@ -44,7 +46,7 @@ use queries::Lookup;
 pub(crate) use queries::{Cursor, ListFilter};
 pub(crate) use record::TaskRecord;
 pub(crate) use transitions::CANCELLED_MESSAGE;
-pub(crate) use writer::{Committed, Observer, Writer};
+pub(crate) use writer::Writer;
 
 use crate::task::{Task, TaskId, TaskStatus, Timestamp};
 
