@@ -4,6 +4,7 @@
 //! Nothing here knows what a task does. The one who opens the store hands the writer an
 //! `Observer`, which hears of every committed change before the client does.
 
+mod backup;
 mod batch;
 mod claims;
 mod counts;
@@ -34,6 +35,7 @@ use serde_json::value::RawValue;
 use sqlx::SqlitePool;
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use backup::{BackupError, backup};
 use batch::Change;
 pub(crate) use counts::Counts;
 pub(crate) use idempotency::KEY_LIFETIME;
