@@ -7,7 +7,7 @@ mod answer;
 mod process;
 
 use std::path::Path;
-use std::process::{ExitStatus, Output};
+use std::process::{Child, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, Request, RequestBuilder};
@@ -22,7 +22,7 @@ use process::Process;
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_task-server");
 /// How long anything may take before a test gives up on it.
-const PATIENCE: Duration = Duration::from_secs(100);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(100);
 
 /// A running server. Dropping it kills the process and removes the folder.
 pub(crate) struct Server {
@@ -264,6 +264,12 @@ pub(crate) fn refusal(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Op
 /// Runs the program to its end; for what is no server.
 pub(crate) fn run(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
     process::command(Path::new(BINARY), folder, args, env).output().unwrap()
+}
+
+/// Starts the program with pipes for what it says.
+pub(crate) fn piped(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Child {
+    let mut command = process::command(Path::new(BINARY), folder, args, env);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 fn listen(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Process, String) {
