@@ -136,6 +136,11 @@ impl Gate {
         }
     }
 
+    /// Returns once the keys are others than at this call; `None` where no key is asked for.
+    pub(super) fn keys_changed(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        self.keys.as_ref().map(|keys| keys.changed())
+    }
+
     /// Whether requests have to bring a key.
     pub(super) fn asks_for_keys(&self) -> bool {
         self.keys.is_some()

@@ -19,10 +19,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Level;
@@ -81,6 +82,8 @@ impl Api {
         let route = self.metrics.route(request.method(), request.uri().path());
         let line = tracing::enabled!(Level::DEBUG)
             .then(|| (request.method().clone(), request.uri().clone()));
+        let lasts = request.uri().path().ends_with(events::PATH);
+        let keys_changed = lasts.then(|| self.gate.keys_changed()).flatten();
         let mut response = match self.gate.check(&request) {
             Ok(()) => {
                 let answer = AssertUnwindSafe(self.router.clone().oneshot(request));
@@ -91,6 +94,11 @@ impl Api {
             }
             Err(error) => error.into_response(),
         };
+        if let Some(keys_changed) = keys_changed {
+            // Whoever still has a key comes back.
+            response = response
+                .map(|body| Body::from_stream(body.into_data_stream().take_until(keys_changed)));
+        }
         self.metrics.answered(route, response.status());
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

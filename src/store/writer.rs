@@ -278,9 +278,7 @@ impl State {
         for status in erased.iter().flat_map(|erased| &erased.statuses) {
             self.counts.remove(*status);
         }
-        for _ in &claimed {
-            self.counts.change(TaskStatus::Pending, TaskStatus::Running);
-        }
+        let waited = claimed.len();
         let mut started = claimed;
         for ((task, answer), outcome) in batch.submits.drain(..).zip(submitted) {
             match outcome {
@@ -304,6 +302,9 @@ impl State {
                 }
             }
             news.submitted.push((answer, outcome));
+        }
+        for _ in 0..waited {
+            self.counts.change(TaskStatus::Pending, TaskStatus::Running);
         }
         for (record, task) in started {
             self.places.fill(&record);
