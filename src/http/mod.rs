@@ -5,6 +5,7 @@ mod body;
 mod error;
 mod events;
 mod gate;
+mod output;
 mod query;
 mod server;
 mod service;
@@ -108,6 +109,7 @@ fn router(manager: TaskManager) -> Router {
         .routes(routes!(tasks::current))
         .routes(routes!(tasks::get, tasks::cancel))
         .routes(routes!(tasks::retry))
+        .routes(routes!(output::get))
         .routes(routes!(events::of_task))
         .routes(routes!(events::of_many))
         .routes(routes!(tasks::cancel_all))
@@ -152,12 +154,22 @@ fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
             header::ACCEPT,
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
+            header::IF_MODIFIED_SINCE,
             header::IF_NONE_MATCH,
+            header::IF_RANGE,
+            header::RANGE,
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("last-event-id"),
             HeaderName::from_static("prefer"),
         ])
-        .expose_headers([header::LINK, header::LOCATION, header::ETAG, header::RETRY_AFTER])
+        .expose_headers([
+            header::CONTENT_DISPOSITION,
+            header::CONTENT_RANGE,
+            header::ETAG,
+            header::LINK,
+            header::LOCATION,
+            header::RETRY_AFTER,
+        ])
 }
 
 async fn no_such_route(uri: Uri) -> ApiError {

@@ -13,6 +13,7 @@ mod keys;
 mod listener;
 mod live;
 mod outcome;
+mod output;
 mod progress;
 mod runner;
 mod runtime;
@@ -46,7 +47,9 @@ use keys::KeyTurns;
 use listener::Listener;
 use live::LiveTasks;
 pub(crate) use live::Rendered;
-pub(crate) use outcome::{CancelCounts, CancelOutcome, Load, Page, RetryError, SubmitError};
+pub(crate) use outcome::{
+    CancelCounts, CancelOutcome, Load, OutputError, Page, RetryError, SubmitError,
+};
 use runtime::TaskRuntime;
 pub(crate) use submission::{MAX_TAGS, Submission};
 use waiters::Waiters;

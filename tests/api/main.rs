@@ -18,6 +18,7 @@ mod lifecycle;
 mod limits;
 mod list;
 mod many;
+mod output;
 mod query;
 mod retention;
 mod retry;
