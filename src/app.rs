@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::net::{TcpListener, lookup_host};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError};
-use crate::http::{self, Api, ApiKeys, Gate, InvalidOrigin, KeyFileError};
+use crate::http::{self, Api, Gate, InvalidOrigin, KeyFileError, KeyRing};
 use crate::manager::{ManagerOptions, StartError, TaskManager};
 use crate::task::TaskType;
 use crate::tasks::TaskRegistry;
@@ -43,6 +44,7 @@ pub struct App {
     config: Config,
     listener: TcpListener,
     address: SocketAddr,
+    keys: Option<Arc<KeyRing>>,
     api: Api,
     manager: TaskManager,
 }
@@ -53,7 +55,7 @@ impl App {
     /// # Errors
     /// If the address, the keys, the database or a root cannot be used.
     pub async fn build(config: Config, registry: TaskRegistry) -> Result<Self, AppError> {
-        let keys = config.api_key_file.as_deref().map(ApiKeys::read).transpose()?;
+        let keys = config.api_key_file.as_deref().map(KeyRing::read).transpose()?.map(Arc::new);
         let (listener, address) = listen(&config).await?;
         let options = ManagerOptions {
             database: config.database.clone(),
@@ -67,10 +69,10 @@ impl App {
             retention: config.retention,
         };
         let origins = http::origins(&config.cors_origins)?;
-        let gate = Gate::new(address.ip(), &config.allowed_hosts, origins.clone(), keys);
+        let gate = Gate::new(address.ip(), &config.allowed_hosts, origins.clone(), keys.clone());
         let manager = TaskManager::start(options, registry).await?;
         let api = Api::new(manager.clone(), gate, origins);
-        Ok(Self { config, listener, address, api, manager })
+        Ok(Self { config, listener, address, keys, api, manager })
     }
 
     /// Where it listens.
@@ -81,10 +83,13 @@ impl App {
     /// Serves until `shutdown` is cancelled. Then submissions are refused while running tasks get
     /// their grace, and those that did not end run again at the next start.
     pub async fn serve(self, shutdown: CancellationToken) {
-        let Self { config, listener, address, api, manager } = self;
+        let Self { config, listener, address, keys, api, manager } = self;
         tracing::info!("listening on http://{address}");
         let stop = CancellationToken::new();
         let server = tokio::spawn(http::serve(listener, api, stop.clone()));
+        if let Some(keys) = keys {
+            tokio::spawn(stop.clone().run_until_cancelled_owned(keys.follow()));
+        }
         shutdown.cancelled().await;
         tracing::info!(grace = ?config.shutdown_grace, "shutting down");
         manager.drain(config.shutdown_grace).await;

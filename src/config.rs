@@ -78,7 +78,7 @@ pub struct Settings {
     #[serde(rename = "allowed-host")]
     allowed_hosts: Vec<String>,
 
-    /// File with one API key a line, or `sha256:` and its hash in hex; clients send
+    /// File with the API keys, made by `task-server key new`; clients send
     /// `Authorization: Bearer KEY`
     #[arg(long, env = "TASK_SERVER_API_KEY_FILE", value_name = "FILE")]
     api_key_file: Option<PathBuf>,
@@ -230,8 +230,8 @@ impl Config {
         }
         Err(ConfigError::Value(format!(
             "--listen {} can be reached from other machines, and without API keys anyone there \
-             could run tasks: add --api-key-file FILE, or --allow-unauthenticated for a private \
-             network behind another gate",
+             could run tasks: add --api-key-file FILE (`task-server key new` makes one), or \
+             --allow-unauthenticated for a private network behind another gate",
             self.listen
         )))
     }

@@ -95,7 +95,8 @@ impl Server {
         self.number("io", "syscw:")
     }
 
-    fn id(&self) -> u32 {
+    /// Its number among the processes.
+    pub(crate) fn id(&self) -> u32 {
         self.process.0.id()
     }
 

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,7 +10,6 @@ use tracing_subscriber::EnvFilter;
 
 use crate::app::{App, AppError};
 use crate::config::{Config, LogFormat, Settings};
-use crate::task::with_causes;
 use crate::tasks::TaskRegistry;
 
 /// What a shell reports of a process that was ended by Ctrl-C.
@@ -27,17 +25,7 @@ pub(super) struct ServeArgs {
     settings: Settings,
 }
 
-pub(super) fn run(args: ServeArgs) -> ExitCode {
-    match try_run(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("task-server: {}", with_causes(&error));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn try_run(args: ServeArgs) -> Result<(), AppError> {
+pub(super) fn run(args: ServeArgs) -> Result<(), AppError> {
     // With huge pages every thread's few small objects take megabytes. Without the means the server
     // is merely larger.
     #[cfg(target_os = "linux")]

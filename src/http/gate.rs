@@ -2,17 +2,14 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::path::Path;
+use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::http::{HeaderValue, Method, StatusCode, header};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
+use super::api_key::Access;
 use super::error::ApiError;
-
-/// Keys shorter than this are too easily guessed.
-const MIN_KEY_LENGTH: usize = 16;
+use super::key_file::KeyRing;
 
 /// What a request has to show.
 #[derive(Debug)]
@@ -22,7 +19,7 @@ pub(crate) struct Gate {
     /// Web origins whose pages may change things.
     origins: Vec<HeaderValue>,
     /// `None` where no key is asked for.
-    keys: Option<ApiKeys>,
+    keys: Option<Arc<KeyRing>>,
 }
 
 impl Gate {
@@ -31,7 +28,7 @@ impl Gate {
         address: IpAddr,
         allowed_hosts: &[String],
         origins: Vec<HeaderValue>,
-        keys: Option<ApiKeys>,
+        keys: Option<Arc<KeyRing>>,
     ) -> Self {
         let loopback = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned);
         let listen = match address {
@@ -72,11 +69,13 @@ impl Gate {
     /// first, but it cannot make it hide where the request comes from.
     fn check_origin(&self, request: &Request) -> Result<(), ApiError> {
         let Some(origin) = request.headers().get(header::ORIGIN) else { return Ok(()) };
-        let harmless = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
         let host = request.headers().get(header::HOST).map(HeaderValue::as_bytes);
         let own = origin.as_bytes().strip_prefix(b"http://");
         let own = own.or(origin.as_bytes().strip_prefix(b"https://"));
-        if harmless || self.origins.contains(origin) || (own.is_some() && own == host) {
+        if is_harmless(request.method())
+            || self.origins.contains(origin)
+            || (own.is_some() && own == host)
+        {
             return Ok(());
         }
         let origin = origin.to_str().unwrap_or("?");
@@ -95,15 +94,48 @@ impl Gate {
         }
         let given = request.headers().get(header::AUTHORIZATION);
         let given = given.and_then(|value| value.to_str().ok()).and_then(bearer_token);
-        let problem = match given {
-            Some(key) if keys.contain(key) => return Ok(()),
-            Some(_) => "this API key is not known here",
-            None => "an API key is required: send Authorization: Bearer KEY",
+        let Some(given) = given else {
+            return Err(unauthorized(
+                "an API key is required: send Authorization: Bearer KEY",
+                "Bearer realm=\"task-server\"",
+            ));
         };
-        let challenge = "Bearer realm=\"task-server\"";
-        Err(ApiError::new(StatusCode::UNAUTHORIZED, problem)
-            .with(header::WWW_AUTHENTICATE, challenge))
+        let Some(key) = keys.find(given) else {
+            return Err(unauthorized(
+                "this API key is not known here",
+                "Bearer realm=\"task-server\", error=\"invalid_token\"",
+            ));
+        };
+        match key.access() {
+            Access::ReadWrite => Ok(()),
+            Access::ReadOnly if is_harmless(request.method()) => Ok(()),
+            Access::ReadOnly => {
+                let name = key.name().map(ToString::to_string).unwrap_or_default();
+                let method = request.method();
+                let detail = format!(
+                    "the API key `{name}` is read-only and {method} is for those that may write: \
+                     use a read-write key"
+                );
+                let challenge = "Bearer realm=\"task-server\", error=\"insufficient_scope\"";
+                Err(ApiError::new(StatusCode::FORBIDDEN, detail)
+                    .with(header::WWW_AUTHENTICATE, challenge))
+            }
+        }
     }
+
+    /// Whether requests have to bring a key.
+    pub(super) fn asks_for_keys(&self) -> bool {
+        self.keys.is_some()
+    }
+}
+
+fn unauthorized(problem: &'static str, challenge: &'static str) -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, problem).with(header::WWW_AUTHENTICATE, challenge)
+}
+
+/// Whether requests of this method change nothing.
+fn is_harmless(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
 fn without_port(host: &str) -> &str {
@@ -126,95 +158,6 @@ fn bearer_token(value: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// SHA-256 of each key; the keys themselves are not kept. They are random, so that a slow hash
-/// would protect nothing.
-#[derive(Debug)]
-pub(crate) struct ApiKeys(Vec<[u8; 32]>);
-
-/// A key file that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyFileError {
-    /// It cannot be read.
-    #[error("cannot read the API keys in `{path}`")]
-    Unreadable {
-        /// The file.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A line is no key. The line itself is not repeated, it may be almost one.
-    #[error("line {line} of `{path}` {problem}")]
-    Line {
-        /// The file.
-        path: String,
-        /// Counted from 1.
-        line: usize,
-        /// What is wrong.
-        problem: &'static str,
-    },
-    /// Nobody could get in.
-    #[error("`{0}` has no API key in it: write one a line")]
-    Empty(String),
-}
-
-impl ApiKeys {
-    /// Reads a file with one key a line, or `sha256:` and its hash in hex. Empty lines and those
-    /// that begin with `#` do not count.
-    ///
-    /// # Errors
-    /// If the file cannot be read, has no key, or has one that is too short.
-    pub(crate) fn read(path: &Path) -> Result<Self, KeyFileError> {
-        let name = || path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| KeyFileError::Unreadable { path: name(), source })?;
-        let mut keys = Vec::new();
-        for (index, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let key = hash_of_line(line).map_err(|problem| KeyFileError::Line {
-                path: name(),
-                line: index + 1,
-                problem,
-            })?;
-            keys.push(key);
-        }
-        if keys.is_empty() { Err(KeyFileError::Empty(name())) } else { Ok(Self(keys)) }
-    }
-
-    /// Takes the same time whichever key it is compared with.
-    fn contain(&self, key: &str) -> bool {
-        let hash = hash(key);
-        let found = self.0.iter().map(|known| known.ct_eq(&hash));
-        found.fold(subtle::Choice::from(0), |any, this| any | this).into()
-    }
-}
-
-fn hash_of_line(line: &str) -> Result<[u8; 32], &'static str> {
-    let Some(hex) = line.strip_prefix("sha256:") else {
-        return if line.len() < MIN_KEY_LENGTH {
-            Err("is shorter than 16 characters, too short for a key")
-        } else {
-            Ok(hash(line))
-        };
-    };
-    let problem = "is no SHA-256 hash, expected 64 hexadecimal digits after `sha256:`";
-    if hex.len() != 64 || !hex.is_ascii() {
-        return Err(problem);
-    }
-    let mut hash = [0; 32];
-    for (index, byte) in hash.iter_mut().enumerate() {
-        let digits = &hex[2 * index..2 * index + 2];
-        *byte = u8::from_str_radix(digits, 16).map_err(|_| problem)?;
-    }
-    Ok(hash)
-}
-
-fn hash(key: &str) -> [u8; 32] {
-    Sha256::digest(key.as_bytes()).into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,22 +173,5 @@ mod tests {
         ] {
             assert_eq!(without_port(given), name);
         }
-    }
-
-    #[test]
-    fn a_key_file_takes_keys_and_their_hashes() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("keys");
-        let hashed: String =
-            hash("the second key of them").iter().map(|byte| format!("{byte:02x}")).collect();
-        let text = format!("# ours\n\nthe first key of them\nsha256:{hashed}\n");
-        std::fs::write(&path, text).unwrap();
-        let keys = ApiKeys::read(&path).unwrap();
-        assert!(keys.contain("the first key of them") && keys.contain("the second key of them"));
-        assert!(!keys.contain("# ours") && !keys.contain(""));
-
-        std::fs::write(&path, "short\n").unwrap();
-        let error = ApiKeys::read(&path).unwrap_err().to_string();
-        assert!(error.contains("line 1") && !error.contains("short\n"), "{error}");
     }
 }

@@ -1,10 +1,13 @@
 //! The HTTP layer: routes, what goes in and out of them, and who may call them. It asks the
 //! manager and knows nothing of the store.
 
+mod api_key;
 mod body;
 mod error;
 mod events;
 mod gate;
+mod key_file;
+mod metrics;
 mod output;
 mod query;
 mod server;
@@ -24,15 +27,18 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Level;
 use utoipa::OpenApi;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::manager::TaskManager;
+pub(crate) use api_key::{Access, ApiKey, KeyName};
 use error::ApiError;
-pub use gate::KeyFileError;
-pub(crate) use gate::{ApiKeys, Gate};
+pub(crate) use gate::Gate;
+pub use key_file::KeyFileError;
+pub(crate) use key_file::{KeyFile, KeyRing};
+use metrics::Metrics;
 pub(crate) use server::serve;
 
 #[derive(OpenApi)]
@@ -53,12 +59,14 @@ struct ApiDoc;
 pub(crate) struct Api {
     gate: Arc<Gate>,
     router: Router,
+    metrics: Arc<Metrics>,
     cors: CorsLayer,
 }
 
 impl Api {
     pub(crate) fn new(manager: TaskManager, gate: Gate, origins: Vec<HeaderValue>) -> Self {
-        Self { gate: Arc::new(gate), router: router(manager), cors: cors(origins) }
+        let (router, metrics) = router(manager, gate.asks_for_keys());
+        Self { gate: Arc::new(gate), router, metrics, cors: cors(origins) }
     }
 
     /// Answers a request.
@@ -81,18 +89,20 @@ impl Api {
 
     /// Lets a request through to its route.
     async fn pass(&self, request: Request) -> Response {
+        let route = self.metrics.route(request.method(), request.uri().path());
         let line = tracing::enabled!(Level::DEBUG)
             .then(|| (request.method().clone(), request.uri().clone()));
         let mut response = match self.gate.check(&request) {
             Ok(()) => {
-                let route = AssertUnwindSafe(self.router.clone().oneshot(request));
-                match route.catch_unwind().await {
+                let answer = AssertUnwindSafe(self.router.clone().oneshot(request));
+                match answer.catch_unwind().await {
                     Ok(Ok(response)) => response,
                     Err(panic) => ApiError::from_panic(panic),
                 }
             }
             Err(error) => error.into_response(),
         };
+        self.metrics.answered(route, response.status());
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Some((method, uri)) = line {
@@ -102,8 +112,9 @@ impl Api {
     }
 }
 
-fn router(manager: TaskManager) -> Router {
-    let (routes, mut document) = OpenApiRouter::with_openapi(ApiDoc::openapi())
+/// `guarded` is whether requests have to bring a key.
+fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
+    let routes = OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(service::root))
         .routes(routes!(tasks::submit, tasks::list))
         .routes(routes!(tasks::current))
@@ -116,19 +127,33 @@ fn router(manager: TaskManager) -> Router {
         .routes(routes!(service::task_types))
         .routes(routes!(service::live))
         .routes(routes!(service::ready))
+        .routes(routes!(service::stats));
+    let patterns = routes.get_openapi().paths.paths.keys().cloned();
+    let others = ["/metrics", "/openapi.json", "/docs", "/docs/{*file}"].map(str::to_owned);
+    let metrics = Arc::new(Metrics::new(manager.clone(), patterns.chain(others)));
+    let of_metrics = OpenApiRouter::new().routes(routes!(metrics::metrics));
+    let (routes, mut document) = routes
+        .with_state(manager)
+        .merge(of_metrics.with_state(Arc::clone(&metrics)))
         .split_for_parts();
     // Taken from Cargo.toml, where a program that is not published names none.
     document.info.license = None;
-    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    let described = "A line of the file of --api-key-file; `task-server key new` makes one";
+    let bearer =
+        HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(described)).build();
     document
         .components
         .get_or_insert_default()
         .add_security_scheme("api_key", SecurityScheme::Http(bearer));
-    routes
-        .with_state(manager)
+    if guarded {
+        let needed = SecurityRequirement::new("api_key", [] as [&str; 0]);
+        document.security = Some(vec![needed]);
+    }
+    let router = routes
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .fallback(no_such_route)
-        .method_not_allowed_fallback(no_such_method)
+        .method_not_allowed_fallback(no_such_method);
+    (router, metrics)
 }
 
 /// An origin that no header can carry.

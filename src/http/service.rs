@@ -1,5 +1,7 @@
 //! The routes about the server itself: health, and what it can run.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -8,8 +10,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::error::{ApiError, ErrorBody};
-use crate::manager::TaskManager;
-use crate::task::PathUse;
+use crate::manager::{Minute, TaskManager};
+use crate::task::{PathUse, Timestamp};
 
 /// That the server is there.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -19,13 +21,14 @@ pub(super) struct Greeting {
 }
 
 /// Say hello.
-#[utoipa::path(get, path = "/", tag = "service", responses((status = 200, body = Greeting)))]
+#[utoipa::path(get, path = "/", tag = "service", security(()),
+               responses((status = 200, body = Greeting)))]
 pub(super) async fn root() -> Json<Greeting> {
     Json(Greeting { status: "ok", service: "task-server" })
 }
 
 /// Is the process alive?
-#[utoipa::path(get, path = "/health/live", tag = "service",
+#[utoipa::path(get, path = "/health/live", tag = "service", security(()),
                responses((status = 200, body = Greeting)))]
 pub(super) async fn live() -> Json<Greeting> {
     root().await
@@ -46,7 +49,7 @@ pub(super) struct Readiness {
 
 /// Does the server take submissions?
 #[utoipa::path(
-    get, path = "/health/ready", tag = "service",
+    get, path = "/health/ready", tag = "service", security(()),
     responses(
         (status = 200, body = Readiness),
         (status = 503, body = Readiness, description = "It is shutting down"),
@@ -67,6 +70,50 @@ pub(super) async fn ready(State(manager): State<TaskManager>) -> Result<Response
         abandoned_threads: load.abandoned_threads,
     };
     Ok((code, Json(readiness)).into_response())
+}
+
+/// How many tasks there are, and what happened in the last hour.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Stats {
+    /// Stored tasks by status.
+    #[schema(value_type = std::collections::BTreeMap<String, u64>)]
+    counts: BTreeMap<&'static str, u64>,
+    /// Minute by minute since the start of the server, an hour at the most; oldest first, and the last
+    /// one is not over.
+    minutes: Vec<MinuteView>,
+}
+
+/// What happened in a minute.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct MinuteView {
+    /// When it began.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+    /// Tasks that were submitted.
+    submitted: u64,
+    /// Attempts that completed their task.
+    completed: u64,
+    /// Attempts after which their task was failed.
+    failed: u64,
+    /// Tasks that were cancelled.
+    cancelled: u64,
+}
+
+/// How many tasks are there, and what has happened lately?
+#[utoipa::path(
+    get, path = "/stats", tag = "service",
+    responses(
+        (status = 200, body = Stats),
+        (status = 401, body = ErrorBody, description = "No valid API key"),
+    )
+)]
+pub(super) async fn stats(State(manager): State<TaskManager>) -> Json<Stats> {
+    let counts = manager.counts().map(|(status, count)| (status.name(), count)).collect();
+    let minutes = manager.last_hour().into_iter().map(|minute| {
+        let Minute { at, submitted, completed, failed, cancelled } = minute;
+        MinuteView { at, submitted, completed, failed, cancelled }
+    });
+    Json(Stats { counts, minutes: minutes.collect() })
 }
 
 /// One type of task.

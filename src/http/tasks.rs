@@ -69,6 +69,7 @@ pub(super) struct CancelAllResponse {
          headers(("Location" = String, description = "Where to poll it"))),
         (status = 400, body = ErrorBody, description = "The body could not be read"),
         (status = 401, body = ErrorBody, description = "No valid API key"),
+        (status = 403, body = ErrorBody, description = "A read-only API key, or a page of another site"),
         (status = 408, body = ErrorBody, description = "The body came too slowly"),
         (status = 409, body = ErrorBody,
          description = "Another unfinished task writes the same output, or with --exclusive any is unfinished"),
@@ -113,6 +114,7 @@ fn submitted(task_id: TaskId) -> Response {
         (status = 200, body = TaskResponse, description = "The new task",
          headers(("Location" = String, description = "Where to poll it"))),
         (status = 401, body = ErrorBody, description = "No valid API key"),
+        (status = 403, body = ErrorBody, description = "A read-only API key, or a page of another site"),
         (status = 404, body = ErrorBody, description = "There is no such task"),
         (status = 409, body = ErrorBody, description = "The task is unfinished, or as for a submission"),
         (status = 422, body = ErrorBody, description = "What was submitted then is not valid any more"),
@@ -143,6 +145,7 @@ pub(super) async fn retry(
     responses(
         (status = 200, body = CancelAllResponse),
         (status = 401, body = ErrorBody, description = "No valid API key"),
+        (status = 403, body = ErrorBody, description = "A read-only API key, or a page of another site"),
         (status = 422, body = ErrorBody, description = "The filter is empty or makes no sense"),
         (status = 507, body = ErrorBody, description = "The disk is full"),
     )
@@ -266,6 +269,7 @@ pub(super) async fn current(
         (status = 200, body = TaskResponse, description = "Cancelled"),
         (status = 202, body = TaskResponse, description = "Asked to stop, which it has not done yet"),
         (status = 401, body = ErrorBody, description = "No valid API key"),
+        (status = 403, body = ErrorBody, description = "A read-only API key, or a page of another site"),
         (status = 404, body = ErrorBody, description = "There is no such task"),
         (status = 409, body = ErrorBody, description = "The task has ended; says how"),
         (status = 507, body = ErrorBody, description = "The disk is full"),

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Shared, TaskManager};
@@ -171,22 +171,15 @@ pub(super) struct Events {
     messages: UnboundedSender<Message>,
     /// Whether changes are logged.
     logging: Arc<AtomicBool>,
+    /// One for each stream that may be opened.
+    slots: Arc<Semaphore>,
     run: u64,
 }
 
 #[derive(Debug)]
 enum Message {
-    Happened {
-        kind: EventKind,
-        from: Option<TaskStatus>,
-        stamp: Stamp,
-        info: TaskInfo,
-    },
-    Subscribe {
-        interest: Interest,
-        last: Option<EventId>,
-        answer: oneshot::Sender<Option<Subscribed>>,
-    },
+    Happened { kind: EventKind, from: Option<TaskStatus>, stamp: Stamp, info: TaskInfo },
+    Subscribe { interest: Interest, last: Option<EventId>, answer: oneshot::Sender<Subscribed> },
     Close,
 }
 
@@ -207,7 +200,9 @@ impl Events {
         let logging = Arc::new(AtomicBool::new(false));
         // Seeded at random, which tells the runs of the server apart.
         let run = RandomState::new().hash_one(0);
-        (Self { messages, logging: Arc::clone(&logging), run }, Inbox { messages: inbox, logging })
+        let slots = Arc::new(Semaphore::new(MAX_STREAMS));
+        let inbox = Inbox { messages: inbox, logging: Arc::clone(&logging) };
+        (Self { messages, logging, slots, run }, inbox)
     }
 
     /// Whether anybody wants to hear of changes. Asked **after** the change can be seen by those who
@@ -223,6 +218,11 @@ impl Events {
         let _ = self.messages.send(Message::Happened { kind: EventKind::State, from, stamp, info });
     }
 
+    /// How many streams are open.
+    pub(super) fn streams(&self) -> usize {
+        MAX_STREAMS - self.slots.available_permits()
+    }
+
     /// Ends all streams.
     pub(super) fn close(&self) {
         let _ = self.messages.send(Message::Close);
@@ -234,15 +234,16 @@ impl Events {
         interest: Interest,
         last: Option<EventId>,
     ) -> Result<Subscription, WatchError> {
+        let slot = Arc::clone(&self.slots).try_acquire_owned();
+        let slot = slot.map_err(|_| WatchError::TooMany(MAX_STREAMS))?;
         self.logging.store(true, Ordering::SeqCst);
         let resumed = last.is_some();
         let last = last.filter(|last| last.run == self.run);
         let (answer, subscribed) = oneshot::channel();
         let message = Message::Subscribe { interest, last, answer };
         self.messages.send(message).map_err(|_| WatchError::Draining)?;
-        let subscribed = subscribed.await.map_err(|_| WatchError::Draining)?;
         let Subscribed { events, queued, now, missed } =
-            subscribed.ok_or(WatchError::TooMany(MAX_STREAMS))?;
+            subscribed.await.map_err(|_| WatchError::Draining)?;
         Ok(Subscription {
             run: self.run,
             now,
@@ -253,6 +254,7 @@ impl Events {
             events,
             queued,
             seen: HashMap::new(),
+            _slot: slot,
         })
     }
 }
@@ -306,6 +308,7 @@ pub(crate) struct Subscription {
     queued: Arc<AtomicUsize>,
     /// How the tasks stood that the client is told of at the beginning.
     seen: HashMap<TaskId, Stamp>,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl Subscription {
@@ -441,13 +444,8 @@ impl Hub {
         }
     }
 
-    /// `None` if there are too many streams.
-    fn subscribe(&mut self, interest: Interest, last: Option<EventId>) -> Option<Subscribed> {
+    fn subscribe(&mut self, interest: Interest, last: Option<EventId>) -> Subscribed {
         self.heard = Instant::now();
-        let streams = self.of_many.len() + self.of_task.values().map(Vec::len).sum::<usize>();
-        if streams >= MAX_STREAMS {
-            return None;
-        }
         let oldest = self.log.front().map_or(self.number + 1, |event| event.number);
         let missed =
             last.filter(|last| (oldest - 1..=self.number).contains(&last.number)).map(|last| {
@@ -461,7 +459,7 @@ impl Hub {
             Interest::Task(id) => self.of_task.entry(id).or_default().push(reader),
             interest @ Interest::Matching(_) => self.of_many.push((interest, reader)),
         }
-        Some(Subscribed { events, queued, now: self.number, missed })
+        Subscribed { events, queued, now: self.number, missed }
     }
 
     /// Progress changes too often to tell each change.

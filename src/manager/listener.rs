@@ -2,11 +2,12 @@
 //! follow from what was committed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::due::Due;
 use super::{Shared, runner};
 use crate::store::{AttemptEnd, Committed, Observer, TaskRecord};
-use crate::task::{Task, TaskStatus, Timestamp};
+use crate::task::{Task, TaskInfo, TaskStatus, Timestamp};
 
 /// Follows what the store commits.
 pub(super) struct Listener(pub(super) Arc<Shared>);
@@ -19,9 +20,10 @@ impl Listener {
 
     fn ended(&self, end: &AttemptEnd, at: Timestamp) {
         tracing::debug!(task.id = %end.id, status = end.status.name(), "ended");
-        if self.0.events.wanted()
-            && let Some(live) = self.0.live.get(end.id)
-        {
+        let Some(live) = self.0.live.get(end.id) else { return };
+        let TaskInfo { task_type, started_at, .. } = &*live.claimed;
+        self.0.metrics.ended(task_type, *started_at, end.status, at);
+        if self.0.events.wanted() {
             self.0.events.changed(Some(TaskStatus::Running), end.epoch, live.after(end, at));
         }
     }
@@ -30,6 +32,14 @@ impl Listener {
 impl Observer for Listener {
     fn prepare(&self, record: &TaskRecord) -> Result<Box<dyn Task>, String> {
         self.0.parse(&record.info)
+    }
+
+    fn wrote(&self, changes: usize, took: Duration) {
+        self.0.metrics.wrote(changes, took);
+    }
+
+    fn stored(&self, task_type: &'static str) {
+        self.0.metrics.submitted(task_type);
     }
 
     fn wants_new_tasks(&self) -> bool {
@@ -46,6 +56,7 @@ impl Observer for Listener {
                 }
                 Committed::Claimed(record, task) => {
                     shared.admission.began();
+                    shared.metrics.started(&record.info);
                     if shared.events.wanted() {
                         let info = record.info.clone();
                         shared.events.changed(Some(TaskStatus::Pending), record.epoch, info);
@@ -57,9 +68,11 @@ impl Observer for Listener {
                     shared.admission.left();
                     self.wait(Due::Never(seq));
                     shared.waiters.wake(id);
-                    if let Some(record) = record.filter(|_| shared.events.wanted()) {
-                        let from = Some(TaskStatus::Pending);
-                        shared.events.changed(from, record.epoch, record.info);
+                    let Some(record) = record else { continue };
+                    let TaskRecord { epoch, info, .. } = *record;
+                    shared.metrics.ended(&info.task_type, None, info.status, info.updated_at);
+                    if shared.events.wanted() {
+                        shared.events.changed(Some(TaskStatus::Pending), epoch, info);
                     }
                 }
                 Committed::NotEnded(end, error) => runner::end_again(shared, end, &error),

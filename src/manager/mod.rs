@@ -12,11 +12,13 @@ mod janitor;
 mod keys;
 mod listener;
 mod live;
+mod metrics;
 mod outcome;
 mod output;
 mod progress;
 mod runner;
 mod runtime;
+mod stats;
 mod submission;
 mod waiters;
 mod waiting;
@@ -47,10 +49,13 @@ use keys::KeyTurns;
 use listener::Listener;
 use live::LiveTasks;
 pub(crate) use live::Rendered;
+use metrics::Metrics;
 pub(crate) use outcome::{
     CancelCounts, CancelOutcome, Load, OutputError, Page, RetryError, SubmitError,
 };
 use runtime::TaskRuntime;
+use stats::History;
+pub(crate) use stats::Minute;
 pub(crate) use submission::{MAX_TAGS, Submission};
 use waiters::Waiters;
 
@@ -111,6 +116,8 @@ struct Shared {
     live: LiveTasks,
     waiters: Arc<Waiters>,
     events: Events,
+    metrics: Metrics,
+    history: History,
     due: mpsc::UnboundedSender<Due>,
     /// No more submissions.
     draining: CancellationToken,
@@ -145,7 +152,7 @@ impl TaskManager {
             total: options.max_running,
             by_type: limits.iter().map(|(task_type, &limit)| (task_type.name(), limit)).collect(),
         };
-        let Opened { store, writer, due: stored_due, pending } =
+        let Opened { store, writer, due: stored_due } =
             store::open(&database, store_limits, remove_partial).await?;
         let (due, incoming) = mpsc::unbounded_channel();
         for (seq, due_at, run_at) in stored_due {
@@ -155,6 +162,8 @@ impl TaskManager {
         tokio::spawn(due::promote(store.clone(), incoming));
         tokio::spawn(janitor::run(store.clone(), options.retention));
         let (events, inbox) = Events::new();
+        let pending = usize::try_from(store.counts().get(TaskStatus::Pending));
+        let pending = pending.unwrap_or(usize::MAX);
         let shared = Arc::new(Shared {
             store,
             registry,
@@ -168,11 +177,14 @@ impl TaskManager {
             live: LiveTasks::new(),
             waiters: Arc::default(),
             events,
+            metrics: Metrics::new(),
+            history: History::new(),
             due,
             draining: CancellationToken::new(),
             interrupted: AtomicBool::new(false),
         });
         tokio::spawn(progress::run(Arc::clone(&shared)));
+        tokio::spawn(stats::run(Arc::clone(&shared)));
         tokio::spawn(events::run(Arc::clone(&shared), inbox));
         let writer = tokio::spawn(writer.run(Arc::new(Listener(Arc::clone(&shared)))));
         tokio::spawn(async move {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::retention::Erased;
 use super::{
     Answer, AttemptEnd, CancelEffect, Cancellation, EraseStep, NewTask, StoreError, StoredProgress,
     Submitted,
@@ -36,7 +37,7 @@ pub(super) struct Batch {
 pub(super) struct Answers {
     pub(super) cancelled: HashMap<TaskId, CancelEffect>,
     /// In the order of the batch.
-    pub(super) erased: Vec<Option<i64>>,
+    pub(super) erased: Vec<Erased>,
 }
 
 impl Batch {
@@ -130,8 +131,8 @@ impl Batch {
             let effect = cancelled.get(&wish.id).copied().unwrap_or(CancelEffect::Unknown);
             let _ = answer.send(Ok(effect));
         }
-        for ((_, answer), next) in self.erasures.into_iter().zip(erased) {
-            let _ = answer.send(Ok(next));
+        for ((_, answer), erased) in self.erasures.into_iter().zip(erased) {
+            let _ = answer.send(Ok(erased.next));
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod batch;
 mod claims;
+mod counts;
 mod idempotency;
 mod import;
 mod open;
@@ -21,6 +22,7 @@ mod transitions;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -29,6 +31,7 @@ use sqlx::SqlitePool;
 use tokio::sync::{mpsc, oneshot};
 
 use batch::Change;
+pub(crate) use counts::Counts;
 pub(crate) use idempotency::KEY_LIFETIME;
 pub use open::OpenError;
 pub(crate) use open::state_files;
@@ -52,6 +55,9 @@ pub(crate) struct Store {
     readers: SqlitePool,
     lookups: mpsc::UnboundedSender<Lookup>,
     claiming: Arc<AtomicBool>,
+    counts: Arc<Counts>,
+    /// The write-ahead log.
+    log: PathBuf,
 }
 
 /// A task as it is submitted.
@@ -239,6 +245,16 @@ impl Store {
         self.readers.close().await;
         // An error says that the writer has ended, which is what is asked for.
         let _ = self.change(Change::Close).await;
+    }
+
+    /// How many tasks there are.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// The size of the write-ahead log, in bytes.
+    pub(crate) fn log_size(&self) -> u64 {
+        self.log.metadata().map_or(0, |file| file.len())
     }
 
     async fn change<T>(&self, change: impl FnOnce(Answer<T>) -> Change) -> Result<T, StoreError> {

@@ -12,7 +12,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, Connection, Row, SqlSafeStr, SqliteConnection};
 use tokio::sync::mpsc;
 
+use super::counts::Counts;
 use super::places::{Limits, Places};
+use super::writer::State;
 use super::{QUEUE_LENGTH, Store, Writer, import, queries, recovery};
 use crate::task::{TaskId, with_causes};
 
@@ -53,6 +55,21 @@ pub enum OpenError {
         .0.display()
     )]
     NotADatabase(PathBuf),
+    /// SQLite, but not in order.
+    #[error(
+        "database `{}` is damaged: put a good copy in its place, or name another file with --database",
+        .0.display()
+    )]
+    Damaged(PathBuf),
+    /// The write-ahead log of a database that is not there.
+    #[error(
+        "`{database}-wal` holds changes of a database, and there is no `{database}`: put that \
+         database back, or move the `-wal` file away"
+    )]
+    LogAlone {
+        /// The database.
+        database: String,
+    },
     /// Written by a later version of this program.
     #[error(
         "database `{}` was written by a newer task-server (schema {found}, this one knows {known}): use that version",
@@ -85,8 +102,6 @@ pub(crate) struct Opened {
     pub(crate) writer: Writer,
     /// Tasks that wait for a time.
     pub(crate) due: Vec<recovery::StoredDue>,
-    /// How many tasks are pending.
-    pub(crate) pending: usize,
 }
 
 /// The files that SQLite and the lock keep beside the database, and the database itself.
@@ -98,12 +113,26 @@ pub(crate) fn state_files(database: &Path) -> Vec<PathBuf> {
 /// Makes an empty file where there is none.
 ///
 /// # Errors
-/// If the file can neither be found nor made.
+/// If there is something that no database can be.
 pub(crate) fn real_path(path: &Path) -> Result<PathBuf, OpenError> {
-    let unusable =
-        |error: io::Error| OpenError::Unusable { path: path.to_owned(), reason: error.to_string() };
-    if !path.exists() {
-        File::options().append(true).create(true).open(path).map_err(unusable)?;
+    let unusable = |error: io::Error| {
+        let reason = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                format!("{error}: the user of the server has to be able to read and write it")
+            }
+            _ => error.to_string(),
+        };
+        OpenError::Unusable { path: path.to_owned(), reason }
+    };
+    let length = |path: &Path| path.metadata().map_or(0, |file| file.len());
+    // SQLite would erase it, and with it what was accepted last.
+    if length(path) == 0 && length(&with_suffix(path, "-wal")) > 0 {
+        return Err(OpenError::LogAlone { database: path.display().to_string() });
+    }
+    let file = File::options().read(true).append(true).create(true).open(path).map_err(unusable)?;
+    if !file.metadata().map_err(unusable)?.is_file() {
+        let error = io::Error::other("it is no regular file");
+        return Err(unusable(error));
     }
     path.canonicalize().map_err(unusable)
 }
@@ -155,7 +184,7 @@ pub(crate) async fn open(
     import::finish(&mut connection).await.map_err(failed)?;
     recovery::recover(&mut connection, remove_partial).await.map_err(failed)?;
     let due = recovery::due(&mut connection).await.map_err(failed)?;
-    let pending = recovery::pending(&mut connection).await.map_err(failed)?;
+    let counts = Arc::new(Counts::read(&mut connection).await.map_err(failed)?);
 
     let suspects = recovery::has_suspects(&mut connection).await.map_err(failed)?;
     let last_seq = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'tasks'";
@@ -169,19 +198,26 @@ pub(crate) async fn open(
     let claiming = Arc::new(AtomicBool::new(true));
     let (lookups, asked) = mpsc::unbounded_channel();
     tokio::spawn(queries::look_up(readers.clone(), asked));
-    let store = Store { queue: sender, readers, lookups, claiming: Arc::clone(&claiming) };
-    let writer =
-        Writer::new(connection, lock, receiver, claiming, Places::new(limits, suspects), next_seq);
-    Ok(Opened { store, writer, due, pending })
+    let state = State::new(
+        Arc::clone(&claiming),
+        Places::new(limits, suspects),
+        next_seq,
+        Arc::clone(&counts),
+    );
+    let writer = Writer::new(connection, lock, receiver, state);
+    let log = with_suffix(path, "-wal");
+    let store = Store { queue: sender, readers, lookups, claiming, counts, log };
+    Ok(Opened { store, writer, due })
 }
 
 /// Takes the lock of a file of its own: one on the database would be SQLite's to lose, as closing
 /// any handle of a file drops the locks that the process has on it.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let lock_path = with_suffix(path, ".lock");
-    let unusable = |error: io::Error| OpenError::Unusable {
-        path: path.to_owned(),
-        reason: format!("cannot lock `{}`: {error}", lock_path.display()),
+    let unusable = |error: io::Error| {
+        let lock_path = lock_path.display();
+        let reason = format!("cannot lock `{lock_path}`: {error}; its folder has to be writable");
+        OpenError::Unusable { path: path.to_owned(), reason }
     };
     let file = File::create(&lock_path).map_err(unusable)?;
     match file.try_lock() {
@@ -261,10 +297,13 @@ async fn number(connection: &mut SqliteConnection, sql: &'static str) -> sqlx::R
 }
 
 fn explain(path: &Path, error: &sqlx::Error) -> OpenError {
-    const SQLITE_NOTADB: &str = "26";
+    const SQLITE_CORRUPT: i32 = 11;
+    const SQLITE_NOTADB: i32 = 26;
     let code = error.as_database_error().and_then(|error| error.code());
-    if code.is_some_and(|code| code == SQLITE_NOTADB) {
-        return OpenError::NotADatabase(path.to_owned());
+    // Beyond the lowest byte an extended code tells more.
+    match code.and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff) {
+        Some(SQLITE_NOTADB) => OpenError::NotADatabase(path.to_owned()),
+        Some(SQLITE_CORRUPT) => OpenError::Damaged(path.to_owned()),
+        _ => OpenError::Unusable { path: path.to_owned(), reason: with_causes(error) },
     }
-    OpenError::Unusable { path: path.to_owned(), reason: with_causes(error) }
 }

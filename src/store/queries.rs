@@ -111,6 +111,15 @@ impl Store {
         Ok(self.list(&newest).await?.pop())
     }
 
+    /// When the task was submitted that has been pending for longest.
+    pub(crate) async fn oldest_pending(&self) -> Result<Option<Timestamp>, StoreError> {
+        let oldest = "SELECT min((SELECT created_at FROM tasks \
+                          WHERE task_type = name AND status = 'pending' ORDER BY seq LIMIT 1)) \
+                      FROM task_types";
+        let row = sqlx::query(oldest).fetch_one(&self.readers).await?;
+        Ok(row.try_get::<Option<i64>, _>(0)?.map(Timestamp::from_micros))
+    }
+
     /// The ready tasks that are to run next, in order, `limit` at the most.
     pub(crate) async fn queue(
         &self,

@@ -97,14 +97,3 @@ pub(super) async fn has_suspects(connection: &mut SqliteConnection) -> sqlx::Res
     .await?;
     row.try_get(0)
 }
-
-/// How many tasks are pending.
-pub(super) async fn pending(connection: &mut SqliteConnection) -> sqlx::Result<usize> {
-    let row = sqlx::query(
-        "SELECT count(*) FROM tasks \
-             WHERE task_type IN (SELECT name FROM task_types) AND status = 'pending'",
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default())
-}

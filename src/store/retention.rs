@@ -4,6 +4,8 @@ use sqlx::{Row, SqliteConnection};
 
 use super::EraseStep;
 use super::rows::OverRows;
+use super::transitions::parse;
+use crate::task::TaskStatus;
 
 /// How many rows one step looks at.
 const STEP: i64 = 500;
@@ -24,11 +26,19 @@ pub(super) const ERASE: &[OverRows] = &[
     OverRows {
         columns: &["seq"],
         sql: "DELETE FROM tasks WHERE seq IN (SELECT seq FROM new) \
-             AND +status IN ('completed', 'failed', 'cancelled')",
+             AND +status IN ('completed', 'failed', 'cancelled') RETURNING status",
     },
 ];
 
-/// Erases one step's worth. Returns where the next step begins, if there is more to look at.
+/// What one step came to.
+pub(super) struct Erased {
+    /// Where the next step begins, if there is more to look at.
+    pub(super) next: Option<i64>,
+    /// Of the tasks that were erased.
+    pub(super) statuses: Vec<TaskStatus>,
+}
+
+/// Erases one step's worth.
 ///
 /// Tasks are walked in order of submission, oldest first, up to the first one that was submitted
 /// after the cutoff: it cannot have ended before, and an index by the time of the end would cost
@@ -36,7 +46,8 @@ pub(super) const ERASE: &[OverRows] = &[
 pub(super) async fn erase(
     connection: &mut SqliteConnection,
     step: &EraseStep,
-) -> sqlx::Result<Option<i64>> {
+) -> sqlx::Result<Erased> {
+    let mut statuses = Vec::new();
     let keys = sqlx::query(
         "DELETE FROM idempotency_keys WHERE key IN \
          (SELECT key FROM idempotency_keys WHERE created_at < ?1 LIMIT ?2)",
@@ -47,7 +58,7 @@ pub(super) async fn erase(
     .await?
     .rows_affected();
     let more_keys = (keys == STEP as u64).then_some(step.after);
-    let Some(cutoff) = step.cutoff else { return Ok(more_keys) };
+    let Some(cutoff) = step.cutoff else { return Ok(Erased { next: more_keys, statuses }) };
     let rows = sqlx::query(
         "SELECT seq, created_at, completed_at FROM tasks WHERE seq > ?1 ORDER BY seq LIMIT ?2",
     )
@@ -71,8 +82,11 @@ pub(super) async fn erase(
     if !old.is_empty() {
         for delete in ERASE {
             let delete = delete.with(&old, |delete, seq| delete.bind(*seq));
-            delete.execute(&mut *connection).await?;
+            for row in &delete.fetch_all(&mut *connection).await? {
+                statuses.push(parse(row.try_get(0)?)?);
+            }
         }
     }
-    Ok(last.filter(|_| rows.len() == STEP as usize).or(more_keys))
+    let next = last.filter(|_| rows.len() == STEP as usize).or(more_keys);
+    Ok(Erased { next, statuses })
 }

@@ -9,20 +9,23 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::future::join;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::mpsc;
 
 use super::batch::{Answers, Batch, Change};
+use super::counts::Counts;
 use super::places::Places;
+use super::retention::Erased;
 use super::transaction::{Transaction, Written};
 use super::transitions::Cancelled;
 use super::{
     Answer, AttemptEnd, CancelEffect, StoreError, Submitted, TaskRecord, claims, retention,
     submissions, transitions,
 };
-use crate::task::{Task, TaskId, Timestamp};
+use crate::task::{Task, TaskId, TaskStatus, Timestamp};
 
 /// Upper limit of the changes in one transaction, so that the first of them is not kept waiting.
 const MAX_BATCH: usize = 1024;
@@ -34,6 +37,12 @@ const WORTHWHILE: usize = 32;
 pub(crate) trait Observer: Send + Sync + 'static {
     /// The code of a task that is to be claimed; an error says why this server cannot run it.
     fn prepare(&self, record: &TaskRecord) -> Result<Box<dyn Task>, String>;
+
+    /// A transaction was committed, of so many changes and in this time.
+    fn wrote(&self, changes: usize, took: Duration);
+
+    /// A task of this type was stored.
+    fn stored(&self, task_type: &'static str);
 
     /// Whether to tell of new tasks that wait.
     fn wants_new_tasks(&self) -> bool;
@@ -75,9 +84,10 @@ pub(crate) struct Writer {
 }
 
 /// What the writer knows of the stored tasks.
-struct State {
+pub(super) struct State {
     claiming: Arc<AtomicBool>,
     places: Places,
+    counts: Arc<Counts>,
     /// The `seq` of the next new task.
     next_seq: i64,
     /// Whether to look for ready tasks again without waiting for a change.
@@ -91,13 +101,8 @@ impl Writer {
         connection: SqliteConnection,
         lock: File,
         queue: mpsc::Receiver<Change>,
-        claiming: Arc<AtomicBool>,
-        places: Places,
-        next_seq: i64,
+        state: State,
     ) -> Self {
-        // What was ready when the server started.
-        let (look_again, may_be_ready) = (true, true);
-        let state = State { claiming, places, next_seq, look_again, may_be_ready };
         Self { connection, lock, queue, next: None, state }
     }
 
@@ -152,15 +157,14 @@ impl Writer {
     /// that cannot be made fails alone.
     async fn commit(&mut self, batch: Batch, observer: &dyn Observer) -> News {
         let mut news = News::default();
-        let tell_new = observer.wants_new_tasks();
         match self.try_commit(&batch, observer).await {
-            Ok(outcomes) => self.state.settle(batch, outcomes, tell_new, &mut news),
+            Ok(outcomes) => self.state.settle(batch, outcomes, observer, &mut news),
             Err(error) if batch.len() <= 1 => news.refuse(batch, error.into()),
             Err(error) => {
                 tracing::debug!(%error, changes = batch.len(), "batch failed, one by one now");
                 for single in batch.split() {
                     match self.try_commit(&single, observer).await {
-                        Ok(outcomes) => self.state.settle(single, outcomes, tell_new, &mut news),
+                        Ok(outcomes) => self.state.settle(single, outcomes, observer, &mut news),
                         Err(error) => news.refuse(single, error.into()),
                     }
                 }
@@ -175,6 +179,7 @@ impl Writer {
         observer: &dyn Observer,
     ) -> sqlx::Result<Outcomes> {
         self.state.look_again = false;
+        let begin = Instant::now();
         let mut transaction = Transaction::begin(&mut self.connection, batch.rows());
         let done = match self.state.apply(&mut transaction, batch, observer).await {
             Ok(outcomes) => transaction.commit().await.map(|changed| (outcomes, changed)),
@@ -192,11 +197,23 @@ impl Writer {
             // Not all of them owned their tasks.
             outcomes.ended = transitions::ended(&mut self.connection, &batch.ends()).await.ok();
         }
+        observer.wrote(batch.len(), begin.elapsed());
         Ok(outcomes)
     }
 }
 
 impl State {
+    pub(super) fn new(
+        claiming: Arc<AtomicBool>,
+        places: Places,
+        next_seq: i64,
+        counts: Arc<Counts>,
+    ) -> Self {
+        // What was ready when the server started.
+        let (look_again, may_be_ready) = (true, true);
+        Self { claiming, places, counts, next_seq, look_again, may_be_ready }
+    }
+
     /// Ends come before submissions and claims, which can have their places, and before
     /// cancellations: a task that has ended cannot be cancelled any more.
     async fn apply(
@@ -267,13 +284,23 @@ impl State {
     }
 
     /// Takes note of what was committed, as news for all who wait for it.
-    fn settle(&mut self, mut batch: Batch, outcomes: Outcomes, tell_new: bool, news: &mut News) {
+    fn settle(
+        &mut self,
+        mut batch: Batch,
+        outcomes: Outcomes,
+        observer: &dyn Observer,
+        news: &mut News,
+    ) {
+        let tell_new = observer.wants_new_tasks();
         let Outcomes { now, submitted, ended, cancelled, erased, claimed, .. } = outcomes;
         self.may_be_ready = outcomes.may_be_ready;
         self.look_again |= outcomes.look_again;
         for end in batch.ends.drain(..) {
             self.places.leave(end.seq);
             let owned = ended.as_ref().is_none_or(|ended| ended.contains(&end.seq));
+            if owned {
+                self.counts.change(TaskStatus::Running, end.status);
+            }
             news.changes.push(match owned {
                 true => Committed::Ended(end, now),
                 false => Committed::Disowned(end),
@@ -282,14 +309,24 @@ impl State {
         let Cancelled { effects: cancelled, mut records } = cancelled;
         for (&id, &effect) in &cancelled {
             if let CancelEffect::Cancelled { seq } = effect {
+                self.counts.change(TaskStatus::Pending, TaskStatus::Cancelled);
                 news.changes.push(Committed::Cancelled(id, seq, records.remove(&id)));
             }
+        }
+        for status in erased.iter().flat_map(|erased| &erased.statuses) {
+            self.counts.remove(*status);
+        }
+        for _ in &claimed {
+            self.counts.change(TaskStatus::Pending, TaskStatus::Running);
         }
         let mut started = claimed;
         for ((task, answer), outcome) in batch.submits.drain(..).zip(submitted) {
             match outcome {
                 Submitted::Stored { seq, running } => {
                     self.next_seq = seq + 1;
+                    let status = if running { TaskStatus::Running } else { TaskStatus::Pending };
+                    self.counts.add(status, 1);
+                    observer.stored(task.task_type);
                     if let Some(run_at) = task.run_at {
                         news.changes.push(Committed::Scheduled(seq, run_at));
                     }
@@ -325,7 +362,7 @@ struct Outcomes {
     ended: Option<HashSet<i64>>,
     cancelled: Cancelled,
     /// In the order of the batch.
-    erased: Vec<Option<i64>>,
+    erased: Vec<Erased>,
     /// Tasks that waited, and their code.
     claimed: Vec<(TaskRecord, Box<dyn Task>)>,
     may_be_ready: bool,

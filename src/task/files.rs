@@ -214,7 +214,7 @@ impl Files {
         }
         let partial = partial_name(id, epoch);
         let file = create_new(&folder, &partial).map_err(explain)?;
-        Ok(OutputFile::new(file, folder, partial, name.to_owned()))
+        Ok(OutputFile::new(file, folder, partial, name.to_owned(), path.to_owned()))
     }
 
     /// Whether an output could be created here now, with room for that many bytes. Creates no

@@ -23,13 +23,22 @@ struct Partial {
     /// The name for now; `None` once the file has its own.
     partial: Option<String>,
     name: OsString,
+    /// As the client wrote it, for errors.
+    path: String,
 }
 
 impl OutputFile {
-    /// `file` is open under the name `partial` in `folder`, where it is to be called `name`.
-    pub(super) fn new(file: File, folder: Dir, partial: String, name: OsString) -> Self {
+    /// `file` is open under the name `partial` in `folder`, where it is to be called `name`; the
+    /// client calls it `path`.
+    pub(super) fn new(
+        file: File,
+        folder: Dir,
+        partial: String,
+        name: OsString,
+        path: String,
+    ) -> Self {
         let writer = BufWriter::with_capacity(BUFFER_BYTES, file);
-        Self(Arc::new(Mutex::new(Partial { writer, folder, partial: Some(partial), name })))
+        Self(Arc::new(Mutex::new(Partial { writer, folder, partial: Some(partial), name, path })))
     }
 
     /// Writes out what is buffered and waits until the disk has it.
@@ -56,6 +65,15 @@ impl OutputFile {
         self.lock().remove();
     }
 
+    /// Tasks pass errors on as they are, so they have to say of what file they are.
+    fn named<T>(&self, step: impl FnOnce(&mut BufWriter<File>) -> io::Result<T>) -> io::Result<T> {
+        let partial = &mut *self.lock();
+        step(&mut partial.writer).map_err(|error| {
+            let text = format!("cannot write `{}`: {error}", partial.path);
+            io::Error::new(error.kind(), text)
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Partial> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -63,21 +81,21 @@ impl OutputFile {
 
 impl Write for OutputFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.lock().writer.write(bytes)
+        self.named(|writer| writer.write(bytes))
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.lock().writer.write_all(bytes)
+        self.named(|writer| writer.write_all(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.lock().writer.flush()
+        self.named(BufWriter::flush)
     }
 }
 
 impl Seek for OutputFile {
     fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
-        self.lock().writer.seek(position)
+        self.named(|writer| writer.seek(position))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which databases a server opens: its own alone, a foreign one never, the ported service's once.
+//! Which databases a server opens: its own alone, the ported service's once.
 
 use std::path::Path;
 
@@ -31,7 +31,7 @@ const PORTED_ROWS: &str = r#"INSERT INTO tasks VALUES
     ('0b9f7a52-3a54-4c1e-8d7b-5f0f6a9d1e04', 'dummy_long', 'pending', 0.0,
      '', '2026-01-01T15:34:00', NULL, NULL, NULL, NULL, NULL, NULL, NULL)"#;
 
-async fn run_sql(path: &Path, statements: &[&str]) {
+pub(crate) async fn run_sql(path: &Path, statements: &[&str]) {
     let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
     let mut connection = options.connect().await.unwrap();
     for statement in statements {
@@ -67,62 +67,6 @@ async fn the_database_is_free_again_once_its_server_is_gone() {
     server.restart(&[]);
     let id = server.submit(dummy(0.0)).await;
     server.wait_for(&id, "completed").await;
-}
-
-#[tokio::test]
-async fn a_foreign_database_is_refused_and_left_untouched() {
-    for statements in [
-        &["CREATE TABLE customers (name TEXT)"][..],
-        &["CREATE TABLE tasks (id INTEGER PRIMARY KEY, title TEXT NOT NULL)"],
-        &["PRAGMA journal_mode = WAL", "CREATE TABLE customers (name TEXT)"],
-    ] {
-        let folder = TempDir::new().unwrap();
-        let path = folder.path().join("tasks.db");
-        run_sql(&path, statements).await;
-        assert_refused_untouched(folder.path());
-    }
-}
-
-#[tokio::test]
-async fn a_foreign_database_that_crashed_keeps_what_it_had_not_merged_yet() {
-    let origin = TempDir::new().unwrap();
-    let path = origin.path().join("tasks.db");
-    run_sql(&path, &["PRAGMA journal_mode = WAL"]).await;
-    let mut foreign = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
-    sqlx::query("CREATE TABLE customers (name TEXT)").execute(&mut foreign).await.unwrap();
-    let folder = TempDir::new().unwrap();
-    for name in ["tasks.db", "tasks.db-wal"] {
-        std::fs::copy(origin.path().join(name), folder.path().join(name)).unwrap();
-    }
-    let wal = folder.path().join("tasks.db-wal");
-    let before = [path, wal.clone()].map(|path| std::fs::read(path).unwrap());
-    assert!(!before[1].is_empty());
-    let (code, said) = refusal(folder.path(), &["--listen", "127.0.0.1:0"], &[]);
-    assert_eq!(code, Some(1), "{said}");
-    let after = [folder.path().join("tasks.db"), wal].map(|path| std::fs::read(path).ok());
-    assert!(after == before.map(Some), "the database was changed: {said}");
-}
-
-#[test]
-fn a_file_that_is_no_database_is_refused_and_left_untouched() {
-    for text in ["Dear diary, today I named a file tasks.db. ".repeat(100), "short".to_owned()] {
-        let folder = TempDir::new().unwrap();
-        std::fs::write(folder.path().join("tasks.db"), text).unwrap();
-        assert_refused_untouched(folder.path());
-    }
-}
-
-#[track_caller]
-fn assert_refused_untouched(folder: &Path) {
-    let path = folder.join("tasks.db");
-    let before = std::fs::read(&path).unwrap();
-    let (code, said) = refusal(folder, &["--listen", "127.0.0.1:0"], &[]);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("tasks.db"), "{said}");
-    assert_eq!(std::fs::read(&path).unwrap(), before, "{said}");
-    for name in ["tasks.db-wal", "tasks.db-shm", "tasks.db-journal"] {
-        assert!(!folder.join(name).exists(), "{name} was left");
-    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ mod answer;
 mod process;
 
 use std::path::Path;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Output};
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, RequestBuilder};
@@ -71,6 +71,11 @@ impl Server {
     /// Waits until the process has ended by itself.
     pub(crate) fn wait_exit(&mut self) -> ExitStatus {
         self.process.wait_exit()
+    }
+
+    /// What it has logged so far; all of it once it has ended.
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
     }
 
     /// Where it runs: the place of its database, and its only root.
@@ -182,6 +187,11 @@ pub(crate) fn refusal(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Op
     let mut process = Process::spawn(Path::new(BINARY), folder, args, env);
     let code = process.wait_exit().code();
     (code, process.log())
+}
+
+/// Runs the program to its end; for what is no server.
+pub(crate) fn run(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
+    process::command(Path::new(BINARY), folder, args, env).output().unwrap()
 }
 
 fn listen(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Process, String) {

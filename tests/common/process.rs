@@ -18,14 +18,8 @@ pub(super) struct Process {
 
 impl Process {
     pub(super) fn spawn(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(binary);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("TASK_SERVER_") || name == "RUST_LOG" {
-                command.env_remove(name);
-            }
-        }
-        command.args(args).envs(env.iter().copied()).current_dir(folder);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut command = command(binary, folder, args, env);
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let log = Arc::default();
         let (sender, lines) = mpsc::channel();
@@ -88,6 +82,23 @@ impl Drop for Process {
             eprintln!("--- log of the server ---\n{}", self.log());
         }
     }
+}
+
+/// A command with no settings but these in its environment.
+pub(super) fn command(
+    binary: &Path,
+    folder: &Path,
+    args: &[&str],
+    env: &[(&str, &str)],
+) -> Command {
+    let mut command = Command::new(binary);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TASK_SERVER_") || name == "RUST_LOG" {
+            command.env_remove(name);
+        }
+    }
+    command.args(args).envs(env.iter().copied()).current_dir(folder).stdin(Stdio::null());
+    command
 }
 
 fn drain(stderr: ChildStderr, log: &Mutex<String>, lines: &Sender<String>) {

@@ -28,6 +28,10 @@ impl Observer for Ear {
         Ok(Box::new(Idle))
     }
 
+    fn wrote(&self, _changes: usize, _took: Duration) {}
+
+    fn stored(&self, _task_type: &'static str) {}
+
     fn wants_new_tasks(&self) -> bool {
         false
     }

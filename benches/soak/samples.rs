@@ -1,0 +1,85 @@
+//! What the kernel and the file system say of the server at one moment.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::common::table::Table;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    /// Since the load began.
+    pub(crate) at: Duration,
+    /// Tasks that have ended so far.
+    pub(crate) tasks: u64,
+    /// Bytes of physical memory.
+    pub(crate) memory: u64,
+    /// Open file descriptors.
+    pub(crate) files: u64,
+    pub(crate) threads: u64,
+    /// Bytes of the database.
+    pub(crate) database: u64,
+    /// Bytes of its write-ahead log.
+    pub(crate) log: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Sampler {
+    process: PathBuf,
+    database: PathBuf,
+    log: PathBuf,
+}
+
+impl Sampler {
+    /// `folder` is where the server has its database.
+    pub(crate) fn new(process: u32, folder: &Path) -> Self {
+        Self {
+            process: format!("/proc/{process}").into(),
+            database: folder.join("tasks.db"),
+            log: folder.join("tasks.db-wal"),
+        }
+    }
+
+    pub(crate) fn take(&self, at: Duration, tasks: u64) -> Sample {
+        let status = fs::read_to_string(self.process.join("status")).unwrap();
+        let number = |name: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.split_whitespace().next().unwrap().parse().unwrap()
+        };
+        let size = |path: &Path| path.metadata().map_or(0, |file| file.len());
+        Sample {
+            at,
+            tasks,
+            memory: 1024 * number("VmRSS:"),
+            files: fs::read_dir(self.process.join("fd")).unwrap().count() as u64,
+            threads: number("Threads:"),
+            database: size(&self.database),
+            log: size(&self.log),
+        }
+    }
+}
+
+/// The first and the last sample, and some of those between.
+pub(crate) fn table(idle: &Sample, samples: &[Sample], after: &Sample, rows: usize) -> Table<7> {
+    let mut table = Table::new(["", "tasks", "memory MB", "files", "threads", "db MB", "WAL MB"]);
+    let mut push = |name: String, sample: &Sample| {
+        let megabytes = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
+        table.push([
+            name,
+            sample.tasks.to_string(),
+            megabytes(sample.memory),
+            sample.files.to_string(),
+            sample.threads.to_string(),
+            megabytes(sample.database),
+            megabytes(sample.log),
+        ]);
+    };
+    push("before".to_owned(), idle);
+    for row in 1..=rows {
+        let Some(sample) = (row * samples.len() / rows).checked_sub(1) else { continue };
+        let sample = &samples[sample];
+        push(format!("{:.0} s", sample.at.as_secs_f64()), sample);
+    }
+    push("after".to_owned(), after);
+    table
+}

@@ -1,0 +1,129 @@
+//! What Prometheus asks: counts the requests, and tells that beside what the manager counts.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::error::{ApiError, ErrorBody};
+use crate::manager::TaskManager;
+
+/// Requests that no route is for.
+const NO_ROUTE: &str = "none";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    method: &'static str,
+    route: Arc<str>,
+    status: u16,
+}
+
+/// What a request asked for.
+pub(super) struct Route {
+    method: &'static str,
+    route: Arc<str>,
+}
+
+/// Counts requests, and knows everything that is told.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    routes: matchit::Router<Arc<str>>,
+    no_route: Arc<str>,
+    requests: Family<Request, Counter>,
+    memory: Gauge,
+    open_files: Gauge,
+    registry: Registry,
+    manager: TaskManager,
+}
+
+impl Metrics {
+    /// `routes` are the patterns of the paths that are told apart.
+    pub(super) fn new(manager: TaskManager, routes: impl Iterator<Item = String>) -> Self {
+        let mut known = matchit::Router::new();
+        for route in routes {
+            // The router was made from the same patterns, so they are in order.
+            let _ = known.insert(route.clone(), route.into());
+        }
+        let (requests, memory, open_files) =
+            (Family::default(), Gauge::default(), Gauge::default());
+        let mut registry = Registry::default();
+        let own = registry.sub_registry_with_prefix("task_server");
+        own.register("http_requests", "Requests by route and status", Family::clone(&requests));
+        manager.register_metrics(own);
+        registry.register_with_unit(
+            "process_resident_memory",
+            "Memory that the process has in use",
+            Unit::Bytes,
+            Gauge::clone(&memory),
+        );
+        registry.register("process_open_fds", "Open file descriptors", Gauge::clone(&open_files));
+        let no_route = NO_ROUTE.into();
+        Self { routes: known, no_route, requests, memory, open_files, registry, manager }
+    }
+
+    /// What a request is counted under.
+    pub(super) fn route(&self, method: &Method, path: &str) -> Route {
+        let route = self.routes.at(path).map_or(&self.no_route, |found| found.value);
+        let method = match *method {
+            Method::GET => "GET",
+            Method::HEAD => "HEAD",
+            Method::POST => "POST",
+            Method::DELETE => "DELETE",
+            Method::OPTIONS => "OPTIONS",
+            // Whatever a client makes up is not to become a name of ours.
+            _ => "other",
+        };
+        Route { method, route: Arc::clone(route) }
+    }
+
+    /// A request was answered.
+    pub(super) fn answered(&self, Route { method, route }: Route, status: StatusCode) {
+        let request = Request { method, route, status: status.as_u16() };
+        self.requests.get_or_create(&request).inc();
+    }
+
+    /// Everything, as OpenMetrics text.
+    async fn text(&self) -> Result<String, ApiError> {
+        self.manager.refresh_metrics().await?;
+        if let Some((memory, files)) = process() {
+            self.memory.set(memory);
+            self.open_files.set(files);
+        }
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("a string takes everything");
+        Ok(text)
+    }
+}
+
+/// Bytes of memory in use and the number of open files, where Linux tells.
+fn process() -> Option<(i64, i64)> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: i64 = resident.trim().strip_suffix(" kB")?.parse().ok()?;
+    let files = std::fs::read_dir("/proc/self/fd").ok()?.count();
+    // One of them is the folder that is being read.
+    Some((kibibytes * 1024, files as i64 - 1))
+}
+
+/// Counters, gauges and histograms for Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", tag = "service",
+    responses(
+        (status = 200, body = String, content_type = "application/openmetrics-text"),
+        (status = 401, body = ErrorBody, description = "No valid API key"),
+    )
+)]
+pub(super) async fn metrics(State(metrics): State<Arc<Metrics>>) -> Result<Response, ApiError> {
+    let text = metrics.text().await?;
+    let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(form))];
+    Ok((headers, Body::from(text)).into_response())
+}

@@ -1,0 +1,234 @@
+//! What Prometheus asks about tasks and the database.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use super::TaskManager;
+use crate::store::StoreError;
+use crate::task::{TaskInfo, TaskStatus, TaskType, Timestamp};
+
+/// Counts and times what happens. Everything that happens once per task is found once, at the start.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    of_type: HashMap<&'static str, TypeMetrics>,
+    transitions: Family<Transition, Counter>,
+    waits: Family<OfType, Histogram, fn() -> Histogram>,
+    runs: Family<OfType, Histogram, fn() -> Histogram>,
+    commit_changes: Histogram,
+    commit_seconds: Histogram,
+    tasks: Family<WithStatus, Gauge>,
+    oldest_pending: Gauge<f64, AtomicU64>,
+    log_size: Gauge,
+    streams: Gauge,
+    abandoned_threads: Gauge,
+}
+
+/// The metrics of one type of task.
+#[derive(Debug)]
+struct TypeMetrics {
+    submitted: Counter,
+    started: Counter,
+    completed: Counter,
+    failed: Counter,
+    cancelled: Counter,
+    returned: Counter,
+    wait: Histogram,
+    run: Histogram,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Transition {
+    task_type: &'static str,
+    transition: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfType {
+    task_type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WithStatus {
+    status: &'static str,
+}
+
+/// From a millisecond to nine hours.
+fn long_times() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 4.0, 13))
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let transitions = Family::<Transition, Counter>::default();
+        let waits = Family::new_with_constructor(long_times as fn() -> Histogram);
+        let runs = Family::new_with_constructor(long_times as fn() -> Histogram);
+        let of_type = TaskType::ALL.iter().map(|task_type| {
+            let task_type = task_type.name();
+            let counter =
+                |transition| transitions.get_or_create_owned(&Transition { task_type, transition });
+            let metrics = TypeMetrics {
+                submitted: counter("submitted"),
+                started: counter("started"),
+                completed: counter("completed"),
+                failed: counter("failed"),
+                cancelled: counter("cancelled"),
+                returned: counter("returned"),
+                wait: waits.get_or_create_owned(&OfType { task_type }),
+                run: runs.get_or_create_owned(&OfType { task_type }),
+            };
+            (task_type, metrics)
+        });
+        Self {
+            of_type: of_type.collect(),
+            transitions,
+            waits,
+            runs,
+            commit_changes: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
+            commit_seconds: Histogram::new(exponential_buckets(0.000_125, 2.0, 14)),
+            tasks: Family::default(),
+            oldest_pending: Gauge::default(),
+            log_size: Gauge::default(),
+            streams: Gauge::default(),
+            abandoned_threads: Gauge::default(),
+        }
+    }
+
+    pub(super) fn submitted(&self, task_type: &'static str) {
+        if let Some(metrics) = self.of_type.get(task_type) {
+            metrics.submitted.inc();
+        }
+    }
+
+    /// A task was claimed.
+    pub(super) fn started(&self, info: &TaskInfo) {
+        if let Some(metrics) = self.of_type.get(&*info.task_type) {
+            metrics.started.inc();
+            let ready = info.run_at.map_or(info.created_at, |run_at| run_at.max(info.created_at));
+            metrics.wait.observe(seconds(ready, info.started_at));
+        }
+    }
+
+    /// An attempt ended, or a pending task was cancelled.
+    pub(super) fn ended(
+        &self,
+        task_type: &str,
+        began: Option<Timestamp>,
+        to: TaskStatus,
+        at: Timestamp,
+    ) {
+        let Some(metrics) = self.of_type.get(task_type) else { return };
+        match to {
+            TaskStatus::Completed => metrics.completed.inc(),
+            TaskStatus::Failed => metrics.failed.inc(),
+            TaskStatus::Cancelled => metrics.cancelled.inc(),
+            TaskStatus::Pending | TaskStatus::Running => metrics.returned.inc(),
+        };
+        if let Some(began) = began {
+            metrics.run.observe(seconds(began, Some(at)));
+        }
+    }
+
+    /// A transaction was committed.
+    pub(super) fn wrote(&self, changes: usize, took: Duration) {
+        self.commit_changes.observe(changes as f64);
+        self.commit_seconds.observe(took.as_secs_f64());
+    }
+
+    /// How many tasks were submitted, completed, failed and cancelled since the start.
+    pub(super) fn totals(&self) -> [u64; 4] {
+        let sum = |count: fn(&TypeMetrics) -> &Counter| {
+            self.of_type.values().map(|metrics| count(metrics).get()).sum()
+        };
+        [
+            sum(|metrics| &metrics.submitted),
+            sum(|metrics| &metrics.completed),
+            sum(|metrics| &metrics.failed),
+            sum(|metrics| &metrics.cancelled),
+        ]
+    }
+}
+
+/// The clock may have been set back in between.
+fn seconds(from: Timestamp, to: Option<Timestamp>) -> f64 {
+    let micros = to.map_or(0, |to| to.as_micros() - from.as_micros());
+    micros.max(0) as f64 / 1e6
+}
+
+impl TaskManager {
+    /// Adds the metrics of the tasks to those that are told.
+    pub(crate) fn register_metrics(&self, registry: &mut Registry) {
+        let metrics = &self.shared.metrics;
+        registry.register(
+            "task_transitions",
+            "What happened to tasks: submitted, started, completed, failed, cancelled, or returned to pending for another attempt",
+            metrics.transitions.clone(),
+        );
+        registry.register("tasks", "Stored tasks by status", metrics.tasks.clone());
+        registry.register_with_unit(
+            "oldest_pending",
+            "Age of the task that has been pending for longest, 0 if none is",
+            Unit::Seconds,
+            metrics.oldest_pending.clone(),
+        );
+        registry.register_with_unit(
+            "task_wait",
+            "From the submission of a task, or the time that it was scheduled for, to its latest start",
+            Unit::Seconds,
+            metrics.waits.clone(),
+        );
+        registry.register_with_unit(
+            "task_run",
+            "From the start of an attempt to its end",
+            Unit::Seconds,
+            metrics.runs.clone(),
+        );
+        registry.register(
+            "commit_changes",
+            "Changes in one transaction",
+            metrics.commit_changes.clone(),
+        );
+        registry.register_with_unit(
+            "commit",
+            "How long one transaction takes, with the disk",
+            Unit::Seconds,
+            metrics.commit_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "write_ahead_log",
+            "Size of the write-ahead log of the database",
+            Unit::Bytes,
+            metrics.log_size.clone(),
+        );
+        registry.register("event_streams", "Open event streams", metrics.streams.clone());
+        registry.register(
+            "abandoned_threads",
+            "Threads that still work for an attempt that was given up",
+            metrics.abandoned_threads.clone(),
+        );
+    }
+
+    /// Brings up to date what is not kept up to date all the time.
+    pub(crate) async fn refresh_metrics(&self) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let metrics = &shared.metrics;
+        for status in TaskStatus::ALL {
+            let label = WithStatus { status: status.name() };
+            let count = i64::try_from(shared.store.counts().get(*status)).unwrap_or(i64::MAX);
+            metrics.tasks.get_or_create(&label).set(count);
+        }
+        let oldest = shared.store.oldest_pending().await?;
+        metrics.oldest_pending.set(oldest.map_or(0.0, |at| seconds(at, Some(Timestamp::now()))));
+        metrics.log_size.set(shared.store.log_size() as i64);
+        metrics.streams.set(shared.events.streams() as i64);
+        metrics.abandoned_threads.set(shared.cpu_slots.abandoned() as i64);
+        Ok(())
+    }
+}

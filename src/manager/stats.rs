@@ -1,0 +1,101 @@
+//! The last hour at a glance: how many tasks came and went in each minute.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Shared, TaskManager};
+use crate::task::{TaskStatus, Timestamp};
+
+/// How much each entry is about.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// How many of them are kept.
+const KEPT: usize = 60;
+
+/// What was counted in all until some moment.
+#[derive(Clone, Copy, Debug)]
+struct Totals {
+    at: Timestamp,
+    /// Submitted, completed, failed, cancelled.
+    counts: [u64; 4],
+}
+
+/// The totals at the end of each of the last minutes.
+#[derive(Debug)]
+pub(super) struct History(Mutex<VecDeque<Totals>>);
+
+impl History {
+    pub(super) fn new() -> Self {
+        let begin = Totals { at: Timestamp::now(), counts: [0; 4] };
+        Self(Mutex::new(VecDeque::from([begin])))
+    }
+
+    fn push(&self, totals: Totals) {
+        let mut history = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        history.push_back(totals);
+        if history.len() > KEPT {
+            history.pop_front();
+        }
+    }
+
+    /// What happened in each minute, the one that is not over included; oldest first.
+    fn minutes(&self, now: Totals) -> Vec<Minute> {
+        let history = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = history.iter().skip(1).chain([&now]);
+        let minutes = history.iter().zip(ends).map(|(begin, end)| {
+            let [submitted, completed, failed, cancelled] =
+                std::array::from_fn(|index| end.counts[index] - begin.counts[index]);
+            Minute { at: begin.at, submitted, completed, failed, cancelled }
+        });
+        minutes.collect()
+    }
+}
+
+/// What happened in a minute.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Minute {
+    /// When it began.
+    pub(crate) at: Timestamp,
+    pub(crate) submitted: u64,
+    pub(crate) completed: u64,
+    pub(crate) failed: u64,
+    pub(crate) cancelled: u64,
+}
+
+/// Takes note of each minute until the server begins to stop.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut minutes = interval(INTERVAL);
+    minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    minutes.tick().await;
+    let work = async {
+        loop {
+            minutes.tick().await;
+            shared.history.push(shared.totals());
+        }
+    };
+    tokio::select! {
+        () = shared.draining.cancelled() => {}
+        () = work => {}
+    }
+}
+
+impl Shared {
+    fn totals(&self) -> Totals {
+        Totals { at: Timestamp::now(), counts: self.metrics.totals() }
+    }
+}
+
+impl TaskManager {
+    /// How many tasks there are, by status.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (TaskStatus, u64)> {
+        let counts = self.shared.store.counts();
+        TaskStatus::ALL.iter().map(|&status| (status, counts.get(status)))
+    }
+
+    /// What happened in each minute of the last hour, or since the start.
+    pub(crate) fn last_hour(&self) -> Vec<Minute> {
+        self.shared.history.minutes(self.shared.totals())
+    }
+}
