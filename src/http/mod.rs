@@ -3,6 +3,7 @@
 
 mod api_key;
 mod body;
+mod dashboard;
 mod error;
 mod events;
 mod gate;
@@ -83,7 +84,7 @@ impl Api {
             return response;
         }
         let mut response = self.pass(request).await;
-        response.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
+        response.headers_mut().append(header::VARY, HeaderValue::from_static("origin"));
         response
     }
 
@@ -129,7 +130,8 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
         .routes(routes!(service::ready))
         .routes(routes!(service::stats));
     let patterns = routes.get_openapi().paths.paths.keys().cloned();
-    let others = ["/metrics", "/openapi.json", "/docs", "/docs/{*file}"].map(str::to_owned);
+    let others = ["/metrics", "/openapi.json", "/docs", "/docs/{*file}"];
+    let others = others.into_iter().chain(dashboard::ROUTES).map(str::to_owned);
     let metrics = Arc::new(Metrics::new(manager.clone(), patterns.chain(others)));
     let of_metrics = OpenApiRouter::new().routes(routes!(metrics::metrics));
     let (routes, mut document) = routes
@@ -151,6 +153,7 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
     }
     let router = routes
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
+        .merge(dashboard::router())
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method);
     (router, metrics)
