@@ -58,6 +58,13 @@ impl Server {
         (self.process, self.address) = listen(Path::new(BINARY), self.folder.path(), args, &[]);
     }
 
+    /// Starts a server again, after [`kill`](Self::kill), in the same folder and at the same address.
+    pub(crate) fn come_back(&mut self) {
+        let args = ["--listen", self.address.as_str()];
+        self.process = Process::spawn(Path::new(BINARY), self.folder.path(), &args, &[]);
+        self.process.wait_for_address();
+    }
+
     /// The power goes out: SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.process.kill();

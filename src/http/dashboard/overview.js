@@ -5,7 +5,7 @@ import { STATUSES, el, setText, svg } from "./dom.js";
 
 const REFRESH_EVERY = 2000;
 const MINUTES = 60;
-const [WIDTH, HEIGHT] = [600, 120];
+const [WIDTH, HEIGHT, GAP] = [600, 120, 2];
 
 export function overviewView(place, signal) {
   const tiles = el("div", { class: "tiles" });
@@ -34,8 +34,8 @@ export function overviewView(place, signal) {
       if (key === drawn) return;
       drawn = key;
       plots.replaceChildren(
-        plot("Throughput", minutes, [["completed", "completed"], ["submitted", "submitted"]]),
-        plot("Failures", minutes, [["failed", "failed"], ["cancelled", "cancelled"]]),
+        plot("Throughput", minutes, ["submitted", "completed"]),
+        plot("Failures", minutes, ["failed", "cancelled"]),
       );
     } catch (error) {
       if (error.status === 404) await refreshWithoutStats();
@@ -62,30 +62,26 @@ function wholeHour(minutes) {
   return [...Array(Math.max(0, MINUTES - minutes.length)).fill(none), ...minutes];
 }
 
-// Bars for the first series, a line for the second, one step a minute.
+// For each minute a bar of each series, side by side.
 function plot(title, minutes, series) {
-  const most = Math.max(1, ...minutes.flatMap((minute) => series.map(([field]) => minute[field])));
+  const most = Math.max(1, ...minutes.flatMap((minute) => series.map((field) => minute[field])));
   const top = niceAbove(most);
   const step = WIDTH / minutes.length;
-  const y = (value) => HEIGHT - (value / top) * HEIGHT;
-  const [[bars], [line]] = series;
-  const rects = minutes.map((minute, index) => {
-    const height = HEIGHT - y(minute[bars]);
+  const width = (step - GAP) / series.length;
+  const bars = minutes.flatMap((minute, index) => series.map((field, place) => {
     // What is there is seen, however small beside the largest.
-    const seen = minute[bars] > 0 ? Math.max(height, 2) : 0;
-    return svg("rect", { class: `bar-${bars}`, x: (index * step + 1).toFixed(1), width: (step - 2).toFixed(1), y: (HEIGHT - seen).toFixed(1), height: seen.toFixed(1) });
-  });
-  const points = minutes.map((minute, index) => `${(index * step + step / 2).toFixed(1)},${y(minute[line]).toFixed(1)}`);
-  const sums = series.map(([field, name]) => [field, name, minutes.reduce((sum, minute) => sum + minute[field], 0)]);
-  const words = `${title} in the last hour: ${sums.map(([, name, sum]) => `${sum} ${name}`).join(", ")}; at most ${most} in a minute.`;
-  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": words, preserveAspectRatio: "none" },
-    [0, 0.5, 1].map((part) => svg("line", { class: "grid", x1: 0, x2: WIDTH, y1: y(part * top), y2: y(part * top) })),
-    rects, svg("polyline", { class: `line-${line}`, points: points.join(" ") }));
-  const legend = el("p", { class: "legend" }, sums.map(([field, name, sum]) => el("span", { class: `key-${field}` }, `${sum.toLocaleString()} ${name}`)));
+    const height = minute[field] > 0 ? Math.max((minute[field] / top) * HEIGHT, 2) : 0;
+    return svg("rect", { class: field, x: index * step + place * width, width, y: HEIGHT - height, height });
+  }));
+  const grid = [0, 0.5, 1].map((part) => svg("line", { x1: 0, x2: WIDTH, y1: part * HEIGHT, y2: part * HEIGHT }));
+  const sums = series.map((field) => [field, minutes.reduce((sum, minute) => sum + minute[field], 0)]);
+  const words = `${title} in the last hour: ${sums.map(([field, sum]) => `${sum} ${field}`).join(", ")}; at most ${most} in a minute.`;
+  const legend = el("p", { class: "legend" }, sums.map(([field, sum]) => el("span", { class: field }, `${sum.toLocaleString()} ${field}`)));
   return el("section", { class: "panel plot", "aria-label": title },
     el("div", { class: "panel-head" }, el("h2", {}, title), legend),
-    el("div", { class: "axes" }, el("span", { class: "top-value" }, top.toLocaleString()), picture),
-    el("p", { class: "span-of-time" }, el("span", {}, "an hour ago"), el("span", {}, "now")));
+    el("p", { class: "axis" }, `${top.toLocaleString()} a minute`),
+    svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": words, preserveAspectRatio: "none" }, grid, bars),
+    el("p", { class: "axis" }, el("span", {}, "an hour ago"), el("span", {}, "now")));
 }
 
 // 1, 2 or 5 times a power of ten.

@@ -73,7 +73,7 @@ export function taskView(place, signal, id, go) {
     const waits = task.waiting_because && el("p", { class: "hint" }, `Waits because: ${task.waiting_because}${task.queue_position ? `; number ${task.queue_position} in the queue` : ""}`);
     const bar = task.status !== "pending" && el("div", { class: "bar" }, progressBar(task), el("span", { class: "percent" }, percent(task)));
     const stopping = isStopping(task) && el("p", { class: "hint" }, "It was asked to stop, and has not done so yet.");
-    return [el("section", { class: "panel", "aria-label": "Progress" }, bar, el("p", { class: "message", "aria-live": "polite" }, task.message), waits, stopping, times)];
+    return [el("section", { class: "panel", "aria-label": "Progress" }, bar, task.message && el("p", { class: "message" }, task.message), waits, stopping, times)];
   }
 
   function timeline() {
