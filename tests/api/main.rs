@@ -22,6 +22,7 @@ mod list;
 mod many;
 mod metrics;
 mod output;
+mod page;
 mod query;
 mod retention;
 mod retry;
