@@ -20,6 +20,18 @@ const PACKAGES: [&str; 10] = [
     "async-trait",
 ];
 
+/// The first versions of packages without a fault that was published, and what the fault was. A
+/// package that is not used is not asked for.
+const FLOORS: [(&str, &str, &str); 7] = [
+    ("tokio", "1.44.2", "a broadcast channel clones values without a lock"),
+    ("bytes", "1.11.1", "an integer overflows in BytesMut::reserve"),
+    ("h2", "0.4.16", "published advisories"),
+    ("time", "0.3.47", "a crafted date exhausts the stack"),
+    ("rustls-webpki", "0.103.13", "published advisories"),
+    ("libsqlite3-sys", "0.37.0", "SQLite below 3.51.3 can corrupt a database in WAL mode"),
+    ("tracing-subscriber", "0.3.20", "log lines carry the terminal escapes of clients"),
+];
+
 /// The rooms of the house, from the ground up.
 const ROOMS: [&str; 8] = ["task", "tasks", "store", "manager", "http", "config", "app", "cli"];
 
@@ -189,4 +201,40 @@ fn the_check_knows_the_rules_of_each_room() {
         let source = format!("// crate::nothing\nuse crate::{import}::Something;");
         assert!(violations(file, &source).is_empty(), "{file} may not import {import}");
     }
+}
+
+/// `1.44.2` as numbers; what follows a `-` or `+` does not count.
+fn version(text: &str) -> Vec<u64> {
+    let numbers = text.split(['-', '+']).next().expect("a version");
+    numbers.split('.').map(|number| number.parse().expect("a number")).collect()
+}
+
+/// Name and version of each package that `Cargo.lock` holds, as far as they are below their floor.
+fn below_their_floor(lock: &str) -> Vec<String> {
+    let lock: toml::Table = lock.parse().expect("TOML");
+    let mut found = Vec::new();
+    for package in lock["package"].as_array().expect("packages") {
+        let text = |key: &str| package[key].as_str().expect("a string");
+        for (name, floor, fault) in FLOORS {
+            if text("name") == name && version(text("version")) < version(floor) {
+                found.push(format!(
+                    "{name} {}: below {floor} there is a fault: {fault}",
+                    text("version")
+                ));
+            }
+        }
+    }
+    found
+}
+
+/// What `cargo deny check advisories` says where it can fetch the list of advisories.
+#[test]
+fn no_package_is_older_than_the_repair_of_its_known_faults() {
+    let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
+    let lock = fs::read_to_string(lock).expect("Cargo.lock");
+    assert!(lock.contains("name = \"tokio\""), "Cargo.lock names no packages");
+    let found = below_their_floor(&lock);
+    assert!(found.is_empty(), "{found:#?}");
+    let old = "[[package]]\nname = \"tokio\"\nversion = \"1.44.1\"\n";
+    assert_eq!(below_their_floor(old).len(), 1);
 }

@@ -1,9 +1,12 @@
 //! Serves until a signal ends it.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io;
+use std::panic::PanicHookInfo;
 use std::path::PathBuf;
 
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -14,6 +17,9 @@ use crate::tasks::TaskRegistry;
 
 /// What a shell reports of a process that was ended by Ctrl-C.
 const EXIT_INTERRUPTED: i32 = 130;
+/// Open files for all the clients that are let in at once, all event streams, and as many for tasks and
+/// the database.
+const WANTED_FILES: u64 = 8192;
 
 #[derive(Args, Debug)]
 pub(super) struct ServeArgs {
@@ -31,7 +37,8 @@ pub(super) fn run(args: ServeArgs) -> Result<(), AppError> {
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     let config = Config::load(args.settings, args.config.as_deref())?;
-    start_logging(config.log_format);
+    start_logging(config.log_format, "info");
+    raise_file_limit();
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|source| AppError::Start(crate::manager::StartError::Threads(source)))?;
     let served = runtime.block_on(async {
@@ -42,6 +49,32 @@ pub(super) fn run(args: ServeArgs) -> Result<(), AppError> {
     // A thread that never ends must not hold up the end of the server.
     runtime.shutdown_background();
     served
+}
+
+/// A panic is an entry of the log like any other: what it says may come from a client, and must not
+/// look like lines of its own.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let backtrace = Backtrace::capture();
+    let known = backtrace.status() == BacktraceStatus::Captured;
+    let backtrace = known.then(|| backtrace.to_string());
+    tracing::error!(panic = panic.to_string(), backtrace, "a thread panicked");
+}
+
+/// Many systems allow a program 1024 open files unless it asks for more. Clients who hold as many
+/// connections would leave none for tasks.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where there is no number there is no limit.
+    let (Some(current), maximum) = (limit.current, limit.maximum.unwrap_or(u64::MAX)) else {
+        return;
+    };
+    let wanted = WANTED_FILES.min(maximum);
+    let raised = current >= wanted
+        || setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }).is_ok();
+    let files = if raised { wanted.max(current) } else { current };
+    if files < WANTED_FILES {
+        tracing::warn!(files, "few files may be open at once, many clients may use them up");
+    }
 }
 
 /// Cancelled by the first SIGTERM or Ctrl-C. The second one ends the process at once.
@@ -71,12 +104,53 @@ fn shutdown_signal() -> CancellationToken {
     shutdown
 }
 
-/// Logs to standard error, so that standard output stays free. `RUST_LOG` says how much.
-fn start_logging(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+/// Logs to standard error, so that standard output stays free: panics too. `RUST_LOG` says how much,
+/// or else `default`.
+pub(super) fn start_logging(format: LogFormat, default: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
         LogFormat::Text => logging.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
         LogFormat::Json => logging.json().init(),
+    }
+    std::panic::set_hook(Box::new(log_panic));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// A log that can be read.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_is_one_line_of_the_log() {
+        let log = Log::default();
+        let writer = log.clone();
+        let logging =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(log_panic));
+        tracing::subscriber::with_default(logging.finish(), || {
+            let panicking = || panic!("no such {}", "thing\n INFO forged: \u{1b}[31m");
+            assert!(std::panic::catch_unwind(panicking).is_err());
+        });
+        std::panic::set_hook(before);
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains(r"thing\n INFO forged: \u{1b}[31m"), "{text}");
     }
 }

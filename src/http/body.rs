@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
 use crate::manager::{Idempotency, Submission, TaskManager};
-use crate::task::{Fault, Timestamp, schema_of, with_causes};
+use crate::task::{Fault, TaskType, Timestamp, schema_of, with_causes};
 
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 const MAX_KEY_LENGTH: usize = 255;
@@ -27,20 +27,25 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 #[schema(example = json!({ "task_type": "dummy_short", "parameters": { "duration": 3, "steps": 3 } }))]
 pub(super) struct SubmitRequest {
     /// One of the names that `GET /task-types` lists.
+    #[schema(value_type = TaskType)]
     task_type: String,
     /// Parameters of that type; what is left out takes its default.
     #[serde(default)]
     #[schema(value_type = Object)]
     parameters: Map<String, Value>,
     /// The file to read, below an allowed folder; a relative path starts in the first of them.
+    #[schema(max_length = 4096)]
     input_file_path: Option<String>,
     /// The file to write, likewise. It appears, whole, when the task has completed.
+    #[schema(max_length = 4096)]
     output_file_path: Option<String>,
     /// Tasks with a higher number run first.
     #[serde(default)]
     #[schemars(range(min = i32::MIN))]
+    #[schema(minimum = -2_147_483_648, maximum = 2_147_483_647)]
     priority: i32,
     /// How long one attempt may take, in seconds, greater than 0. Without it there is no limit.
+    #[schema(exclusive_minimum = 0, maximum = 3_155_760_000.0)]
     timeout_seconds: Option<f64>,
     /// Labels that lists can be filtered by: at most 16, keys of at most 64 characters, values of
     /// at most 256.
@@ -51,6 +56,7 @@ pub(super) struct SubmitRequest {
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     run_at: Option<Timestamp>,
     /// How often the task is tried before it is failed, 1 to 1000; 1 if not given.
+    #[schema(minimum = 1, maximum = 1000)]
     max_attempts: Option<u32>,
 }
 

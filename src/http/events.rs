@@ -4,14 +4,15 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::extract::{Extension, RawQuery, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 
 use super::error::{ApiError, ErrorBody};
 use super::query::{self, IdFromPath};
+use super::server::ConnectionSlot;
 use crate::manager::{Event, EventId, EventKind, Interest, Subscription, TaskManager};
 
 /// How often something is sent where nothing happens, so that whoever is in between keeps the
@@ -42,6 +43,7 @@ const RECONNECT: Duration = Duration::from_secs(1);
 pub(super) async fn of_task(
     State(manager): State<TaskManager>,
     IdFromPath(id): IdFromPath,
+    slot: Option<Extension<ConnectionSlot>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let events = manager.watch(Interest::Task(id), last_seen(&headers)).await?;
@@ -49,7 +51,7 @@ pub(super) async fn of_task(
         // What tells a browser not to come back.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    Ok(answer(events, |event| event.info.status.is_final()))
+    Ok(answer(events, slot, |event| event.info.status.is_final()))
 }
 
 /// Watch many tasks.
@@ -81,11 +83,12 @@ pub(super) async fn of_task(
 pub(super) async fn of_many(
     State(manager): State<TaskManager>,
     RawQuery(query): RawQuery,
+    slot: Option<Extension<ConnectionSlot>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let filter = query::event_filter(&query::pairs(query.as_deref()))?;
     let events = manager.watch(Interest::Matching(filter), last_seen(&headers)).await?;
-    Ok(answer(events, |_| false))
+    Ok(answer(events, slot, |_| false))
 }
 
 /// What the client has seen already; `None` for a client that begins.
@@ -95,11 +98,22 @@ fn last_seen(headers: &HeaderMap) -> Option<EventId> {
     Some(id.unwrap_or(EventId::UNKNOWN))
 }
 
-fn answer(events: Subscription, is_last: fn(&Event) -> bool) -> Response {
+fn answer(
+    events: Subscription,
+    slot: Option<Extension<ConnectionSlot>>,
+    is_last: fn(&Event) -> bool,
+) -> Response {
+    if let Some(Extension(slot)) = slot {
+        slot.give_back();
+    }
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
-    // Proxies such as nginx would wait for more otherwise.
-    let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
-    (unbuffered, Sse::new(stream(events, is_last)).keep_alive(keep_alive)).into_response()
+    let headers = [
+        // Proxies such as nginx would wait for more otherwise.
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+        // No other request may come on a connection that has no slot.
+        (header::CONNECTION, "close"),
+    ];
+    (headers, Sse::new(stream(events, is_last)).keep_alive(keep_alive)).into_response()
 }
 
 /// Where a stream is.

@@ -49,7 +49,12 @@ impl Gate {
     /// A page of another site can make its own name point at this server (DNS rebinding), but it
     /// cannot make the browser send another name than that.
     fn check_host(&self, request: &Request) -> Result<(), ApiError> {
-        let header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+        let mut headers = request.headers().get_all(header::HOST).iter();
+        let header = headers.next().and_then(|host| host.to_str().ok());
+        if headers.next().is_some() {
+            // A proxy in front may go by another one than this server.
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, "expected one Host header"));
+        }
         let given = request.uri().authority().map(|name| name.as_str()).or(header);
         let given = given.unwrap_or_default();
         let host = without_port(given);
@@ -68,7 +73,15 @@ impl Gate {
     /// A page of another site can make the browser send a request without a body and without asking
     /// first, but it cannot make it hide where the request comes from.
     fn check_origin(&self, request: &Request) -> Result<(), ApiError> {
-        let Some(origin) = request.headers().get(header::ORIGIN) else { return Ok(()) };
+        let headers = request.headers();
+        let Some(origin) = headers.get(header::ORIGIN) else {
+            let site = headers.get("sec-fetch-site");
+            if is_harmless(request.method()) || site.is_none_or(|site| site != "cross-site") {
+                return Ok(());
+            }
+            let detail = "pages of other sites may not do this: send an Origin header to be known";
+            return Err(ApiError::new(StatusCode::FORBIDDEN, detail));
+        };
         let host = request.headers().get(header::HOST).map(HeaderValue::as_bytes);
         let own = origin.as_bytes().strip_prefix(b"http://");
         let own = own.or(origin.as_bytes().strip_prefix(b"https://"));
@@ -140,8 +153,8 @@ fn is_harmless(method: &Method) -> bool {
 
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
-        // The colons of an IPv6 address stand in brackets.
-        Some((name, port)) if !port.ends_with(']') => name,
+        // Not so the last part of an IPv6 address.
+        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
         _ => host,
     }
 }
@@ -171,6 +184,7 @@ mod tests {
             ("[::1]:8000", "[::1]"),
             ("[::1]", "[::1]"),
             ("evil.example:80", "evil.example"),
+            ("localhost:80@evil.example", "localhost:80@evil.example"),
         ] {
             assert_eq!(without_port(given), name);
         }

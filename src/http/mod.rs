@@ -9,6 +9,7 @@ mod events;
 mod gate;
 mod key_file;
 mod metrics;
+mod openapi;
 mod output;
 mod query;
 mod server;
@@ -28,7 +29,6 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Level;
 use utoipa::OpenApi;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
@@ -41,16 +41,6 @@ pub use key_file::KeyFileError;
 pub(crate) use key_file::{KeyFile, KeyRing};
 use metrics::Metrics;
 pub(crate) use server::serve;
-
-#[derive(OpenApi)]
-#[openapi(
-    info(title = "task-server", description = "Submit long-running work, poll it, cancel it."),
-    tags(
-        (name = "tasks", description = "Submit, watch and cancel tasks"),
-        (name = "service", description = "The server itself"),
-    )
-)]
-struct ApiDoc;
 
 /// The whole API: what every request passes on its way to a route.
 ///
@@ -107,7 +97,9 @@ impl Api {
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Some((method, uri)) = line {
-            tracing::debug!(%method, %uri, status = response.status().as_u16(), "answered");
+            // As a string it is quoted, with whatever could act on a terminal escaped.
+            let (uri, status) = (uri.to_string(), response.status().as_u16());
+            tracing::debug!(%method, uri, status, "answered");
         }
         response
     }
@@ -115,7 +107,7 @@ impl Api {
 
 /// `guarded` is whether requests have to bring a key.
 fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
-    let routes = OpenApiRouter::with_openapi(ApiDoc::openapi())
+    let routes = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi())
         .routes(routes!(service::root))
         .routes(routes!(tasks::submit, tasks::list))
         .routes(routes!(tasks::current))
@@ -138,19 +130,7 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
         .with_state(manager)
         .merge(of_metrics.with_state(Arc::clone(&metrics)))
         .split_for_parts();
-    // Taken from Cargo.toml, where a program that is not published names none.
-    document.info.license = None;
-    let described = "A line of the file of --api-key-file; `task-server key new` makes one";
-    let bearer =
-        HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(described)).build();
-    document
-        .components
-        .get_or_insert_default()
-        .add_security_scheme("api_key", SecurityScheme::Http(bearer));
-    if guarded {
-        let needed = SecurityRequirement::new("api_key", [] as [&str; 0]);
-        document.security = Some(vec![needed]);
-    }
+    openapi::complete(&mut document, guarded);
     let router = routes
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         .merge(dashboard::router())

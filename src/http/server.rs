@@ -1,7 +1,7 @@
 //! The connection loop: a bounded number of clients, none of which may be slow for ever.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::Api;
@@ -21,11 +21,24 @@ const MAX_CONNECTIONS: usize = 1024;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 #[cfg(target_os = "linux")]
 const WRITE_TIMEOUT_MILLIS: u32 = 30_000;
+/// How the paths of event streams end.
+const EVENTS: &str = "/events";
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// How long requests may go on after the server was told to stop.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to leave `accept` alone after it failed, say for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The place of a connection among [`MAX_CONNECTIONS`]. An event stream gives it back: streams last,
+/// and have a limit of their own.
+#[derive(Clone, Debug)]
+pub(super) struct ConnectionSlot(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+impl ConnectionSlot {
+    pub(super) fn give_back(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
 
 /// Serves until `stop` is cancelled, then lets requests under way end for a moment.
 pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationToken) {
@@ -52,10 +65,17 @@ pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationTok
         // A client that does not take its answer is let go of, with what is buffered for it.
         #[cfg(target_os = "linux")]
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, WRITE_TIMEOUT_MILLIS);
-        let api = Arc::clone(&api);
-        let service = service_fn(move |request: Request<Incoming>| {
-            let api = Arc::clone(&api);
-            async move { Ok::<_, Infallible>(api.answer(request.map(Body::new)).await) }
+        let slot = ConnectionSlot(Arc::new(Mutex::new(slot.ok())));
+        let service = service_fn({
+            let (api, slot) = (Arc::clone(&api), slot.clone());
+            move |mut request: Request<Incoming>| {
+                let api = Arc::clone(&api);
+                // What is attached to a request costs more than this look.
+                if request.uri().path().ends_with(EVENTS) {
+                    request.extensions_mut().insert(slot.clone());
+                }
+                async move { Ok::<_, Infallible>(api.answer(request.map(Body::new)).await) }
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

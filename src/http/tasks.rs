@@ -12,7 +12,7 @@ use super::body::{self, SubmitRequest};
 use super::error::{ApiError, ErrorBody};
 use super::query::{self, IdFromPath};
 use crate::manager::{CancelCounts, CancelOutcome, Rendered, TaskManager};
-use crate::task::{TaskId, TaskInfo, TaskStatus};
+use crate::task::{TaskId, TaskInfo, TaskStatus, TaskType};
 
 /// What became of a request about one task.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -61,12 +61,17 @@ pub(super) struct CancelAllResponse {
     post, path = "/tasks", tag = "tasks", request_body = SubmitRequest,
     params(
         ("dry_run" = Option<bool>, Query, description = "Check, and store nothing"),
-        ("Idempotency-Key" = Option<String>, Header,
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
          description = "The same key and body within 24 hours is the same submission: it is answered as the first was"),
     ),
     responses(
         (status = 200, body = SubmitAnswer, description = "Stored; it survives a power cut",
-         headers(("Location" = String, description = "Where to poll it"))),
+         headers(("Location" = String, description = "Where to poll it")),
+         links(
+            ("look" = (operation_id = "get", parameters(("task_id" = "$response.body#/task_id")))),
+            ("cancel" = (operation_id = "cancel", parameters(("task_id" = "$response.body#/task_id")))),
+            ("retry" = (operation_id = "retry", parameters(("task_id" = "$response.body#/task_id")))),
+         )),
         (status = 400, body = ErrorBody, description = "The body could not be read"),
         (status = 401, body = ErrorBody, description = "No valid API key"),
         (status = 403, body = ErrorBody, description = "A read-only API key, or a page of another site"),
@@ -109,10 +114,15 @@ fn submitted(task_id: TaskId) -> Response {
 /// old one.
 #[utoipa::path(
     post, path = "/tasks/{task_id}/retry", tag = "tasks",
-    params(("task_id" = String, Path, description = "Names the old task")),
+    params(("task_id" = String, Path, format = "uuid", description = "Names the old task")),
     responses(
         (status = 200, body = TaskResponse, description = "The new task",
-         headers(("Location" = String, description = "Where to poll it"))),
+         headers(("Location" = String, description = "Where to poll it")),
+         links(
+            ("look" = (operation_id = "get", parameters(("task_id" = "$response.body#/task_id")))),
+            ("cancel" = (operation_id = "cancel", parameters(("task_id" = "$response.body#/task_id")))),
+            ("retry" = (operation_id = "retry", parameters(("task_id" = "$response.body#/task_id")))),
+         )),
         (status = 401, body = ErrorBody, description = "No valid API key"),
         (status = 403, body = ErrorBody, description = "A read-only API key, or a page of another site"),
         (status = 404, body = ErrorBody, description = "There is no such task"),
@@ -134,8 +144,9 @@ pub(super) async fn retry(
 #[utoipa::path(
     post, path = "/tasks/cancel", tag = "tasks",
     params(
-        ("status" = Option<String>, Query, description = "pending, running, or both with a comma"),
-        ("task_type" = Option<String>, Query, description = "One type, or several with commas"),
+        ("status" = Option<Vec<TaskStatus>>, Query,
+         description = "One status or several, also with commas; what has ended is left as it is"),
+        ("task_type" = Option<Vec<TaskType>>, Query, description = "One type or several, also with commas"),
         ("created_after" = Option<String>, Query, format = "date-time",
          description = "Submitted at this time or later (RFC 3339)"),
         ("created_before" = Option<String>, Query, format = "date-time",
@@ -166,7 +177,7 @@ pub(super) async fn cancel_all(
 #[utoipa::path(
     get, path = "/tasks/{task_id}", tag = "tasks",
     params(
-        ("task_id" = String, Path, description = "Names the task"),
+        ("task_id" = String, Path, format = "uuid", description = "Names the task"),
         ("wait" = Option<f64>, Query, minimum = 0,
          description = "Seconds to wait for the end of the task, 60 at the most"),
         ("Prefer" = Option<String>, Header, description = "`wait=SECONDS` does the same (RFC 7240)"),
@@ -210,8 +221,8 @@ fn rendered(task: Rendered, headers: &HeaderMap) -> Response {
 #[utoipa::path(
     get, path = "/tasks", tag = "tasks",
     params(
-        ("status" = Option<String>, Query, description = "One status, or several with commas"),
-        ("task_type" = Option<String>, Query, description = "One type, or several with commas"),
+        ("status" = Option<Vec<TaskStatus>>, Query, description = "One status or several, also with commas"),
+        ("task_type" = Option<Vec<TaskType>>, Query, description = "One type or several, also with commas"),
         ("created_after" = Option<String>, Query, format = "date-time",
          description = "Submitted at this time or later (RFC 3339)"),
         ("created_before" = Option<String>, Query, format = "date-time",
@@ -219,7 +230,8 @@ fn rendered(task: Rendered, headers: &HeaderMap) -> Response {
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
          description = "Tasks in a page; 100 if not given"),
         ("tag.KEY" = Option<String>, Query, description = "Has this value for the tag KEY"),
-        ("cursor" = Option<String>, Query, description = "From the Link header of the page before"),
+        ("cursor" = Option<String>, Query, pattern = "^[0-9]{1,18}-[0-9]{1,18}$",
+         description = "From the Link header of the page before"),
     ),
     responses(
         (status = 200, body = Vec<TaskInfo>,
@@ -264,7 +276,7 @@ pub(super) async fn current(
 /// It is not erased. A running task is asked to stop and given a second to do so.
 #[utoipa::path(
     delete, path = "/tasks/{task_id}", tag = "tasks",
-    params(("task_id" = String, Path, description = "Names the task")),
+    params(("task_id" = String, Path, format = "uuid", description = "Names the task")),
     responses(
         (status = 200, body = TaskResponse, description = "Cancelled"),
         (status = 202, body = TaskResponse, description = "Asked to stop, which it has not done yet"),

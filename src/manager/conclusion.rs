@@ -11,7 +11,7 @@ use tracing::debug;
 use super::due::MAX_BACKOFF;
 use super::live::LiveTask;
 use crate::store::{AttemptEnd, CANCELLED_MESSAGE};
-use crate::task::{OutputFile, TaskError, TaskResult, TaskStatus, Timestamp, shorten, with_causes};
+use crate::task::{OutputFile, TaskError, TaskResult, TaskStatus, shorten, with_causes};
 
 /// The largest result that is stored, in bytes of JSON.
 const MAX_RESULT_BYTES: usize = 1024 * 1024;
@@ -43,7 +43,7 @@ pub(super) async fn conclude(live: &LiveTask, outcome: Outcome) -> AttemptEnd {
         message: String::new(),
         result: None,
         error: None,
-        due_at: None,
+        pause: None,
         attempt_given_back: false,
         cancel_requested_at: None,
     };
@@ -152,8 +152,7 @@ fn fail(end: &mut AttemptEnd, failure: Failure, attempt: u32, max_attempts: u32)
         end.message = format!("Task failed: {message}");
     } else {
         let pause = backoff(attempt);
-        let due_at = Timestamp::now().as_micros() + pause.as_micros() as i64;
-        end.due_at = Some(Timestamp::from_micros(due_at));
+        end.pause = Some(pause);
         end.progress = 0.0;
         end.message = format!(
             "Attempt {attempt} of {max_attempts} failed, next in {:.1} s: {message}",

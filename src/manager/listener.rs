@@ -85,8 +85,8 @@ impl Observer for Listener {
                     self.ended(&end, at);
                     shared.admission.returned();
                     shared.live.remove(end.id);
-                    if let Some(due_at) = end.due_at {
-                        self.wait(Due::stored(end.seq, due_at, None));
+                    if let Some(pause) = end.pause {
+                        self.wait(Due::After(end.seq, pause));
                     }
                 }
                 Committed::Ended(end, at) => {

@@ -4,11 +4,15 @@
 //! Nothing here knows what a task does. The one who opens the store hands the writer an
 //! `Observer`, which hears of every committed change before the client does.
 
+mod backup;
 mod batch;
 mod claims;
 mod counts;
 mod idempotency;
 mod import;
+#[cfg(test)]
+mod model_tests;
+mod news;
 mod open;
 mod places;
 mod queries;
@@ -25,14 +29,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use sqlx::SqlitePool;
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use backup::{BackupError, backup};
 use batch::Change;
 pub(crate) use counts::Counts;
 pub(crate) use idempotency::KEY_LIFETIME;
+pub(crate) use news::{Committed, Observer};
 pub use open::OpenError;
 pub(crate) use open::state_files;
 pub(crate) use open::{Opened, open, real_path};
@@ -41,7 +48,7 @@ use queries::Lookup;
 pub(crate) use queries::{Cursor, ListFilter};
 pub(crate) use record::TaskRecord;
 pub(crate) use transitions::CANCELLED_MESSAGE;
-pub(crate) use writer::{Committed, Observer, Writer};
+pub(crate) use writer::Writer;
 
 use crate::task::{Task, TaskId, TaskStatus, Timestamp};
 
@@ -125,8 +132,9 @@ pub(crate) struct AttemptEnd {
     pub(crate) message: String,
     pub(crate) result: Option<Box<RawValue>>,
     pub(crate) error: Option<String>,
-    /// When the next attempt may begin, if not at once.
-    pub(crate) due_at: Option<Timestamp>,
+    /// How long the next attempt has to wait, if it may not begin at once. A length and not a time,
+    /// because the clock may jump on the way to the commit.
+    pub(crate) pause: Option<Duration>,
     /// Whether the attempt counts as one that was never begun.
     pub(crate) attempt_given_back: bool,
     /// When cancellation was asked for; the next status is then `cancelled`.

@@ -1,6 +1,7 @@
 //! Which tasks run, and how many more may.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::TaskRecord;
 
@@ -60,6 +61,7 @@ pub(super) struct Places {
 /// What has to be known of a running task.
 #[derive(Debug)]
 struct Running {
+    epoch: i64,
     task_type: String,
     /// Whether the server has died twice while this task ran.
     suspect: bool,
@@ -74,11 +76,15 @@ impl Places {
 
     /// A task runs.
     pub(super) fn fill(&mut self, record: &TaskRecord) {
-        self.run(record.seq, record.info.task_type.clone(), record.is_suspect());
+        let task = Running {
+            epoch: record.epoch,
+            task_type: record.info.task_type.clone(),
+            suspect: record.is_suspect(),
+        };
+        self.run(record.seq, task);
     }
 
-    fn run(&mut self, seq: i64, task_type: String, suspect: bool) {
-        let task = Running { task_type, suspect };
+    fn run(&mut self, seq: i64, task: Running) {
         self.free.total -= 1;
         self.free.suspect &= !task.suspect;
         if let Some(free) = self.free.of_type(&task.task_type) {
@@ -87,17 +93,24 @@ impl Places {
         self.running.insert(seq, task);
     }
 
-    /// A task runs no more.
-    pub(super) fn leave(&mut self, seq: i64) {
-        if let Some(task) = self.running.remove(&seq) {
-            self.free.give_back(&task);
+    /// An attempt, named by its task's `seq` and its epoch, runs no more. One that has lost its task
+    /// to another attempt leaves the place to that one. Whether it had a place.
+    pub(super) fn leave(&mut self, (seq, epoch): (i64, i64)) -> bool {
+        if let Entry::Occupied(running) = self.running.entry(seq)
+            && running.get().epoch == epoch
+        {
+            self.free.give_back(&running.remove());
+            return true;
         }
+        false
     }
 
-    /// The places that are free once these tasks have ended.
-    pub(super) fn free_after(&self, ended: impl Iterator<Item = i64>) -> Room {
+    /// The places that are free once these attempts have ended.
+    pub(super) fn free_after(&self, ended: impl Iterator<Item = (i64, i64)>) -> Room {
         let mut room = self.free.clone();
-        ended.filter_map(|seq| self.running.get(&seq)).for_each(|task| room.give_back(task));
+        let left = ended
+            .filter_map(|(seq, epoch)| self.running.get(&seq).filter(|task| task.epoch == epoch));
+        left.for_each(|task| room.give_back(task));
         room
     }
 
@@ -131,11 +144,15 @@ mod tests {
             let limits = Limits { total: 9, by_type: vec![("a", 9), ("b", 8)] };
             let mut places = Places::new(limits, true);
             for (seq, &name) in types.iter().enumerate() {
-                places.run(seq as i64, names[name].to_owned(), suspect == Some(seq));
+                let (task_type, suspect) = (names[name].to_owned(), suspect == Some(seq));
+                places.run(seq as i64, Running { epoch: 2, task_type, suspect });
             }
-            let gone = || (0..8).filter(|&seq: &usize| ended[seq]);
-            let room = places.free_after(gone().map(|seq| seq as i64));
-            gone().for_each(|seq| places.leave(seq as i64));
+            let gone = || (0..8).filter(|&seq: &usize| ended[seq]).map(|seq| (seq as i64, 2));
+            let late = || (0..8).map(|seq| (seq, 1));
+            let room = places.free_after(gone().chain(late()));
+            for attempt in gone().chain(late()) {
+                places.leave(attempt);
+            }
             prop_assert_eq!(&room, &places.free_after(std::iter::empty()));
 
             let stay = || (0..8).filter(|&seq: &usize| !ended[seq]);

@@ -246,10 +246,10 @@ fn push_walks(query: &mut QueryBuilder<Sqlite>, filter: &ListFilter) {
 }
 
 /// A table of these names.
-fn push_table<'q>(
-    query: &'q mut QueryBuilder<Sqlite>,
+fn push_table(
+    query: &mut QueryBuilder<Sqlite>,
     names: impl Iterator<Item = &'static str>,
-) -> &'q mut QueryBuilder<Sqlite> {
+) -> &mut QueryBuilder<Sqlite> {
     query.push("(SELECT column1 AS name FROM (VALUES ");
     let mut rows = query.separated(", ");
     for name in names {

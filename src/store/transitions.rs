@@ -4,8 +4,8 @@
 //! its `WHERE` names the status (and for a running attempt the epoch) that it starts from. A row
 //! that is elsewhere by now is left alone, and its absence from the answer says so.
 //!
-//! The plus in `+status` keeps SQLite from walking along the index of statuses, where it may read
-//! every pending task to find one.
+//! The plus in `+status` keeps SQLite from walking along an index of statuses, where it may read every
+//! pending task to find one.
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
@@ -86,7 +86,7 @@ pub(super) fn end(
             .bind(end.message.as_str())
             .bind(end.result.as_ref().map(|result| result.get()))
             .bind(end.error.as_deref())
-            .bind(end.due_at.map(Timestamp::as_micros))
+            .bind(end.pause.map(|pause| now.as_micros() + pause.as_micros() as i64))
             .bind(end.attempt_given_back)
             .bind(end.cancel_requested_at.map(Timestamp::as_micros))
             .bind(end.status.is_final().then_some(now.as_micros()))
@@ -131,6 +131,7 @@ pub(super) const CANCEL: OverRows = OverRows {
          message = iif(status = 'pending', new.pending_message, message), \
          status = iif(status = 'pending', 'cancelled', status), \
          due_at = NULL, \
+         held = 0, \
          updated_at = new.at \
      FROM new \
      WHERE tasks.id = new.wanted \

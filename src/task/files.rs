@@ -11,6 +11,7 @@ use cap_fs_ext::{MetadataExt, OpenOptionsSyncExt};
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, Metadata, OpenOptions};
 
+use super::output::{is_partial_name, partial_name};
 use super::{OutputFile, TaskId};
 
 /// The folders that tasks may read and write, and the files in them that they may not touch.
@@ -58,6 +59,9 @@ pub enum PathError {
     /// One of the server's own files.
     #[error("path `{0}` is one of the server's own files, name another one")]
     StateFile(String),
+    /// A name that the server gives itself.
+    #[error("`{0}` is a name for unfinished outputs of the server, choose another one")]
+    PartialName(String),
     /// Writing the output would destroy the input.
     #[error("output `{0}` is the input itself, name another file")]
     OutputIsInput(String),
@@ -143,6 +147,9 @@ impl Files {
         let located = self.locate(path)?;
         if located.relative.as_os_str().is_empty() || path.ends_with('/') {
             return Err(PathError::Folder(path.to_owned()));
+        }
+        if located.relative.file_name().is_some_and(is_partial_name) {
+            return Err(PathError::PartialName(path.to_owned()));
         }
         let entry = self.real_path(&located, path, Follow::No)?;
         let target = self.real_path(&located, path, Follow::Yes)?;
@@ -367,10 +374,6 @@ fn create_new(folder: &Dir, name: &str) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     Ok(folder.open_with(name, &options)?.into_std())
-}
-
-fn partial_name(id: TaskId, epoch: i64) -> String {
-    format!(".{id}.{epoch}.part")
 }
 
 fn file_name_or_dot(relative: &Path) -> &Path {

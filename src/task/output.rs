@@ -1,11 +1,13 @@
 //! Output files: written beside their place, put there whole.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cap_std::fs::Dir;
+
+use super::TaskId;
 
 /// Output is handed to the file system in pieces of this size.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -25,6 +27,17 @@ struct Partial {
     name: OsString,
     /// As the client wrote it, for errors.
     path: String,
+}
+
+/// What an attempt's output is called until it is whole.
+pub(super) fn partial_name(id: TaskId, epoch: i64) -> String {
+    format!(".{id}.{epoch}.part")
+}
+
+/// Whether an output of this name could get in the way of one that is not whole yet.
+pub(super) fn is_partial_name(name: &OsStr) -> bool {
+    let stem = name.to_str().and_then(|name| name.strip_prefix('.')?.strip_suffix(".part"));
+    stem.and_then(|stem| stem.split_once('.')).is_some_and(|(id, _)| id.parse::<TaskId>().is_ok())
 }
 
 impl OutputFile {

@@ -14,6 +14,7 @@ use strum::{EnumString, IntoStaticStr, VariantArray};
     Hash,
     Serialize,
     Deserialize,
+    utoipa::ToSchema,
     EnumString,
     IntoStaticStr,
     VariantArray,

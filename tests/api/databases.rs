@@ -197,3 +197,23 @@ async fn damaged_rows_and_rows_of_tomorrow_hold_up_no_others() {
         assert!(task["waiting_because"].as_str().unwrap().contains("does not know"), "{task:#}");
     }
 }
+
+#[tokio::test]
+async fn a_cancelled_task_that_nobody_could_run_stays_as_it_was_after_a_restart() {
+    let mut server = Server::start(&["--max-running", "1"]);
+    let running = server.submit(endless()).await;
+    server.until_running(&running).await;
+    let id = server.submit(dummy(0.0)).await;
+    server.kill();
+    let spoil = format!("UPDATE tasks SET parameters = '{{\"steps\": 0}}' WHERE id = '{id}'");
+    run_sql(&server.folder().join("tasks.db"), &[&spoil]).await;
+    server.restart(&["--max-running", "2"]);
+    let path = format!("/tasks/{id}");
+    let set_aside = |task: &Value| task["waiting_because"].to_string().contains("does not know");
+    server.until(&path, set_aside).await;
+    assert_eq!(server.delete(&path).await.status, 200);
+    let before = server.task(&id).await;
+    assert_eq!(before["message"], "Task cancelled by user", "{before:#}");
+    server.restart(&[]);
+    assert_eq!(server.task(&id).await, before);
+}

@@ -68,6 +68,35 @@ async fn the_openapi_document_has_every_operation() {
     }
 }
 
+/// Whatever a request asks for, these may be its answer.
+#[tokio::test]
+async fn the_openapi_document_has_the_answers_that_no_handler_gives() {
+    let server = Server::start(&[]);
+    let document = server.get("/openapi.json").await.body;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let answers = operation["responses"].as_object().unwrap();
+            for status in ["400", "421", "500", "503"] {
+                assert!(answers.contains_key(status), "{status} of {method} {path}");
+            }
+            assert_eq!(answers.contains_key("403"), method != "get", "403 of {method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_openapi_document_leads_from_a_submission_to_its_task() {
+    let server = Server::start(&[]);
+    let document = server.get("/openapi.json").await.body;
+    for path in ["/tasks", "/tasks/{task_id}/retry"] {
+        let links = &document["paths"][path]["post"]["responses"]["200"]["links"];
+        for operation in ["get", "cancel", "retry"] {
+            let leads = |link: &Value| link["operationId"] == operation;
+            assert!(links.as_object().unwrap().values().any(leads), "{operation}: {links:#}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn every_reference_of_the_openapi_document_leads_somewhere() {
     fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {

@@ -272,6 +272,20 @@ async fn streams_end_when_the_server_does() {
 }
 
 #[tokio::test]
+async fn streams_take_no_connection_from_others() {
+    let server = Server::start(&[]);
+    let mut streams = Vec::new();
+    for _ in 0..1100 {
+        streams.push(Stream::open(&server, "/events").await);
+    }
+    let id = server.submit(dummy(0.0)).await;
+    server.wait_for(&id, "completed").await;
+    for stream in &mut streams {
+        while stream.next_state().await.unwrap().task["status"] != "completed" {}
+    }
+}
+
+#[tokio::test]
 async fn a_reader_who_does_not_read_is_let_go_of() {
     let server = Server::start(&[]);
     let mut reader = TcpStream::connect(server.address()).unwrap();

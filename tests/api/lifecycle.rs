@@ -163,7 +163,7 @@ async fn a_second_signal_ends_a_stopping_server_at_once() {
     let before = server.until_running(&id).await;
     drain(&server).await;
     server.terminate();
-    server.wait_exit();
+    assert_eq!(server.wait_exit().code(), Some(130));
     server.restart(&[]);
     server.until_running_again(&before).await;
 }

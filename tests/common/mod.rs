@@ -7,12 +7,14 @@ mod answer;
 mod process;
 
 use std::path::Path;
-use std::process::{ExitStatus, Output};
+use std::process::{Child, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Client, Method, Request, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 pub(crate) use answer::Answer;
 use process::Process;
@@ -20,7 +22,7 @@ use process::Process;
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_task-server");
 /// How long anything may take before a test gives up on it.
-const PATIENCE: Duration = Duration::from_secs(100);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(100);
 
 /// A running server. Dropping it kills the process and removes the folder.
 pub(crate) struct Server {
@@ -46,8 +48,19 @@ impl Server {
         Self::start_with(binary, folder, args, &[])
     }
 
+    /// Starts this test binary again, as a server that `test` is.
+    pub(crate) fn start_self(folder: TempDir, test: &str, env: &[(&str, &str)]) -> Self {
+        let process = spawn_self(folder.path(), test, env);
+        let address = process.wait_for_address();
+        Self::with_process(process, address, folder)
+    }
+
     fn start_with(binary: &Path, folder: TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
         let (process, address) = listen(binary, folder.path(), args, env);
+        Self::with_process(process, address, folder)
+    }
+
+    fn with_process(process: Process, address: String, folder: TempDir) -> Self {
         let client = Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         Self { process, address, client, folder }
     }
@@ -65,9 +78,36 @@ impl Server {
         self.process.wait_for_address();
     }
 
+    /// As [`restart`](Self::restart), for a server that is this test binary.
+    pub(crate) fn restart_self(&mut self, test: &str, env: &[(&str, &str)]) {
+        self.kill();
+        self.process = spawn_self(self.folder.path(), test, env);
+        self.address = self.process.wait_for_address();
+    }
+
+    /// As [`restart_self`](Self::restart_self), for a server that may die before it listens.
+    pub(crate) fn run_self_to_its_end(&mut self, test: &str, env: &[(&str, &str)]) -> ExitStatus {
+        self.process = spawn_self(self.folder.path(), test, env);
+        self.wait_exit()
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The power goes out: SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// Starts another server in the same folder and kills it after that time, or as soon as it
+    /// listens, which is told.
+    pub(crate) fn restart_and_kill(&mut self, args: &[&str], after: Duration) -> bool {
+        self.kill();
+        self.process = spawn(Path::new(BINARY), self.folder.path(), args, &[]);
+        let listened = self.process.address_within(after).is_some();
+        self.kill();
+        listened
     }
 
     /// A polite stop: SIGTERM.
@@ -83,6 +123,13 @@ impl Server {
     /// What it has logged so far; all of it once it has ended.
     pub(crate) fn log(&self) -> String {
         self.process.log()
+    }
+
+    /// The most memory that its process has had, in KiB, if the system tells.
+    pub(crate) fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        peak.trim().strip_suffix(" kB")?.parse().ok()
     }
 
     /// Where it runs: the place of its database, and its only root.
@@ -113,6 +160,31 @@ impl Server {
             Ok(response) => Answer::read(response).await,
             Err(error) => panic!("no answer: {error:?}"),
         }
+    }
+
+    /// Sends a request that was built before, to see whether it can be.
+    pub(crate) async fn send_built(&self, request: Request) -> Answer {
+        match self.client.execute(request).await {
+            Ok(response) => Answer::read(response).await,
+            Err(error) => panic!("no answer: {error:?}"),
+        }
+    }
+
+    /// Sends these bytes on a connection of their own; returns the head of the answer.
+    pub(crate) async fn raw(&self, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(&self.address).await.unwrap();
+        // The server may have heard enough before all is said.
+        let _ = stream.write_all(request).await;
+        let mut answer = Vec::new();
+        let read = async {
+            while let Ok(1..) = stream.read_buf(&mut answer).await {
+                if answer.windows(4).any(|window| window == b"\r\n\r\n") {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, read).await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -201,11 +273,25 @@ pub(crate) fn run(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Output 
     process::command(Path::new(BINARY), folder, args, env).output().unwrap()
 }
 
+/// Starts the program with pipes for what it says.
+pub(crate) fn piped(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Child {
+    let mut command = process::command(Path::new(BINARY), folder, args, env);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
 fn listen(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Process, String) {
-    let args = [&["--listen", "127.0.0.1:0"], args].concat();
-    let process = Process::spawn(binary, folder, &args, env);
+    let process = spawn(binary, folder, args, env);
     let address = process.wait_for_address();
     (process, address)
+}
+
+fn spawn_self(folder: &Path, test: &str, env: &[(&str, &str)]) -> Process {
+    let binary = std::env::current_exe().unwrap();
+    Process::spawn(&binary, folder, &["--exact", test, "--nocapture"], env)
+}
+
+fn spawn(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Process {
+    Process::spawn(binary, folder, &[&["--listen", "127.0.0.1:0"], args].concat(), env)
 }
 
 /// A submission of one dummy task that sleeps that many seconds.

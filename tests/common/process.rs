@@ -6,6 +6,7 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::PATIENCE;
 
@@ -33,18 +34,34 @@ impl Process {
 
     /// Reads the log up to the line that tells where the server listens.
     pub(super) fn wait_for_address(&self) -> String {
+        let Some(address) = self.address_within(PATIENCE) else {
+            panic!("the server does not listen: {}", self.log())
+        };
+        address
+    }
+
+    /// Where the server listens, if it says so in that time.
+    pub(super) fn address_within(&self, time: Duration) -> Option<String> {
+        let begin = Instant::now();
         loop {
-            match self.lines.recv_timeout(PATIENCE) {
+            match self.lines.recv_timeout(time.saturating_sub(begin.elapsed())) {
                 Ok(line) => {
                     if let Some((_, rest)) = line.split_once("listening on http://") {
                         let end =
                             rest.find(|c: char| !(c.is_ascii_alphanumeric() || ".:[]".contains(c)));
-                        return rest[..end.unwrap_or(rest.len())].to_owned();
+                        return Some(rest[..end.unwrap_or(rest.len())].to_owned());
                     }
                 }
-                Err(error) => panic!("the server does not listen ({error}): {}", self.log()),
+                Err(RecvTimeoutError::Timeout) => return None,
+                Err(RecvTimeoutError::Disconnected) => {
+                    panic!("the server ended instead of listening: {}", self.log())
+                }
             }
         }
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(super) fn terminate(&self) {

@@ -1,14 +1,21 @@
 //! The writer by itself, with a store on a real file.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+use std::time::Duration;
 
 use serde_json::value::to_raw_value;
+use sqlx::Row;
+use sqlx::sqlite::SqliteConnectOptions;
 use tempfile::TempDir;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
 
 use super::*;
-use crate::store::{Limits, NewTask, Opened, open};
-use crate::task::{TaskContext, TaskResult, TaskStatus, async_trait};
+use crate::store::{
+    AttemptEnd, Cancellation, Limits, NewTask, Opened, Store, StoredProgress, open,
+};
+use crate::task::{TaskContext, TaskId, TaskResult, TaskStatus, async_trait};
 
 /// A task that is never run.
 struct Idle;
@@ -73,27 +80,123 @@ fn end_of(record: &TaskRecord, epoch: i64) -> Arc<AttemptEnd> {
         message: String::new(),
         result: None,
         error: None,
-        due_at: None,
+        pause: None,
         attempt_given_back: false,
         cancel_requested_at: None,
     })
 }
 
-#[tokio::test]
-async fn a_late_end_changes_nothing_and_is_told_so() {
-    let folder = TempDir::new().unwrap();
+/// A store in this folder with room for three tasks, and what its observer hears.
+async fn start(folder: &TempDir) -> (Store, JoinHandle<()>, UnboundedReceiver<Committed>) {
     let limits = Limits { total: 3, by_type: vec![("idle", 3)] };
     let path = folder.path().join("tasks.db");
     let Opened { store, writer, .. } = open(&path, limits, |_, _, _| {}).await.unwrap();
-    let (sender, mut heard) = tokio::sync::mpsc::unbounded_channel();
-    let writer = tokio::spawn(writer.run(Arc::new(Ear(sender))));
+    let (sender, heard) = unbounded_channel();
+    (store, tokio::spawn(writer.run(Arc::new(Ear(sender)))), heard)
+}
+
+/// Submits a task, which is claimed at once.
+async fn claimed(store: &Store, heard: &mut UnboundedReceiver<Committed>) -> TaskRecord {
+    store.place().await.unwrap().submit(new_task()).await.unwrap();
+    let Some(Committed::Claimed(record, _)) = heard.recv().await else {
+        panic!("a task was not claimed though there was room");
+    };
+    *record
+}
+
+#[tokio::test]
+async fn every_commit_waits_for_the_disk() {
+    let folder = TempDir::new().unwrap();
+    let limits = Limits { total: 1, by_type: Vec::new() };
+    let path = folder.path().join("tasks.db");
+    let mut opened = open(&path, limits, |_, _, _| {}).await.unwrap();
+    let mode = sqlx::query("PRAGMA journal_mode").fetch_one(&mut opened.writer.connection).await;
+    assert_eq!(mode.unwrap().get::<String, _>(0), "wal");
+    // SQLite's number for FULL; one less and only checkpoints would wait.
+    let level = sqlx::query("PRAGMA synchronous").fetch_one(&mut opened.writer.connection).await;
+    assert_eq!(level.unwrap().get::<i64, _>(0), 2);
+}
+
+#[tokio::test]
+async fn late_progress_changes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let (store, writer, mut heard) = start(&folder).await;
+    let record = claimed(&store, &mut heard).await;
+    for (epoch, percent, expected) in [(0, 10.0, 0.0), (1, 20.0, 20.0), (2, 30.0, 20.0)] {
+        let message = "so far".to_owned();
+        let updated_at = Timestamp::now();
+        let progress = StoredProgress { seq: record.seq, epoch, percent, message, updated_at };
+        store.progress(progress).await.unwrap();
+        let stored = store.get(record.info.task_id).await.unwrap().unwrap().info;
+        assert_eq!(stored.progress, expected, "after progress of epoch {epoch}");
+    }
+    store.close().await;
+    writer.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_finished_task_keeps_its_status_whatever_the_statement() {
+    let folder = TempDir::new().unwrap();
+    let (store, writer, mut heard) = start(&folder).await;
+    let record = claimed(&store, &mut heard).await;
+    store.end(end_of(&record, 1)).await;
+    assert!(matches!(heard.recv().await, Some(Committed::Ended(..))));
+    store.close().await;
+    writer.await.unwrap();
+
+    let options = SqliteConnectOptions::new().filename(folder.path().join("tasks.db"));
+    let mut database = SqliteConnection::connect_with(&options).await.unwrap();
+    for status in ["pending", "running", "failed", "cancelled"] {
+        let update = sqlx::query("UPDATE tasks SET status = ?1").bind(status);
+        let refused = update.execute(&mut database).await.unwrap_err().to_string();
+        assert!(refused.contains("never changes its status"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_was_to_be_cancelled_is_cancelled_by_the_next_start() {
+    let folder = TempDir::new().unwrap();
+    let (store, writer, mut heard) = start(&folder).await;
+    let record = claimed(&store, &mut heard).await;
+    let id = record.info.task_id;
+    let wish = Cancellation { id, at: Timestamp::now(), accepted_by_runner: true };
+    assert_eq!(store.cancel(wish).await.unwrap(), CancelEffect::Requested);
+    // For the database this is what a crash is: nobody has ended the attempt.
+    store.close().await;
+    writer.await.unwrap();
+
+    let (store, writer, _) = start(&folder).await;
+    let stored = store.get(id).await.unwrap().unwrap().info;
+    assert_eq!(stored.status, TaskStatus::Cancelled);
+    store.close().await;
+    writer.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_an_interrupted_attempt_has_written_is_removed_by_the_next_start() {
+    let folder = TempDir::new().unwrap();
+    let (store, writer, mut heard) = start(&folder).await;
+    let task = NewTask { output_file_path: Some("out.txt".to_owned()), ..new_task() };
+    let id = task.id;
+    store.place().await.unwrap().submit(task).await.unwrap();
+    assert!(matches!(heard.recv().await, Some(Committed::Claimed(..))));
+    store.close().await;
+    writer.await.unwrap();
+
+    let removed = Mutex::new(Vec::new());
+    let remove = |path: &str, id, epoch| removed.lock().unwrap().push((path.to_owned(), id, epoch));
+    let limits = Limits { total: 1, by_type: Vec::new() };
+    open(&folder.path().join("tasks.db"), limits, remove).await.unwrap();
+    assert_eq!(removed.into_inner().unwrap(), [("out.txt".to_owned(), id, 1)]);
+}
+
+#[tokio::test]
+async fn a_late_end_changes_nothing_and_is_told_so() {
+    let folder = TempDir::new().unwrap();
+    let (store, writer, mut heard) = start(&folder).await;
     let mut records = Vec::new();
     for _ in 0..3 {
-        store.place().await.unwrap().submit(new_task()).await.unwrap();
-        let Some(Committed::Claimed(record, _)) = heard.recv().await else {
-            panic!("a task was not claimed though there was room");
-        };
-        records.push(record);
+        records.push(claimed(&store, &mut heard).await);
     }
 
     // As one batch, so that one statement meets all three.

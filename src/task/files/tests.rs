@@ -3,8 +3,10 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tempfile::TempDir;
 
 use super::*;
@@ -99,6 +101,97 @@ fn an_output_that_is_not_published_leaves_nothing() {
     fs::write(&partial, "left by a crash").unwrap();
     assert!(files.remove_partial("sub/out", id, 7));
     assert!(!partial.exists());
+}
+
+/// What stops the swapping, also when the test fails.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Uses `door/file`, `door/out-…` and `file` in every way, while `door` and `file` are things of the
+/// root at one moment and links out of it at the next. Returns how many uses succeeded and failed.
+fn use_while_swapped(files: &Files, outside: &Path) -> (u32, u32) {
+    let (mut succeeded, mut failed) = (0, 0);
+    let mut count = |success: bool| if success { succeeded += 1 } else { failed += 1 };
+    for path in ["door/file", "file", "door/../file", "door/door/../file"] {
+        let opened = files.open_input(path);
+        count(opened.is_ok());
+        if let Ok(mut file) = opened {
+            let mut text = String::new();
+            file.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "inside", "{path}");
+        }
+        if let Ok(key) = files.check_input(path) {
+            assert!(!key.starts_with(outside), "{key:?}");
+        }
+    }
+    let id = TaskId::new();
+    for path in ["door/out", "door/new/out", "file"] {
+        if let Ok(key) = files.check_output(path, None) {
+            assert!(!key.starts_with(outside), "{key:?}");
+        }
+        let _ = files.try_output(path, 1);
+        let _ = files.remove_partial(path, id, 1);
+        let created = files.create_output(path, id, 1);
+        count(created.is_ok());
+        if let Ok(mut output) = created {
+            output.write_all(b"inside").unwrap();
+            // In place of `file` it would put an end to the swapping.
+            if path != "file" {
+                output.publish().unwrap();
+            }
+        }
+    }
+    (succeeded, failed)
+}
+
+/// `SWAP_TRIES` says how often; by default just as often as shows that it is tried at all.
+#[test]
+fn no_link_that_is_swapped_in_leads_out() {
+    let tries = std::env::var("SWAP_TRIES").map_or(500, |tries| tries.parse().unwrap());
+    let (folder, files) = playground();
+    let (root, outside) = (folder.path().join("root"), folder.path().join("outside"));
+    fs::create_dir_all(root.join("door/door")).unwrap();
+    fs::create_dir_all(outside.join("door")).unwrap();
+    fs::write(root.join("door/file"), "inside").unwrap();
+    fs::write(root.join("file"), "inside").unwrap();
+    fs::write(outside.join("file"), "outside").unwrap();
+    symlink(&outside, root.join("other-door")).unwrap();
+    symlink("../outside/file", root.join("other-file")).unwrap();
+    let swap = |name: &str| {
+        let (name, other) = (root.join(name), root.join(format!("other-{name}")));
+        renameat_with(CWD, name, CWD, other, RenameFlags::EXCHANGE)
+    };
+    if let Err(error) = swap("door") {
+        return println!("skipped: this file system cannot swap two names: {error}");
+    }
+    let stop = AtomicBool::new(false);
+    let (mut done, mut succeeded, mut failed) = (0, 0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                swap("door").unwrap();
+                swap("file").unwrap();
+            }
+        });
+        let _stop = StopOnDrop(&stop);
+        // On a busy machine it takes a while until both sides have been seen.
+        while done < tries || succeeded == 0 || failed == 0 {
+            let (success, failure) = use_while_swapped(&files, &outside);
+            (done, succeeded, failed) = (done + 1, succeeded + success, failed + failure);
+        }
+    });
+    println!("{done} rounds: {succeeded} uses succeeded, {failed} were refused");
+    assert_eq!(fs::read(outside.join("file")).unwrap(), b"outside");
+    let mut names: Vec<_> =
+        fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["door", "file"]);
+    assert_eq!(fs::read_dir(outside.join("door")).unwrap().count(), 0);
 }
 
 proptest! {

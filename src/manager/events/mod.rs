@@ -4,36 +4,28 @@
 //! connection catches up. While nobody listens, and nobody did a moment ago, nothing is logged and
 //! changes cost nothing here.
 
+mod hub;
+mod subscription;
+
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::{Semaphore, oneshot};
 
-use super::{Shared, TaskManager};
+use super::TaskManager;
 use crate::store::{ListFilter, StoreError};
 use crate::task::{TaskId, TaskInfo, TaskStatus};
+use hub::Inbox;
+pub(super) use hub::run;
+pub(crate) use subscription::Subscription;
 
 /// More streams are refused.
 const MAX_STREAMS: usize = 3072;
-/// How often the progress of running tasks is looked at.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
-/// How long the log goes on after the last stream ended, for clients that come back.
-const LINGER: Duration = Duration::from_secs(120);
-/// The log holds at most this many events,
-const LOG_EVENTS: usize = 10_000;
-/// and at most this many bytes of them.
-const LOG_BYTES: usize = 8 << 20;
-/// A reader who lets this many events pile up is let go of,
-const READER_EVENTS: usize = 1024;
-/// or this many bytes.
-const READER_BYTES: usize = 4 << 20;
 
 /// Something that happened to a task, and how the task stands since.
 #[derive(Debug)]
@@ -178,7 +170,7 @@ pub(super) struct Events {
 
 #[derive(Debug)]
 enum Message {
-    Happened { kind: EventKind, from: Option<TaskStatus>, stamp: Stamp, info: TaskInfo },
+    Happened { kind: EventKind, from: Option<TaskStatus>, stamp: Stamp, info: Box<TaskInfo> },
     Subscribe { interest: Interest, last: Option<EventId>, answer: oneshot::Sender<Subscribed> },
     Close,
 }
@@ -213,7 +205,7 @@ impl Events {
 
     /// A task has changed its status.
     pub(super) fn changed(&self, from: Option<TaskStatus>, epoch: i64, info: TaskInfo) {
-        let stamp = Stamp::of(epoch, info.status);
+        let (stamp, info) = (Stamp::of(epoch, info.status), Box::new(info));
         // Without a receiver the server is on its way down.
         let _ = self.messages.send(Message::Happened { kind: EventKind::State, from, stamp, info });
     }
@@ -286,206 +278,5 @@ impl TaskManager {
             None => subscription.begin(present),
         }
         Ok(subscription)
-    }
-}
-
-/// The reading end of a stream.
-#[derive(Debug)]
-pub(crate) struct Subscription {
-    run: u64,
-    /// The latest event when the stream began.
-    now: u64,
-    /// Whether the client may have missed something that cannot be told any more.
-    pub(crate) gap: bool,
-    /// Whether there is nothing to tell, now or later.
-    pub(crate) over: bool,
-    /// What it missed otherwise.
-    missed: Option<VecDeque<Arc<Event>>>,
-    /// How things stood at the beginning, as far as the client was not told of it yet.
-    present: VecDeque<Arc<Event>>,
-    events: mpsc::Receiver<Arc<Event>>,
-    /// How many bytes of events wait.
-    queued: Arc<AtomicUsize>,
-    /// How the tasks stood that the client is told of at the beginning.
-    seen: HashMap<TaskId, Stamp>,
-    _slot: OwnedSemaphorePermit,
-}
-
-impl Subscription {
-    /// Takes note of how things stand, newest first; what happened before is not told any more.
-    fn begin(&mut self, present: Vec<(Stamp, TaskInfo)>) {
-        for (stamp, info) in present.into_iter().rev() {
-            self.seen.insert(info.task_id, stamp);
-            let (kind, json) = (EventKind::State, OnceLock::new());
-            let event = Event { number: self.now, kind, from: None, stamp, info, json };
-            self.present.push_back(Arc::new(event));
-        }
-    }
-
-    /// The next event; `None` if the server is shutting down or this reader is too slow.
-    pub(crate) async fn next(&mut self) -> Option<Arc<Event>> {
-        if let Some(event) = self.present.pop_front() {
-            return Some(event);
-        }
-        if let Some(event) = self.missed.as_mut().and_then(VecDeque::pop_front) {
-            return Some(event);
-        }
-        loop {
-            let event = self.events.recv().await?;
-            self.queued.fetch_sub(event.size(), Ordering::Relaxed);
-            let seen = self.seen.get(&event.info.task_id);
-            if seen.is_some_and(|seen| event.stamp <= *seen) {
-                continue;
-            }
-            self.seen.remove(&event.info.task_id);
-            return Some(event);
-        }
-    }
-
-    /// What to tell the client that it has seen with this event.
-    pub(crate) fn id(&self, event: &Event) -> EventId {
-        EventId { run: self.run, number: event.number }
-    }
-}
-
-/// What the actor receives.
-#[derive(Debug)]
-pub(super) struct Inbox {
-    messages: UnboundedReceiver<Message>,
-    logging: Arc<AtomicBool>,
-}
-
-/// The writing end of a stream.
-#[derive(Debug)]
-struct Reader {
-    events: mpsc::Sender<Arc<Event>>,
-    queued: Arc<AtomicUsize>,
-}
-
-impl Reader {
-    /// Whether the reader is to be kept: it is there, and not too slow.
-    fn tell(&self, event: &Arc<Event>) -> bool {
-        let queued = self.queued.fetch_add(event.size(), Ordering::Relaxed);
-        // One event may be of any size.
-        (queued == 0 || queued + event.size() <= READER_BYTES)
-            && self.events.try_send(Arc::clone(event)).is_ok()
-    }
-
-    fn is_there(&self) -> bool {
-        !self.events.is_closed()
-    }
-}
-
-/// The actor.
-struct Hub {
-    logging: Arc<AtomicBool>,
-    /// The number of the latest event.
-    number: u64,
-    /// The latest events, with no number left out.
-    log: VecDeque<Arc<Event>>,
-    log_bytes: usize,
-    of_task: HashMap<TaskId, Vec<Reader>>,
-    of_many: Vec<(Interest, Reader)>,
-    /// When somebody listened last.
-    heard: Instant,
-}
-
-/// Tells events until the streams are closed.
-pub(super) async fn run(shared: Arc<Shared>, inbox: Inbox) {
-    let Inbox { mut messages, logging } = inbox;
-    let mut hub = Hub {
-        logging,
-        number: 0,
-        log: VecDeque::new(),
-        log_bytes: 0,
-        of_task: HashMap::new(),
-        of_many: Vec::new(),
-        heard: Instant::now(),
-    };
-    let mut ticks = interval(PROGRESS_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let message = tokio::select! {
-            message = messages.recv() => message,
-            _ = ticks.tick(), if hub.logging.load(Ordering::Relaxed) => {
-                hub.look_at_progress(&shared);
-                hub.rest_if_alone();
-                continue;
-            }
-        };
-        match message {
-            Some(Message::Happened { kind, from, stamp, info }) => {
-                hub.tell(kind, from, stamp, info);
-            }
-            Some(Message::Subscribe { interest, last, answer }) => {
-                // Without a receiver the client has gone already.
-                let _ = answer.send(hub.subscribe(interest, last));
-            }
-            Some(Message::Close) | None => return,
-        }
-    }
-}
-
-impl Hub {
-    fn tell(&mut self, kind: EventKind, from: Option<TaskStatus>, stamp: Stamp, info: TaskInfo) {
-        self.number += 1;
-        let json = OnceLock::new();
-        let event = Arc::new(Event { number: self.number, kind, from, stamp, info, json });
-        if let Some(readers) = self.of_task.get_mut(&event.info.task_id) {
-            readers.retain(|reader| reader.tell(&event));
-        }
-        self.of_many.retain(|(interest, reader)| !interest.covers(&event) || reader.tell(&event));
-        self.log_bytes += event.size();
-        self.log.push_back(event);
-        while (self.log.len() > LOG_EVENTS || self.log_bytes > LOG_BYTES)
-            && let Some(oldest) = self.log.pop_front()
-        {
-            self.log_bytes -= oldest.size();
-        }
-    }
-
-    fn subscribe(&mut self, interest: Interest, last: Option<EventId>) -> Subscribed {
-        self.heard = Instant::now();
-        let oldest = self.log.front().map_or(self.number + 1, |event| event.number);
-        let missed =
-            last.filter(|last| (oldest - 1..=self.number).contains(&last.number)).map(|last| {
-                let missed = self.log.iter().filter(|event| event.number > last.number);
-                missed.filter(|event| interest.covers(event)).cloned().collect()
-            });
-        let (sender, events) = mpsc::channel(READER_EVENTS);
-        let queued = Arc::default();
-        let reader = Reader { events: sender, queued: Arc::clone(&queued) };
-        match interest {
-            Interest::Task(id) => self.of_task.entry(id).or_default().push(reader),
-            interest @ Interest::Matching(_) => self.of_many.push((interest, reader)),
-        }
-        Subscribed { events, queued, now: self.number, missed }
-    }
-
-    /// Progress changes too often to tell each change.
-    fn look_at_progress(&mut self, shared: &Shared) {
-        for live in shared.live.all() {
-            if let Some((stamp, info)) = live.progress_to_tell() {
-                self.tell(EventKind::Progress, Some(TaskStatus::Running), stamp, info);
-            }
-        }
-    }
-
-    /// Stops logging when nobody has listened for a while.
-    fn rest_if_alone(&mut self) {
-        self.of_task.retain(|_, readers| {
-            readers.retain(Reader::is_there);
-            !readers.is_empty()
-        });
-        self.of_many.retain(|(_, reader)| reader.is_there());
-        if !self.of_task.is_empty() || !self.of_many.is_empty() {
-            self.heard = Instant::now();
-        } else if self.heard.elapsed() > LINGER {
-            self.logging.store(false, Ordering::SeqCst);
-            self.log.clear();
-            self.log_bytes = 0;
-            // What happens from here on is not logged, so nobody is up to date any more.
-            self.number += 1;
-        }
     }
 }

@@ -1,0 +1,194 @@
+//! Images that claim to be large, or that become large: each fails its task, with words, before it
+//! takes memory.
+
+use std::io::Cursor;
+
+use image::{DynamicImage, GrayImage, ImageFormat};
+use serde_json::{Value, json};
+
+use crate::common::Server;
+
+const FORMATS: [ImageFormat; 6] = [
+    ImageFormat::Bmp,
+    ImageFormat::Gif,
+    ImageFormat::Jpeg,
+    ImageFormat::Png,
+    ImageFormat::Tiff,
+    ImageFormat::WebP,
+];
+
+/// More than the server needs for small images, less than any of the bombs would take.
+const MOST_MEMORY_KIB: u64 = 400 * 1024;
+
+/// A small image.
+fn encoded(format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    DynamicImage::new_rgb8(16, 16).write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+fn png_chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    let chunk = [name, data].concat();
+    let crc = !chunk.iter().fold(!0u32, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 * (crc & 1)))
+    });
+    [&(data.len() as u32).to_be_bytes()[..], &chunk, &crc.to_be_bytes()].concat()
+}
+
+/// A grey PNG of this size, with these chunks behind its header.
+fn png(width: u32, height: u32, chunks: &[Vec<u8>]) -> Vec<u8> {
+    let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 0, 0, 0, 0]].concat();
+    let head = [b"\x89PNG\r\n\x1a\n".to_vec(), png_chunk(b"IHDR", &header)].concat();
+    [head, chunks.concat(), png_chunk(b"IEND", b"")].concat()
+}
+
+/// A hundred megabytes of zeros as a zlib stream of a hundred kilobytes.
+fn zlib_bomb() -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    GrayImage::new(10_000, 10_000).write_to(&mut bytes, ImageFormat::Png).unwrap();
+    let (bytes, mut stream, mut at) = (bytes.into_inner(), Vec::new(), 8);
+    while at < bytes.len() {
+        let length = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        if &bytes[at + 4..at + 8] == b"IDAT" {
+            stream.extend(&bytes[at + 8..at + 8 + length]);
+        }
+        at += length + 12;
+    }
+    assert!(stream.len() < 1_000_000, "{}", stream.len());
+    stream
+}
+
+/// Puts `new` in place of what follows `before`.
+fn overwrite(bytes: &mut [u8], before: &[u8], new: &[u8]) {
+    let found = bytes.windows(before.len()).position(|window| window == before).unwrap();
+    bytes[found + before.len()..][..new.len()].copy_from_slice(new);
+}
+
+/// A small image whose header claims this size; the lossless WebP counts to 16383 here.
+fn claiming(format: ImageFormat, width: u32, height: u32) -> Vec<u8> {
+    let (short, long) = (|side: u32| side as u16, |side: u32| side.to_le_bytes());
+    let mut bytes = encoded(format);
+    match format {
+        ImageFormat::Bmp => bytes[18..26].copy_from_slice(&[long(width), long(height)].concat()),
+        ImageFormat::Gif => {
+            let size = [short(width).to_le_bytes(), short(height).to_le_bytes()].concat();
+            bytes[6..10].copy_from_slice(&size);
+        }
+        ImageFormat::Jpeg => {
+            let size = [short(height).to_be_bytes(), short(width).to_be_bytes()].concat();
+            overwrite(&mut bytes, b"\xFF\xC0\0\x11\x08", &size);
+        }
+        ImageFormat::Png => bytes = png(width, height, &[png_chunk(b"IDAT", b"x\x9c")]),
+        ImageFormat::Tiff => {
+            for (tag, side) in [(b"\x00\x01", width), (b"\x01\x01", height), (b"\x16\x01", height)]
+            {
+                let entry = [tag, b"\x04\0\x01\0\0\0".as_slice()].concat();
+                overwrite(&mut bytes, &entry, &long(side));
+            }
+        }
+        ImageFormat::WebP => {
+            // Fourteen bits each, less one, behind the signature of the lossless stream.
+            let mask = 0x3FFF;
+            let size = (width.wrapping_sub(1) & mask) | (height.wrapping_sub(1) & mask) << 14;
+            let at = bytes.windows(4).position(|name| name == b"VP8L").unwrap() + 9;
+            bytes[at..at + 4].copy_from_slice(&size.to_le_bytes());
+        }
+        _ => unreachable!(),
+    }
+    bytes
+}
+
+/// What became of an image that was submitted.
+async fn processed(server: &Server, name: &str, bytes: &[u8]) -> Value {
+    server.write(name, bytes);
+    let body = json!({
+        "task_type": "image_process",
+        "input_file_path": name,
+        "output_file_path": "out.png",
+        "parameters": { "width": 4, "height": 3, "format": "PNG" },
+    });
+    let id = server.submit(body).await;
+    let task = server.get(&format!("/tasks/{id}?wait=60")).await.body;
+    assert!(task["completed_at"].is_string(), "{name}: {task:#}");
+    task
+}
+
+/// Submits an image that is refused; returns the error.
+async fn refused(server: &Server, name: &str, bytes: &[u8]) -> String {
+    let task = processed(server, name, bytes).await;
+    assert_eq!(task["status"], "failed", "{name}: {task:#}");
+    let error = task["error"].as_str().unwrap().to_owned();
+    assert!(error.contains(name), "{name}: {error}");
+    assert!(!server.folder().join("out.png").exists(), "{name}");
+    error
+}
+
+fn assert_little_memory(server: &Server) {
+    match server.peak_memory() {
+        Some(peak) => assert!(peak < MOST_MEMORY_KIB, "{peak} KiB"),
+        None => println!("skipped: this system does not tell how much memory a process had"),
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_claims_to_be_huge_is_refused_by_its_header() {
+    let server = Server::start(&[]);
+    for format in FORMATS {
+        let side = if format == ImageFormat::WebP { 16_383 } else { 60_000 };
+        let name = format!("{format:?}");
+        let error = refused(&server, &name, &claiming(format, side, side)).await;
+        assert!(error.contains(&format!("{side}x{side} pixels, the limit is")), "{error}");
+    }
+    let mut canvas = b"RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0".to_vec();
+    canvas.extend(b"\xFF\xFF\xFF\xFF\xFF\xFF");
+    refused(&server, "canvas.webp", &canvas).await;
+    let mut upside_down = encoded(ImageFormat::Bmp);
+    upside_down[22..26].copy_from_slice(&i32::MIN.to_le_bytes());
+    refused(&server, "upside-down.bmp", &upside_down).await;
+    let mut tiff = encoded(ImageFormat::Tiff);
+    // As many strips as a number can say.
+    overwrite(&mut tiff, b"\x11\x01\x04\0", b"\xFF\xFF\xFF\xFF");
+    refused(&server, "strips.tiff", &tiff).await;
+    assert_little_memory(&server);
+}
+
+#[tokio::test]
+async fn what_unpacks_to_more_than_the_image_is_not_unpacked() {
+    let server = Server::start(&[]);
+    let bomb = zlib_bomb();
+    let profile = png_chunk(b"iCCP", &[b"profile\0\0", &bomb[..]].concat());
+    let text = png_chunk(b"zTXt", &[b"text\0\0", &bomb[..]].concat());
+    let more_text = png_chunk(b"iTXt", &[b"text\0\x01\0\0\0", &bomb[..]].concat());
+    let pixels = png_chunk(b"IDAT", &bomb);
+    for (name, chunks) in [
+        ("pixels.png", vec![]),
+        ("profile.png", vec![profile]),
+        ("text.png", vec![text; 20]),
+        ("more-text.png", vec![more_text; 20]),
+    ] {
+        let chunks = [chunks, vec![pixels.clone()]].concat();
+        let task = processed(&server, name, &png(16, 16, &chunks)).await;
+        // What is too much is left where it is.
+        assert_eq!(task["status"], "completed", "{name}: {task:#}");
+    }
+    assert_little_memory(&server);
+}
+
+#[tokio::test]
+async fn nothing_and_next_to_nothing_is_refused() {
+    let server = Server::start(&[]);
+    for format in FORMATS {
+        let name = format!("{format:?}");
+        let whole = encoded(format);
+        for length in [0, 1, 2, 4, 8, 12, 16, 24, 30, 40, whole.len() / 2, whole.len() * 3 / 4] {
+            refused(&server, &name, &whole[..length]).await;
+        }
+        // A lossless WebP has no number for nothing.
+        if format != ImageFormat::WebP {
+            for (width, height) in [(0, 0), (0, 16), (16, 0)] {
+                refused(&server, &name, &claiming(format, width, height)).await;
+            }
+        }
+    }
+    assert_little_memory(&server);
+}

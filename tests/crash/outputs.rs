@@ -1,0 +1,85 @@
+//! The files that tasks read and write, and what must stand in them.
+
+use std::fs;
+use std::path::Path;
+
+use tokio::runtime::Runtime;
+
+use crate::common::{Server, tokenize};
+
+/// How many different inputs there are.
+pub(crate) const INPUTS: usize = 3;
+/// Where outputs are put, below the folder of the server.
+const FOLDER: &str = "out";
+
+/// What each input becomes where nobody disturbs.
+pub(crate) struct Outputs {
+    inputs: Vec<String>,
+    expected: Vec<Vec<u8>>,
+}
+
+impl Outputs {
+    /// Has a server that is left in peace make each of them once.
+    pub(crate) fn prepare(runtime: &Runtime) -> Self {
+        let line = "The quick brown fox jumps over the lazy dog, 12345 times.\n";
+        // From one write to many, and some that take longer to write than to compute.
+        let inputs: Vec<_> = [1, 300, 5_000].map(|lines| line.repeat(lines)).into();
+        assert_eq!(inputs.len(), INPUTS);
+        let mut outputs = Self { inputs, expected: Vec::new() };
+        let server = Server::start(&[]);
+        outputs.write_inputs(server.folder());
+        for input in 0..INPUTS {
+            runtime.block_on(async {
+                let id = server.submit(submission(input, 0)).await;
+                server.wait_for(&id, "completed").await;
+            });
+            let file = server.folder().join(output_name(input, 0));
+            outputs.expected.push(fs::read(file).unwrap());
+        }
+        outputs
+    }
+
+    pub(crate) fn write_inputs(&self, folder: &Path) {
+        for (input, text) in self.inputs.iter().enumerate() {
+            fs::write(folder.join(input_name(input)), text).unwrap();
+        }
+    }
+
+    /// Compares each published file; returns how many there are and what is wrong with them.
+    pub(crate) fn check(&self, folder: &Path) -> (usize, Vec<String>) {
+        let mut checked = 0;
+        let mut wrong = Vec::new();
+        for name in names(folder).iter().filter(|name| !name.ends_with(".part")) {
+            checked += 1;
+            let found = fs::read(folder.join(FOLDER).join(name)).unwrap();
+            let input: usize = name.split('-').next().unwrap().parse().unwrap();
+            if found != self.expected[input] {
+                let (found, expected) = (found.len(), self.expected[input].len());
+                wrong.push(format!("output {name} has {found} bytes, expected other {expected}"));
+            }
+        }
+        (checked, wrong)
+    }
+}
+
+/// The names of what lies in the folder of the outputs.
+pub(crate) fn names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder.join(FOLDER)) else { return Vec::new() };
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+pub(crate) fn submission(input: usize, output: usize) -> serde_json::Value {
+    let mut body = tokenize(&input_name(input), &output_name(input, output));
+    // The smallest vocabulary: each server reads it anew.
+    body["parameters"]["encoding"] = "r50k_base".into();
+    body
+}
+
+fn input_name(input: usize) -> String {
+    format!("in-{input}.txt")
+}
+
+/// Begins with the input, so that it is known what must stand in the file.
+pub(crate) fn output_name(input: usize, output: usize) -> String {
+    format!("{FOLDER}/{input}-{output}.json")
+}
