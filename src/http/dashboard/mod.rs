@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::{no_such_route, query};
 
 /// Where it is, and all that belongs to it.
-pub(super) const ROUTES: [&str; 2] = ["/dashboard", "/dashboard/{*file}"];
+pub(super) const ROUTES: [&str; 3] = ["/dashboard", "/dashboard/", "/dashboard/{*file}"];
 
 /// Nothing but what this server sends, and text never becomes markup or script. `blob:` is for
 /// images that were fetched with an API key.

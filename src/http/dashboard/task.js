@@ -83,7 +83,7 @@ export function taskView(place, signal, id, go) {
     if (first > 1 && first !== Infinity) events.push([first === 2 ? "Attempt 1 failed" : `Attempts 1 to ${first - 1} failed`, null]);
     for (const [number, seen] of attempts) {
       const of = task.max_attempts > 1 ? `Attempt ${number} of ${task.max_attempts} began` : task.attempt > 1 ? `Attempt ${number} began` : "Started";
-      events.push([of, seen.started, seen.error && `failed: ${seen.error}`]);
+      events.push([of, seen.started, task.max_attempts > 1 && seen.error && `failed: ${seen.error}`]);
     }
     if (task.cancel_requested_at) events.push(["Cancellation requested", task.cancel_requested_at]);
     if (task.completed_at) {
