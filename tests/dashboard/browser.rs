@@ -25,23 +25,10 @@ pub(crate) struct Browser {
 impl Browser {
     /// Starts a browser for the pages of this server; `None`, said aloud, on a machine that has none.
     pub(crate) async fn start(address: &str) -> Option<Self> {
-        let spawned = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
-        let Ok(mut driver) = spawned else {
-            eprintln!(
-                "skipped: no chromium here, or no chromedriver (apt install chromium-driver)"
-            );
+        let Some((driver, port)) = drive() else {
+            eprintln!("skipped: no chromedriver here (apt install chromium chromium-driver)");
             return None;
         };
-        let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = lines.map_while(Result::ok).find_map(|line| {
-            let (_, port) = line.split_once("started successfully on port ")?;
-            Some(port.trim_end_matches('.').to_owned())
-        });
         let profile = TempDir::new().unwrap();
         let options = json!({
             "args": [
@@ -57,8 +44,7 @@ impl Browser {
             "timeouts": { "script": PATIENCE.as_millis() as u64 },
         } } });
         let client = Client::builder().no_proxy().timeout(2 * PATIENCE).build().unwrap();
-        let driver_url =
-            format!("http://127.0.0.1:{}/session", port.expect("a driver with a port"));
+        let driver_url = format!("http://127.0.0.1:{port}/session");
         let mut browser = Self {
             driver,
             client,
@@ -247,6 +233,26 @@ impl Browser {
         let messages = log.as_array().unwrap().iter().filter(|entry| entry["source"] != "network");
         messages.map(|entry| entry["message"].as_str().unwrap().to_owned()).collect()
     }
+}
+
+/// Starts a driver; returns the port that it listens on. `None` on a machine that has none.
+fn drive() -> Option<(Child, String)> {
+    // A driver ends at once if the port that it picks is in use already as IPv6: try another.
+    for _ in 0..10 {
+        let mut command = Command::new("chromedriver");
+        command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut driver = command.spawn().ok()?;
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let port = lines.find_map(|line| {
+            let (_, port) = line.split_once("started successfully on port ")?;
+            Some(port.trim_end_matches('.').to_owned())
+        });
+        match port {
+            Some(port) => return Some((driver, port)),
+            None => drop(driver.wait()),
+        }
+    }
+    panic!("chromedriver does not start");
 }
 
 fn element_id(element: &Value) -> &str {

@@ -26,7 +26,9 @@ export class Row {
   // Takes in a newer state; one that was on its way longer than another is left out.
   update(task) {
     if (task === this.task || isFinal(this.task) || task.updated_at < this.task.updated_at) return;
-    this.task = task;
+    // Events do not tell why a task waits; lists do.
+    const same = task.status === "pending" && this.task.status === "pending";
+    this.task = same ? { waiting_because: this.task.waiting_because, ...task } : task;
     this.draw();
   }
 

@@ -6,6 +6,8 @@ import { duration, el, elapsed, fullMoment, isFinal, isStopping, percent, progre
 import { outputPanel } from "./output.js";
 
 const TICK_EVERY = 250;
+// Why a task waits changes without any event of its own.
+const ASK_WHY_EVERY = 3000;
 
 export function taskView(place, signal, id, go) {
   let task;
@@ -135,7 +137,8 @@ export function taskView(place, signal, id, go) {
     }
   };
   const ticks = setInterval(() => task && tick(), TICK_EVERY);
-  signal.addEventListener("abort", () => clearInterval(ticks));
+  const asking = setInterval(() => { if (!document.hidden && task?.status === "pending") look(); }, ASK_WHY_EVERY);
+  signal.addEventListener("abort", () => { clearInterval(ticks); clearInterval(asking); });
   signal.addEventListener("abort", whenBack(look));
   look();
   follow(`/tasks/${encodeURIComponent(id)}/events`, signal, {

@@ -9,6 +9,8 @@ const PAGE = 50;
 // How often the table takes in what has happened; a busy server tells of thousands of changes a second.
 const REDRAW_EVERY = 250;
 const COUNT_EVERY = 2000;
+// Why a task waits changes without any event of its own.
+const ASK_WHY_EVERY = 3000;
 
 // The cursors of the pages before this one, newest last, so that one can go back.
 let trail = [];
@@ -143,7 +145,10 @@ export function tasksView(place, signal, query, go) {
     takeIn();
     for (const row of rows.values()) row.tick();
   }, REDRAW_EVERY);
-  signal.addEventListener("abort", () => clearInterval(ticks));
+  const asking = setInterval(() => {
+    if (!document.hidden && [...rows.values()].some((row) => row.task.status === "pending")) load();
+  }, ASK_WHY_EVERY);
+  signal.addEventListener("abort", () => { clearInterval(ticks); clearInterval(asking); });
 
   follow(`/events?${listQuery(filter, null, 1)}`, signal, {
     // What happened in between is in the list; what happens from here on is told.
