@@ -24,6 +24,8 @@ export function tasksView(place, signal, query, go) {
   let matching = new Set();
   let next;
   let loaded = false;
+  // Whether new tasks have pushed others off the page, so that the next one begins elsewhere.
+  let pushed = false;
 
   const heading = el("h1", { class: "unseen" }, "Tasks");
   const note = el("p", { class: "note", hidden: true });
@@ -46,7 +48,9 @@ export function tasksView(place, signal, query, go) {
   place.append(heading, bars.element, bar, note, el("div", { class: "scroll" }, table), pages);
   bars.restoreFocus();
 
-  function toOlder() {
+  async function toOlder() {
+    if (pushed) await load();
+    if (pushed || !next) return;
     trail.push(cursor ?? "");
     go(address(filter, new URL(next, location.origin).searchParams.get("cursor")));
   }
@@ -89,6 +93,7 @@ export function tasksView(place, signal, query, go) {
       next = page.next;
       older.disabled = !next;
       loaded = true;
+      pushed = false;
       draw();
       noteSelection();
       table.setAttribute("aria-busy", "false");
@@ -131,6 +136,7 @@ export function tasksView(place, signal, query, go) {
     const oldest = rows.size >= PAGE ? [...rows.keys()].at(-1) : "";
     const added = fresh.filter((task) => task.task_id > oldest);
     if (added.length) {
+      pushed = true;
       for (const task of added) rows.set(task.task_id, new Row(task, noteSelection));
       const sorted = [...rows].sort(([a], [b]) => (a < b ? 1 : -1));
       rows.clear();
@@ -150,6 +156,8 @@ export function tasksView(place, signal, query, go) {
   }, ASK_WHY_EVERY);
   signal.addEventListener("abort", () => { clearInterval(ticks); clearInterval(asking); });
 
+  // Not only once the stream is open: a server with too many of them refuses one.
+  load();
   follow(`/events?${listQuery(filter, null, 1)}`, signal, {
     // What happened in between is in the list; what happens from here on is told.
     open: load,
