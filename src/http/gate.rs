@@ -164,11 +164,12 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// Probes and documentation tell nothing of tasks.
+/// Probes, documentation and the page of the dashboard tell nothing of tasks.
 fn is_open(path: &str) -> bool {
-    matches!(path, "/" | "/openapi.json" | "/docs")
+    matches!(path, "/" | "/openapi.json" | "/docs" | "/dashboard")
         || path.starts_with("/health/")
         || path.starts_with("/docs/")
+        || path.starts_with("/dashboard/")
 }
 
 fn bearer_token(value: &str) -> Option<&str> {

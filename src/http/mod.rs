@@ -3,12 +3,14 @@
 
 mod api_key;
 mod body;
+mod dashboard;
 mod error;
 mod events;
 mod gate;
 mod key_file;
 mod metrics;
 mod openapi;
+mod output;
 mod query;
 mod server;
 mod service;
@@ -73,7 +75,7 @@ impl Api {
             return response;
         }
         let mut response = self.pass(request).await;
-        response.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
+        response.headers_mut().append(header::VARY, HeaderValue::from_static("origin"));
         response
     }
 
@@ -119,6 +121,7 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
         .routes(routes!(tasks::current))
         .routes(routes!(tasks::get, tasks::cancel))
         .routes(routes!(tasks::retry))
+        .routes(routes!(output::get))
         .routes(routes!(events::of_task))
         .routes(routes!(events::of_many))
         .routes(routes!(tasks::cancel_all))
@@ -127,7 +130,8 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
         .routes(routes!(service::ready))
         .routes(routes!(service::stats));
     let patterns = routes.get_openapi().paths.paths.keys().cloned();
-    let others = ["/metrics", "/openapi.json", "/docs", "/docs/{*file}"].map(str::to_owned);
+    let others = ["/metrics", "/openapi.json", "/docs", "/docs/{*file}"];
+    let others = others.into_iter().chain(dashboard::ROUTES).map(str::to_owned);
     let metrics = Arc::new(Metrics::new(manager.clone(), patterns.chain(others)));
     let of_metrics = OpenApiRouter::new().routes(routes!(metrics::metrics));
     let (routes, mut document) = routes
@@ -137,6 +141,7 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
     openapi::complete(&mut document, guarded);
     let router = routes
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
+        .merge(dashboard::router())
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method);
     (router, metrics)
@@ -165,12 +170,22 @@ fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
             header::ACCEPT,
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
+            header::IF_MODIFIED_SINCE,
             header::IF_NONE_MATCH,
+            header::IF_RANGE,
+            header::RANGE,
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("last-event-id"),
             HeaderName::from_static("prefer"),
         ])
-        .expose_headers([header::LINK, header::LOCATION, header::ETAG, header::RETRY_AFTER])
+        .expose_headers([
+            header::CONTENT_DISPOSITION,
+            header::CONTENT_RANGE,
+            header::ETAG,
+            header::LINK,
+            header::LOCATION,
+            header::RETRY_AFTER,
+        ])
 }
 
 async fn no_such_route(uri: Uri) -> ApiError {

@@ -14,6 +14,7 @@ mod listener;
 mod live;
 mod metrics;
 mod outcome;
+mod output;
 mod progress;
 mod runner;
 mod runtime;
@@ -46,7 +47,9 @@ use keys::KeyTurns;
 use live::LiveTasks;
 pub(crate) use live::Rendered;
 use metrics::Metrics;
-pub(crate) use outcome::{CancelCounts, CancelOutcome, Load, Page, RetryError, SubmitError};
+pub(crate) use outcome::{
+    CancelCounts, CancelOutcome, Load, OutputError, Page, RetryError, SubmitError,
+};
 use runtime::TaskRuntime;
 pub use start::{ManagerOptions, StartError};
 use stats::History;

@@ -71,6 +71,13 @@ impl Server {
         (self.process, self.address) = listen(Path::new(BINARY), self.folder.path(), args, &[]);
     }
 
+    /// Starts a server again, after [`kill`](Self::kill), in the same folder and at the same address.
+    pub(crate) fn come_back(&mut self) {
+        let args = ["--listen", self.address.as_str()];
+        self.process = Process::spawn(Path::new(BINARY), self.folder.path(), &args, &[]);
+        self.process.wait_for_address();
+    }
+
     /// As [`restart`](Self::restart), for a server that is this test binary.
     pub(crate) fn restart_self(&mut self, test: &str, env: &[(&str, &str)]) {
         self.kill();
