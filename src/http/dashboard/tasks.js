@@ -24,6 +24,8 @@ export function tasksView(place, signal, query, go) {
   let matching = new Set();
   let next;
   let loaded = false;
+  let loading;
+  let again = false;
   // Whether new tasks have pushed others off the page, so that the next one begins elsewhere.
   let pushed = false;
 
@@ -80,7 +82,22 @@ export function tasksView(place, signal, query, go) {
     all.indeterminate = count > 0 && count < rows.size;
   }
 
-  async function load() {
+  // One request at a time: an older answer must not take the place of a newer one. What happens
+  // meanwhile is taken in after it.
+  function load() {
+    again = true;
+    loading ??= loadWhileAsked().finally(() => { loading = undefined; });
+    return loading;
+  }
+
+  async function loadWhileAsked() {
+    while (again && !signal.aborted) {
+      again = false;
+      await loadPage();
+    }
+  }
+
+  async function loadPage() {
     try {
       const page = await getPage(`/tasks?${listQuery(filter, cursor)}`, signal);
       const keep = new Map(rows);
@@ -122,7 +139,7 @@ export function tasksView(place, signal, query, go) {
   }
 
   function takeIn() {
-    if (!loaded || changes.size === 0) return;
+    if (!loaded || loading || changes.size === 0) return;
     const fresh = [];
     for (const task of changes.values()) {
       const row = rows.get(task.task_id);
