@@ -108,7 +108,9 @@ fn shutdown_signal() -> CancellationToken {
 /// or else `default`.
 pub(super) fn start_logging(format: LogFormat, default: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A line that cannot be written would be complained of where it could not, with a panic.
+    let logging = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
+    let logging = logging.with_writer(io::stderr);
     match format {
         LogFormat::Text => logging.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
         LogFormat::Json => logging.json().init(),
