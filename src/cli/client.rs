@@ -222,6 +222,8 @@ impl Client {
     }
 
     fn stranger(&self, error: &dyn Error) -> Failure {
+        // It may repeat what the server sent, lines and all.
+        let error = escape(&error.to_string());
         let message = format!("{} does not answer as a task-server does: {error}", self.base);
         Failure::new(Exit::Protocol, message)
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::terminal::escape;
+use super::terminal::{escape, say};
 
 /// For the end of `--help`.
 pub(super) const EXIT_CODES: &str = "\
@@ -66,11 +66,9 @@ impl Failure {
         Self { exit, message: message.into() }
     }
 
-    /// Says the message, each line with the name of the program.
+    /// Says the message.
     pub(super) fn say(&self) {
-        for line in self.message.lines() {
-            eprintln!("task-server: {line}");
-        }
+        say(&self.message);
     }
 }
 

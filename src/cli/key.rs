@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
+use super::terminal::print_note;
 use crate::config::{Config, ConfigError, Settings};
 use crate::http::{Access, ApiKey, KeyFile, KeyFileError, KeyName};
 
@@ -89,14 +90,14 @@ fn new(NewArgs { name, read_only, file }: NewArgs) -> Result<(), KeyError> {
     })?;
 
     if let Some(exposed) = stored.exposed() {
-        eprintln!("warning: {exposed}");
+        print_note(&format!("warning: {exposed}"));
     }
-    eprintln!(
+    print_note(&format!(
         "This is the only time that the key is shown: keep it where its user finds it, and send it as\n  \
          Authorization: Bearer KEY\n\
          Its hash is in `{shown}`, where a server that runs with --api-key-file {shown} looks every second.\n\
          Erase its line there to revoke it."
-    );
+    ));
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use super::exit::{EXIT_CODES, Exit, Failure, Outcome, fault_line};
 use super::parameters::TaskArgs;
 use super::record::{Record, print_details};
 use super::serve::start_logging;
+use super::terminal::even_unread;
 use super::view::View;
 use crate::config::{Config, LogFormat, Settings};
 use crate::manager::{Interest, ManagerOptions, Submission, SubmitError, TaskManager};
@@ -72,7 +73,7 @@ pub(super) async fn run(args: RunArgs) -> Outcome {
     let record = to_its_end(&manager, id, &mut interrupt).await?;
     manager.drain(Duration::ZERO).await;
     manager.close().await;
-    print_details(&record, args.json)?;
+    even_unread(print_details(&record, args.json))?;
     Ok(record.exit().unwrap_or(Exit::Internal))
 }
 
@@ -121,7 +122,7 @@ async fn to_its_end(
                     return Err(Failure::new(Exit::Interrupted, "ended before the task has stopped"));
                 }
                 cancelled = true;
-                view.note("task-server: cancelling the task; Ctrl-C again ends at once");
+                view.note("cancelling the task; Ctrl-C again ends at once");
                 let manager = manager.clone();
                 // It waits for the task to stop, and a second Ctrl-C must not wait for that.
                 tokio::spawn(async move { manager.cancel(id).await });
