@@ -84,7 +84,8 @@ pub(super) async fn run(args: SubmitArgs) -> Outcome {
     };
     let body = args.body(args.task.parameters(&schema.unwrap_or_default())?);
     let path = if args.dry_run { "/tasks?dry_run=true" } else { "/tasks" };
-    let mut request = Request::new(Method::POST, path).json(body);
+    // Another task is in the way: the only one that may be unfinished, or one with the same output.
+    let mut request = Request::new(Method::POST, path).json(body).conflict(Exit::TryLater);
     if let Some(key) = &args.idempotency_key {
         request = request.header("idempotency-key", key);
     }
