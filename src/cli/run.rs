@@ -13,10 +13,13 @@ use super::exit::{EXIT_CODES, Exit, Failure, Outcome, fault_line};
 use super::parameters::TaskArgs;
 use super::record::{Record, print_details};
 use super::serve::start_logging;
+use super::settings::SettingsFile;
 use super::terminal::even_unread;
 use super::view::View;
-use crate::config::{Config, LogFormat, Settings};
-use crate::manager::{Interest, ManagerOptions, Submission, SubmitError, TaskManager};
+use crate::config::{Config, LogFormat};
+use crate::manager::{
+    Interest, ManagerOptions, Submission, SubmitError, Subscription, TaskManager,
+};
 use crate::store::state_files;
 use crate::task::{TaskId, TaskType, with_causes};
 use crate::tasks::TaskRegistry;
@@ -41,6 +44,9 @@ pub(super) struct RunArgs {
     #[arg(long = "root", value_name = "DIR")]
     roots: Vec<PathBuf>,
 
+    #[command(flatten)]
+    settings: SettingsFile,
+
     /// Print the task as JSON when it has ended
     #[arg(long)]
     json: bool,
@@ -48,13 +54,13 @@ pub(super) struct RunArgs {
 
 pub(super) async fn run(args: RunArgs) -> Outcome {
     start_logging(LogFormat::Text, "error");
-    let failed = |message: String| Failure::new(Exit::Failed, message);
-    let mut interrupt = signal(SignalKind::interrupt())
-        .map_err(|error| failed(format!("cannot listen for Ctrl-C: {error}")))?;
-    let folder = TempDir::new()
-        .map_err(|error| failed(format!("cannot make a temporary folder: {error}")))?;
-    let options = options(folder.path(), &args.roots)
-        .map_err(|error| Failure::new(Exit::Usage, with_causes(&error)))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| {
+        Failure::new(Exit::Internal, format!("cannot listen for Ctrl-C: {error}"))
+    })?;
+    let folder = TempDir::new().map_err(|error| {
+        Failure::new(Exit::CannotCreate, format!("cannot make a temporary folder: {error}"))
+    })?;
+    let options = options(folder.path(), &args.roots, args.settings.load()?);
     let registry = TaskRegistry::builtin();
     let schema = TaskType::from_name(&args.task.task_type)
         .map_or(Value::Null, |task_type| registry.get(task_type).schema().clone());
@@ -78,12 +84,11 @@ pub(super) async fn run(args: RunArgs) -> Outcome {
 }
 
 /// Those of a server with a database in `folder`.
-fn options(folder: &Path, roots: &[PathBuf]) -> Result<ManagerOptions, crate::config::ConfigError> {
-    let config = Config::load(Settings::default(), None)?;
-    // A server in this folder does not let its tasks touch these either.
+fn options(folder: &Path, roots: &[PathBuf], config: Config) -> ManagerOptions {
+    // A server with these settings does not let its tasks touch these either.
     let mut protected = state_files(&config.database);
     protected.extend(config.api_key_file.into_iter().chain([config.file]));
-    Ok(ManagerOptions {
+    ManagerOptions {
         database: folder.join("tasks.db"),
         roots: [PathBuf::from(".")].into_iter().chain(roots.iter().cloned()).collect(),
         state_files: protected,
@@ -93,7 +98,7 @@ fn options(folder: &Path, roots: &[PathBuf]) -> Result<ManagerOptions, crate::co
         exclusive: false,
         type_limits: Vec::new(),
         retention: None,
-    })
+    }
 }
 
 async fn to_its_end(
@@ -101,8 +106,7 @@ async fn to_its_end(
     id: TaskId,
     interrupt: &mut Signal,
 ) -> Result<Record, Failure> {
-    let internal = |error: &dyn std::error::Error| Failure::new(Exit::Internal, error.to_string());
-    let mut events = manager.watch(Interest::Task(id), None).await.map_err(|e| internal(&e))?;
+    let mut events = watch(manager, id).await?;
     let mut view = View::for_people();
     let mut cancelled = false;
     loop {
@@ -129,6 +133,11 @@ async fn to_its_end(
             }
         }
     }
+}
+
+async fn watch(manager: &TaskManager, id: TaskId) -> Result<Subscription, Failure> {
+    let events = manager.watch(Interest::Task(id), None).await;
+    events.map_err(|error| Failure::new(Exit::Internal, with_causes(&error)))
 }
 
 fn refused(error: SubmitError) -> Failure {

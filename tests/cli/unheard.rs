@@ -24,7 +24,7 @@ async fn what_is_asked_for_is_done_and_the_exit_code_is_right() {
     assert_eq!(run(&["get", UNKNOWN]), 65);
     assert_eq!(run(&["frobnicate"]), 64);
     // The key is lost, and its user has to know.
-    assert_eq!(run(&["key", "new", "--name", "alice"]), 1);
+    assert_eq!(run(&["key", "new", "--name", "alice"]), 74);
 
     let (first, second) = (server.submit(endless()).await, server.submit(endless()).await);
     assert_eq!(run(&["cancel", &first, UNKNOWN, &second]), 65);
