@@ -113,7 +113,10 @@ async fn to_its_end(
         tokio::select! {
             event = events.next() => {
                 let Some(event) = event else {
-                    return Err(Failure::new(Exit::Internal, "the task was lost sight of"));
+                    // Standard error took nothing for long, so that too much had piled up. How the
+                    // task stands by now comes first.
+                    events = watch(manager, id).await?;
+                    continue;
                 };
                 let record = Record::parse(event.json())?;
                 view.show(&record)?;
