@@ -252,7 +252,7 @@ impl Client {
         let exit = match status.as_u16() {
             401 | 403 => Exit::NoPermission,
             409 => conflict,
-            413 | 422 => Exit::Usage,
+            413 | 421 | 422 => Exit::Usage,
             408 | 429 | 503 | 507 => Exit::TryLater,
             502 | 504 => Exit::Unavailable,
             400..500 => Exit::Data,

@@ -148,6 +148,8 @@ async fn other_answers_have_codes_of_their_own() {
     list("500 Internal Server Error", json, r#"{"detail":"internal error"}"#).with(70);
     let busy = list("503 Service Unavailable", json, r#"{"detail":"shutting down"}"#).with(75);
     assert_eq!(busy.stderr, "task-server: shutting down\n");
+    // Such as a name in --url that the server does not go by.
+    list("421 Misdirected Request", json, r#"{"detail":"unknown host"}"#).with(64);
     list("429 Too Many Requests", json, r#"{"detail":"try later"}"#).with(75);
     list("502 Bad Gateway", "text/html", "<h1>Bad gateway</h1>").with(69);
     list("200 OK", "text/html", "<h1>A router</h1>").with(76);
