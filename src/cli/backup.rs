@@ -6,8 +6,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::exit::{EXIT_CODES, Exit, Failure, Outcome};
+use super::settings::SettingsFile;
 use super::terminal::print_line;
-use crate::config::{Config, Settings};
 use crate::store::{BackupError, backup};
 use crate::task::with_causes;
 
@@ -28,9 +28,12 @@ pub(super) struct BackupArgs {
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
-    /// The database [default: that of task-server.toml, else tasks.db]
+    /// The database [default: that of the settings file, else tasks.db]
     #[arg(long, env = "TASK_SERVER_DATABASE", value_name = "FILE")]
     database: Option<PathBuf>,
+
+    #[command(flatten)]
+    settings: SettingsFile,
 
     /// Print JSON
     #[arg(long)]
@@ -40,10 +43,7 @@ pub(super) struct BackupArgs {
 pub(super) async fn run(args: BackupArgs) -> Outcome {
     let database = match args.database {
         Some(database) => database,
-        None => {
-            let config = Config::load(Settings::default(), None);
-            config.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?.database
-        }
+        None => args.settings.load()?.database,
     };
     let made = backup(&database, &args.file).await.map_err(|error| {
         let exit = match error {

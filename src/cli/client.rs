@@ -75,11 +75,13 @@ pub(super) struct Request {
     path: String,
     header: Option<(&'static str, String)>,
     body: Option<Value>,
+    /// What a conflict (409) means.
+    conflict: Exit,
 }
 
 impl Request {
     pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), header: None, body: None }
+        Self { method, path: path.into(), header: None, body: None, conflict: Exit::Data }
     }
 
     pub(super) fn get(path: impl Into<String>) -> Self {
@@ -88,6 +90,11 @@ impl Request {
 
     pub(super) fn header(mut self, name: &'static str, value: &str) -> Self {
         self.header = Some((name, value.to_owned()));
+        self
+    }
+
+    pub(super) fn conflict(mut self, exit: Exit) -> Self {
+        self.conflict = exit;
         self
     }
 
@@ -143,6 +150,7 @@ impl Client {
 
     /// Sends a request; an answer that is an error becomes a failure.
     pub(super) async fn send(&self, request: Request) -> Result<Response<Incoming>, Failure> {
+        let conflict = request.conflict;
         let asked = self.http.request(self.prepare(request)?);
         let response = match timeout(READ_TIMEOUT, asked).await {
             Ok(answered) => answered.map_err(|error| self.unreachable(&root_cause(&error)))?,
@@ -158,7 +166,7 @@ impl Client {
             return Err(Failure::new(Exit::Protocol, message));
         }
         let text = self.text(response).await.unwrap_or_default();
-        Err(self.failure(status, &text))
+        Err(self.failure(status, conflict, &text))
     }
 
     fn prepare(&self, request: Request) -> Result<hyper::Request<Full<Bytes>>, Failure> {
@@ -222,6 +230,8 @@ impl Client {
     }
 
     fn stranger(&self, error: &dyn Error) -> Failure {
+        // It may repeat what the server sent, lines and all.
+        let error = escape(&error.to_string());
         let message = format!("{} does not answer as a task-server does: {error}", self.base);
         Failure::new(Exit::Protocol, message)
     }
@@ -238,10 +248,11 @@ impl Client {
         Failure::new(Exit::Unavailable, message)
     }
 
-    fn failure(&self, status: StatusCode, text: &str) -> Failure {
+    fn failure(&self, status: StatusCode, conflict: Exit, text: &str) -> Failure {
         let exit = match status.as_u16() {
             401 | 403 => Exit::NoPermission,
-            422 => Exit::Usage,
+            409 => conflict,
+            413 | 421 | 422 => Exit::Usage,
             408 | 429 | 503 | 507 => Exit::TryLater,
             502 | 504 => Exit::Unavailable,
             400..500 => Exit::Data,
@@ -250,7 +261,8 @@ impl Client {
         };
         let Ok(ErrorBody { detail }) = serde_json::from_str(text) else {
             let message = format!("{} answers {status}, not as a task-server does", self.base);
-            let stranger = if exit == Exit::Data { Exit::Protocol } else { exit };
+            let is_state = exit == Exit::Data || status == StatusCode::CONFLICT;
+            let stranger = if is_state { Exit::Protocol } else { exit };
             return Failure::new(stranger, message);
         };
         let mut message = match detail {

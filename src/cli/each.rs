@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::client::{Client, Request};
 use super::exit::{Exit, Failure, Outcome};
-use super::terminal::{escape, print_json, print_line};
+use super::terminal::{escape, even_unread, print_json, print_line};
 use crate::task::TaskId;
 
 /// What became of a request about one task.
@@ -26,8 +26,10 @@ pub(super) async fn for_each(
     let mut exit = Exit::Done;
     for &id in ids {
         match client.json(request(id)).await {
-            Ok(json) if as_json => print_json(&json)?,
-            Ok(json) => print_line(&escape(&line(&client.parse(&json)?)))?,
+            Ok(json) if as_json => even_unread(print_json(&json))?,
+            Ok(json) => {
+                even_unread(print_line(&escape(&line(&client.parse(&json)?))))?;
+            }
             Err(failure) if failure.exit == Exit::Unavailable => return Err(failure),
             Err(failure) => {
                 Failure::new(failure.exit, format!("{id}: {}", failure.message)).say();

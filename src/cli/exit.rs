@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::terminal::escape;
+use super::terminal::{escape, say};
 
 /// For the end of `--help`.
 pub(super) const EXIT_CODES: &str = "\
@@ -14,13 +14,13 @@ Exit codes:
    1  the task has failed, or the server could not start
    2  the task was cancelled
   64  the command line makes no sense, or the submission was refused
-  65  no such task, or it is in no state for this
+  65  no such task, or it is in no state for this; a file is not what it has to be
   66  a file to read is missing
   69  the server cannot be reached
-  70  internal error of the server
-  73  a file cannot be made, or is there already
+  70  internal error, mostly of the server
+  73  a file or key cannot be made, or is there already
   74  reading or writing failed
-  75  the server is busy or shutting down: try later
+  75  the server is busy or shutting down, or another task is in the way: try later
   76  what answers is no task-server
   77  no permission: the API key is missing or wrong
  130  interrupted by Ctrl-C; a task that was watched goes on";
@@ -66,11 +66,9 @@ impl Failure {
         Self { exit, message: message.into() }
     }
 
-    /// Says the message, each line with the name of the program.
+    /// Says the message.
     pub(super) fn say(&self) {
-        for line in self.message.lines() {
-            eprintln!("task-server: {line}");
-        }
+        say(&self.message);
     }
 }
 

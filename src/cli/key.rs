@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use crate::config::{Config, ConfigError, Settings};
+use super::exit::{EXIT_CODES, Exit, Failure, Outcome};
+use super::settings::SettingsFile;
+use super::terminal::print_note;
 use crate::http::{Access, ApiKey, KeyFile, KeyFileError, KeyName};
+use crate::task::with_causes;
 
 /// Where keys go if no file was named.
 const DEFAULT_FILE: &str = "keys";
@@ -20,6 +23,7 @@ pub(super) enum KeyVerb {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = EXIT_CODES)]
 pub(super) struct NewArgs {
     /// Who the key is for; to be found in the key file when it has to go
     #[arg(long)]
@@ -29,16 +33,20 @@ pub(super) struct NewArgs {
     #[arg(long)]
     read_only: bool,
 
-    /// The key file, made if it is absent [default: api-key-file of task-server.toml, else `keys`]
+    /// The key file, made if it is absent [default: api-key-file of the settings file, else
+    /// `keys`]
     #[arg(long, env = "TASK_SERVER_API_KEY_FILE", value_name = "FILE")]
     file: Option<PathBuf>,
+
+    #[command(flatten)]
+    settings: SettingsFile,
 }
 
 /// Why there is no new key.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum KeyError {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
+enum KeyError {
+    #[error("cannot open the key file `{path}`")]
+    Open { path: String, source: io::Error },
     #[error(transparent)]
     File(#[from] KeyFileError),
     #[error("`{path}` has a key named `{name}`: choose another name, or erase its line first")]
@@ -51,37 +59,47 @@ pub(super) enum KeyError {
     Print { path: String, name: KeyName, source: io::Error },
 }
 
-pub(super) fn run(verb: KeyVerb) -> Result<(), KeyError> {
-    match verb {
-        KeyVerb::New(args) => new(args),
+pub(super) fn run(KeyVerb::New(args): KeyVerb) -> Outcome {
+    let path = match args.file {
+        Some(file) => file,
+        None => args.settings.load()?.api_key_file.unwrap_or_else(|| DEFAULT_FILE.into()),
+    };
+    let access = if args.read_only { Access::ReadOnly } else { Access::ReadWrite };
+    match new(&path, args.name, access) {
+        Ok(()) => Ok(Exit::Done),
+        Err(error) => Err(Failure::new(exit(&error), with_causes(&error))),
     }
 }
 
-fn new(NewArgs { name, read_only, file }: NewArgs) -> Result<(), KeyError> {
-    let path = match file {
-        Some(file) => file,
-        None => Config::load(Settings::default(), None)?
-            .api_key_file
-            .unwrap_or_else(|| DEFAULT_FILE.into()),
-    };
+fn exit(error: &KeyError) -> Exit {
+    match error {
+        KeyError::Open { .. } | KeyError::NameTaken { .. } => Exit::CannotCreate,
+        KeyError::File(KeyFileError::Line { .. } | KeyFileError::Empty(_)) => Exit::Data,
+        KeyError::Random(_) => Exit::Internal,
+        KeyError::File(KeyFileError::Unreadable { .. })
+        | KeyError::Write { .. }
+        | KeyError::Print { .. } => Exit::Io,
+    }
+}
+
+fn new(path: &Path, name: KeyName, access: Access) -> Result<(), KeyError> {
     let shown = path.display().to_string();
-    let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
     let write_error = |source| KeyError::Write { path: shown.clone(), source };
 
     let mut options = File::options();
-    let file = options.read(true).append(true).create(true).mode(0o600).open(&path);
-    let file = file.map_err(write_error)?;
+    let file = options.read(true).append(true).create(true).mode(0o600).open(path);
+    let file = file.map_err(|source| KeyError::Open { path: shown.clone(), source })?;
     // Of two who make a key at once the second sees the first one's.
     file.lock().map_err(write_error)?;
-    let stored = KeyFile::read(&path)?;
-    if let Some(fault) = stored.fault(&path) {
+    let stored = KeyFile::read(path)?;
+    if let Some(fault) = stored.fault(path) {
         return Err(fault.into());
     }
     if stored.keys().iter().any(|key| key.name() == Some(&name)) {
         return Err(KeyError::NameTaken { path: shown, name });
     }
     let (key, secret) = ApiKey::make(name.clone(), access)?;
-    append(&file, &path, &key).map_err(write_error)?;
+    append(&file, path, &key).map_err(write_error)?;
     writeln!(io::stdout(), "{secret}").map_err(|source| KeyError::Print {
         path: shown.clone(),
         name,
@@ -89,14 +107,14 @@ fn new(NewArgs { name, read_only, file }: NewArgs) -> Result<(), KeyError> {
     })?;
 
     if let Some(exposed) = stored.exposed() {
-        eprintln!("warning: {exposed}");
+        print_note(&format!("warning: {exposed}"));
     }
-    eprintln!(
+    print_note(&format!(
         "This is the only time that the key is shown: keep it where its user finds it, and send it as\n  \
          Authorization: Bearer KEY\n\
          Its hash is in `{shown}`, where a server that runs with --api-key-file {shown} looks every second.\n\
          Erase its line there to revoke it."
-    );
+    ));
     Ok(())
 }
 
@@ -106,7 +124,8 @@ fn append(mut file: &File, path: &Path, key: &ApiKey) -> io::Result<()> {
     let separator = if text.last().is_none_or(|&last| last == b'\n') { "" } else { "\n" };
     let line = format!("{separator}{key}\n");
     file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).inspect_err(|_| {
-        // Should this fail too, half a line is left, which is no key.
+        // Should this fail too, a part of the line is left. Nobody has its key, which is printed only
+        // when the whole line is on the disk.
         let _ = file.set_len(text.len() as u64);
     })
 }

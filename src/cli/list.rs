@@ -9,7 +9,7 @@ use super::client::{Client, Connection, Request};
 use super::exit::{EXIT_CODES, Exit, Failure, Outcome};
 use super::filters::Filters;
 use super::record::{Record, print_records};
-use super::terminal::{print_json, print_line};
+use super::terminal::{print_json, print_line, say};
 
 /// The most that the server puts into one page.
 const MAX_PAGE: usize = 1000;
@@ -55,7 +55,7 @@ pub(super) async fn run(args: ListArgs) -> Outcome {
             Some(_) => {
                 pages.end()?;
                 if !args.connection.json {
-                    eprintln!("task-server: there are more: --all lists them");
+                    say("there are more: --all lists them");
                 }
                 return Ok(Exit::Done);
             }

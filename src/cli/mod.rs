@@ -16,6 +16,7 @@ mod record;
 mod retry;
 mod run;
 mod serve;
+mod settings;
 mod submit;
 mod terminal;
 mod types;
@@ -27,6 +28,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::app::AppError;
 use crate::task::with_causes;
 use exit::{EXIT_CODES, Exit, Failure, Outcome};
 
@@ -74,7 +76,7 @@ pub fn main() -> ExitCode {
         }
     };
     let outcome = match verb {
-        None => done(serve::run(serve)),
+        None => served(serve::run(serve)),
         Some(Verb::Submit(args)) => ask(submit::run(args)),
         Some(Verb::List(args)) => ask(list::run(args)),
         Some(Verb::Get(args)) => ask(get::run(args)),
@@ -85,7 +87,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Openapi(args)) => ask(openapi::run(args)),
         Some(Verb::Run(args)) => run_in(Runtime::new(), run::run(args)),
         Some(Verb::Backup(args)) => ask(backup::run(args)),
-        Some(Verb::Key(verb)) => done(key::run(verb)),
+        Some(Verb::Key(verb)) => key::run(verb),
     };
     outcome
         .unwrap_or_else(|failure| {
@@ -95,8 +97,7 @@ pub fn main() -> ExitCode {
         .into()
 }
 
-/// The outcome of what either works or does not.
-fn done<E: std::error::Error + 'static>(result: Result<(), E>) -> Outcome {
+fn served(result: Result<(), AppError>) -> Outcome {
     match result {
         Ok(()) => Ok(Exit::Done),
         Err(error) => Err(Failure::new(Exit::Failed, with_causes(&error))),

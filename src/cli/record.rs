@@ -1,5 +1,7 @@
 //! A task as the server tells it.
 
+use std::io;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -31,7 +33,10 @@ const STATUS_COLUMN: usize = 1;
 impl Record {
     pub(super) fn parse(json: &str) -> Result<Self, Failure> {
         let task = serde_json::from_str(json).map_err(|error| {
-            Failure::new(Exit::Protocol, format!("the answer is no task: {error}"))
+            Failure::new(
+                Exit::Protocol,
+                format!("the answer is no task: {}", escape(&error.to_string())),
+            )
         })?;
         Ok(Self { json: json.to_owned(), task })
     }
@@ -59,9 +64,9 @@ impl Record {
 }
 
 /// Prints one task: every field that says something.
-pub(super) fn print_details(record: &Record, as_json: bool) -> Result<(), Failure> {
+pub(super) fn print_details(record: &Record, as_json: bool) -> io::Result<()> {
     if as_json {
-        return Ok(print_json(&record.json)?);
+        return print_json(&record.json);
     }
     let fields: Map<String, Value> = serde_json::from_str(&record.json).unwrap_or_default();
     let empty = |value: &Value| value.is_null() || value.as_object().is_some_and(Map::is_empty);
@@ -82,12 +87,12 @@ pub(super) fn print_details(record: &Record, as_json: bool) -> Result<(), Failur
         };
         vec![escape(name), text]
     };
-    Ok(print_table(&told.map(row).collect::<Vec<_>>(), None)?)
+    print_table(&told.map(row).collect::<Vec<_>>(), None)
 }
 
 /// Prints one line a task; the header where it is asked for.
-pub(super) fn print_records(records: &[Record], with_header: bool) -> Result<(), Failure> {
+pub(super) fn print_records(records: &[Record], with_header: bool) -> io::Result<()> {
     let header = with_header.then(|| COLUMNS.map(str::to_owned).to_vec());
     let rows: Vec<_> = header.into_iter().chain(records.iter().map(Record::row)).collect();
-    Ok(print_table(&rows, Some(STATUS_COLUMN))?)
+    print_table(&rows, Some(STATUS_COLUMN))
 }

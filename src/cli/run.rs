@@ -13,9 +13,13 @@ use super::exit::{EXIT_CODES, Exit, Failure, Outcome, fault_line};
 use super::parameters::TaskArgs;
 use super::record::{Record, print_details};
 use super::serve::start_logging;
+use super::settings::SettingsFile;
+use super::terminal::even_unread;
 use super::view::View;
-use crate::config::{Config, LogFormat, Settings};
-use crate::manager::{Interest, ManagerOptions, Submission, SubmitError, TaskManager};
+use crate::config::{Config, LogFormat};
+use crate::manager::{
+    Interest, ManagerOptions, Submission, SubmitError, Subscription, TaskManager,
+};
 use crate::store::state_files;
 use crate::task::{TaskId, TaskType, with_causes};
 use crate::tasks::TaskRegistry;
@@ -40,6 +44,9 @@ pub(super) struct RunArgs {
     #[arg(long = "root", value_name = "DIR")]
     roots: Vec<PathBuf>,
 
+    #[command(flatten)]
+    settings: SettingsFile,
+
     /// Print the task as JSON when it has ended
     #[arg(long)]
     json: bool,
@@ -47,13 +54,13 @@ pub(super) struct RunArgs {
 
 pub(super) async fn run(args: RunArgs) -> Outcome {
     start_logging(LogFormat::Text, "error");
-    let failed = |message: String| Failure::new(Exit::Failed, message);
-    let mut interrupt = signal(SignalKind::interrupt())
-        .map_err(|error| failed(format!("cannot listen for Ctrl-C: {error}")))?;
-    let folder = TempDir::new()
-        .map_err(|error| failed(format!("cannot make a temporary folder: {error}")))?;
-    let options = options(folder.path(), &args.roots)
-        .map_err(|error| Failure::new(Exit::Usage, with_causes(&error)))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| {
+        Failure::new(Exit::Internal, format!("cannot listen for Ctrl-C: {error}"))
+    })?;
+    let folder = TempDir::new().map_err(|error| {
+        Failure::new(Exit::CannotCreate, format!("cannot make a temporary folder: {error}"))
+    })?;
+    let options = options(folder.path(), &args.roots, args.settings.load()?);
     let registry = TaskRegistry::builtin();
     let schema = TaskType::from_name(&args.task.task_type)
         .map_or(Value::Null, |task_type| registry.get(task_type).schema().clone());
@@ -72,17 +79,16 @@ pub(super) async fn run(args: RunArgs) -> Outcome {
     let record = to_its_end(&manager, id, &mut interrupt).await?;
     manager.drain(Duration::ZERO).await;
     manager.close().await;
-    print_details(&record, args.json)?;
+    even_unread(print_details(&record, args.json))?;
     Ok(record.exit().unwrap_or(Exit::Internal))
 }
 
 /// Those of a server with a database in `folder`.
-fn options(folder: &Path, roots: &[PathBuf]) -> Result<ManagerOptions, crate::config::ConfigError> {
-    let config = Config::load(Settings::default(), None)?;
-    // A server in this folder does not let its tasks touch these either.
+fn options(folder: &Path, roots: &[PathBuf], config: Config) -> ManagerOptions {
+    // A server with these settings does not let its tasks touch these either.
     let mut protected = state_files(&config.database);
     protected.extend(config.api_key_file.into_iter().chain([config.file]));
-    Ok(ManagerOptions {
+    ManagerOptions {
         database: folder.join("tasks.db"),
         roots: [PathBuf::from(".")].into_iter().chain(roots.iter().cloned()).collect(),
         state_files: protected,
@@ -92,7 +98,7 @@ fn options(folder: &Path, roots: &[PathBuf]) -> Result<ManagerOptions, crate::co
         exclusive: false,
         type_limits: Vec::new(),
         retention: None,
-    })
+    }
 }
 
 async fn to_its_end(
@@ -100,15 +106,17 @@ async fn to_its_end(
     id: TaskId,
     interrupt: &mut Signal,
 ) -> Result<Record, Failure> {
-    let internal = |error: &dyn std::error::Error| Failure::new(Exit::Internal, error.to_string());
-    let mut events = manager.watch(Interest::Task(id), None).await.map_err(|e| internal(&e))?;
+    let mut events = watch(manager, id).await?;
     let mut view = View::for_people();
     let mut cancelled = false;
     loop {
         tokio::select! {
             event = events.next() => {
                 let Some(event) = event else {
-                    return Err(Failure::new(Exit::Internal, "the task was lost sight of"));
+                    // Standard error took nothing for long, so that too much had piled up. How the
+                    // task stands by now comes first.
+                    events = watch(manager, id).await?;
+                    continue;
                 };
                 let record = Record::parse(event.json())?;
                 view.show(&record)?;
@@ -121,13 +129,18 @@ async fn to_its_end(
                     return Err(Failure::new(Exit::Interrupted, "ended before the task has stopped"));
                 }
                 cancelled = true;
-                view.note("task-server: cancelling the task; Ctrl-C again ends at once");
+                view.note("cancelling the task; Ctrl-C again ends at once");
                 let manager = manager.clone();
                 // It waits for the task to stop, and a second Ctrl-C must not wait for that.
                 tokio::spawn(async move { manager.cancel(id).await });
             }
         }
     }
+}
+
+async fn watch(manager: &TaskManager, id: TaskId) -> Result<Subscription, Failure> {
+    let events = manager.watch(Interest::Task(id), None).await;
+    events.map_err(|error| Failure::new(Exit::Internal, with_causes(&error)))
 }
 
 fn refused(error: SubmitError) -> Failure {

@@ -3,7 +3,6 @@
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io;
 use std::panic::PanicHookInfo;
-use std::path::PathBuf;
 
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -11,8 +10,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use super::settings::SettingsFile;
 use crate::app::{App, AppError};
-use crate::config::{Config, LogFormat, Settings};
+use crate::config::{LogFormat, Settings};
 use crate::tasks::TaskRegistry;
 
 /// What a shell reports of a process that was ended by Ctrl-C.
@@ -23,9 +23,8 @@ const WANTED_FILES: u64 = 8192;
 
 #[derive(Args, Debug)]
 pub(super) struct ServeArgs {
-    /// Settings file; flags and environment win over it [default: task-server.toml if it is there]
-    #[arg(long, env = "TASK_SERVER_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    file: SettingsFile,
 
     #[command(flatten)]
     settings: Settings,
@@ -36,7 +35,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), AppError> {
     // is merely larger.
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
-    let config = Config::load(args.settings, args.config.as_deref())?;
+    let config = args.file.with(args.settings)?;
     start_logging(config.log_format, "info");
     raise_file_limit();
     let runtime = tokio::runtime::Runtime::new()
@@ -108,7 +107,9 @@ fn shutdown_signal() -> CancellationToken {
 /// or else `default`.
 pub(super) fn start_logging(format: LogFormat, default: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A line that cannot be written would be complained of where it could not, with a panic.
+    let logging = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
+    let logging = logging.with_writer(io::stderr);
     match format {
         LogFormat::Text => logging.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
         LogFormat::Json => logging.json().init(),

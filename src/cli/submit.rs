@@ -9,7 +9,7 @@ use super::client::{Client, Connection, Request};
 use super::exit::{EXIT_CODES, Exit, Outcome};
 use super::parameters::{TaskArgs, pair};
 use super::record::print_details;
-use super::terminal::{escape, print_json, print_line};
+use super::terminal::{escape, even_unread, print_json, print_line};
 use super::types::TypeView;
 use super::view::View;
 use super::watch::to_their_ends;
@@ -84,7 +84,8 @@ pub(super) async fn run(args: SubmitArgs) -> Outcome {
     };
     let body = args.body(args.task.parameters(&schema.unwrap_or_default())?);
     let path = if args.dry_run { "/tasks?dry_run=true" } else { "/tasks" };
-    let mut request = Request::new(Method::POST, path).json(body);
+    // Another task is in the way: the only one that may be unfinished, or one with the same output.
+    let mut request = Request::new(Method::POST, path).json(body).conflict(Exit::TryLater);
     if let Some(key) = &args.idempotency_key {
         request = request.header("idempotency-key", key);
     }
@@ -111,7 +112,7 @@ pub(super) async fn run(args: SubmitArgs) -> Outcome {
     }
     let watched = to_their_ends(&client, &args.connection, &[task_id], View::for_people()).await?;
     for record in &watched.records {
-        print_details(record, as_json)?;
+        even_unread(print_details(record, as_json))?;
     }
     Ok(watched.exit)
 }

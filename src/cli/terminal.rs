@@ -13,6 +13,31 @@ pub(super) fn print_line(line: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{line}")
 }
 
+/// For what is printed while more is to be done, or when the exit code is known: that nobody reads on
+/// changes neither.
+pub(super) fn even_unread(printed: io::Result<()>) -> io::Result<()> {
+    match printed {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
+    }
+}
+
+/// Prints lines to standard error, made safe. Where it is closed or full nobody listens, which must
+/// not end what is being done.
+pub(super) fn print_note(text: &str) {
+    let mut out = io::stderr().lock();
+    for line in text.lines() {
+        let _ = writeln!(out, "{}", escape(line));
+    }
+}
+
+/// Says something on standard error, each line with the name of the program.
+pub(super) fn say(text: &str) {
+    for line in text.lines() {
+        print_note(&format!("task-server: {line}"));
+    }
+}
+
 /// Prints JSON of the server. JSON itself forbids the older control characters in strings; the rest
 /// of what a terminal could obey stands in strings only, where there are escapes for it.
 pub(super) fn print_json(json: &str) -> io::Result<()> {

@@ -7,7 +7,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::exit::Failure;
 use super::record::Record;
-use super::terminal::{escape, print_json};
+use super::terminal::{escape, print_json, print_note, say};
 
 /// Steps of a bar: tenths of percents.
 const STEPS: u64 = 1000;
@@ -50,7 +50,7 @@ impl View {
             Self::Lines(printed) => {
                 let line = format!("{id} {} {} {message}", escape(&task.status), record.percent());
                 if printed.get(&id) != Some(&line) {
-                    eprintln!("{line}");
+                    print_note(&line);
                     printed.insert(id, line);
                 }
             }
@@ -59,11 +59,11 @@ impl View {
         Ok(())
     }
 
-    /// Says something beside the progress.
+    /// Says something beside the progress, each line with the name of the program.
     pub(super) fn note(&self, text: &str) {
         match self {
-            Self::Bars { all, .. } => all.suspend(|| eprintln!("{text}")),
-            Self::Lines(_) | Self::Json => eprintln!("{text}"),
+            Self::Bars { all, .. } => all.suspend(|| say(text)),
+            Self::Lines(_) | Self::Json => say(text),
         }
     }
 }

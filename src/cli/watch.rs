@@ -9,6 +9,7 @@ use super::client::{Client, Connection};
 use super::events::{News, follow};
 use super::exit::{EXIT_CODES, Exit, Failure, Outcome};
 use super::record::{Record, print_records};
+use super::terminal::even_unread;
 use super::view::View;
 use crate::task::TaskId;
 
@@ -41,7 +42,7 @@ pub(super) async fn run(args: WatchArgs) -> Outcome {
     ids.retain(|id| seen.insert(id.clone()));
     let watched = to_their_ends(&client, &connection, &ids, view).await?;
     if !connection.json && !watched.records.is_empty() {
-        print_records(&watched.records, true)?;
+        even_unread(print_records(&watched.records, true))?;
     }
     Ok(watched.exit)
 }
@@ -81,7 +82,7 @@ pub(super) async fn to_their_ends(
                 None => break,
                 Some(Ok(Ok(record))) => records.push(record),
                 Some(Ok(Err(failure))) => {
-                    view.note(&format!("task-server: {}", failure.message));
+                    view.note(&failure.message);
                     failed.get_or_insert(failure.exit);
                 }
                 Some(Err(error)) => return Err(Failure::new(Exit::Internal, error.to_string())),
@@ -103,16 +104,14 @@ fn show(news: News, view: &mut View, lost: &mut usize) -> Result<(), Failure> {
         News::State(record) => view.show(&record)?,
         News::Lost => {
             if *lost == 0 {
-                view.note(
-                    "task-server: lost the connection to the server, trying to reach it again",
-                );
+                view.note("lost the connection to the server, trying to reach it again");
             }
             *lost += 1;
         }
         News::Back => {
             *lost -= 1;
             if *lost == 0 {
-                view.note("task-server: connected again");
+                view.note("connected again");
             }
         }
     }

@@ -109,6 +109,33 @@ fn where_the_keys_are_is_known_from_the_settings() {
     let env = [("TASK_SERVER_API_KEY_FILE", "named"), ("TASK_SERVER_LISTEN", "127.0.0.1:1")];
     printed(run(folder.path(), &["key", "new", "--name", "alice"], &env));
     assert!(path("named").exists());
+    std::fs::write(path("ours.toml"), "api-key-file = 'ours'\n").unwrap();
+    let env = [("TASK_SERVER_CONFIG", "ours.toml")];
+    printed(run(folder.path(), &["key", "new", "--name", "alice"], &env));
+    printed(key_new(folder.path(), &["--name", "bob", "--config", "ours.toml"]));
+    assert_eq!(std::fs::read_to_string(path("ours")).unwrap().lines().count(), 2);
+}
+
+#[test]
+fn the_exit_code_says_what_is_wrong() {
+    let folder = TempDir::new().unwrap();
+    let path = |name| folder.path().join(name);
+    printed(key_new(folder.path(), &["--name", "alice"]));
+    std::fs::write(path("faulty"), "sha256:oops\n").unwrap();
+    std::fs::write(path("other"), [0xff]).unwrap();
+    for (args, code) in [
+        (&["--name", "two words"][..], 64),
+        (&["--name", "bob", "--config", "absent.toml"], 64),
+        (&["--name", "bob", "--file", "faulty"], 65),
+        (&["--name", "alice"], 73),
+        (&["--name", "bob", "--file", "absent/keys"], 73),
+        (&["--name", "bob", "--file", "."], 73),
+        (&["--name", "bob", "--file", "other"], 74),
+    ] {
+        let ended = key_new(folder.path(), args);
+        assert_eq!(ended.status.code(), Some(code), "{args:?}");
+        refused(ended);
+    }
 }
 
 #[test]

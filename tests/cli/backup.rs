@@ -77,6 +77,28 @@ async fn a_backup_is_possible_without_a_server_and_after_a_crash() {
 }
 
 #[tokio::test]
+async fn the_database_is_that_of_the_settings_file() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("ours.toml"), "database = 'ours.db'\n").unwrap();
+    // A database of old that nobody uses any more.
+    std::fs::write(folder.path().join("tasks.db"), "").unwrap();
+    let mut server = Server::start_in(folder, &["--config", "ours.toml"], &[]);
+    let id = server.submit(dummy(0.0)).await;
+    server.wait_for(&id, "completed").await;
+    backup(server.folder(), &["flag.db", "--config", "ours.toml"]).with(0);
+    let env = [("TASK_SERVER_CONFIG", "ours.toml")];
+    let by_env: Ended = common::run(server.folder(), &["backup", "env.db"], &env).into();
+    by_env.with(0);
+    for copy in ["flag.db", "env.db"] {
+        let restored = restore(&server.folder().join(copy));
+        assert_eq!(restored.task(&id).await["status"], "completed");
+    }
+    let absent = backup(server.folder(), &["copy.db", "--config", "absent.toml"]).with(64);
+    assert!(absent.stderr.contains("`absent.toml`"), "{absent}");
+    server.kill();
+}
+
+#[tokio::test]
 async fn a_backup_overwrites_nothing_and_leaves_no_halves() {
     let server = Server::start(&[]);
     server.write("precious.db", "precious");

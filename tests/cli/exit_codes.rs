@@ -67,6 +67,32 @@ async fn a_refused_submission_is_64_and_names_every_field() {
 }
 
 #[tokio::test]
+async fn a_submission_that_another_task_is_in_the_way_of_is_75() {
+    let server = Server::start(&[]);
+    server.write("in.txt", "some text");
+    let writing = ["submit", "tokenize", "--input", "in.txt", "--output", "out", "-p"];
+    ask(&server, &[&writing[..], &["sleep_duration=1000000"]].concat()).with(0);
+    let refused = ask(&server, &[&writing[..], &["sleep_duration=0"]].concat()).with(75);
+    assert!(refused.stderr.contains("same output_file_path"), "{refused}");
+
+    let server = Server::start(&["--exclusive"]);
+    let id = server.submit(endless()).await;
+    let refused = ask(&server, &["submit", "dummy_short", "-p", "duration=0"]).with(75);
+    assert!(refused.stderr.contains("already running"), "{refused}");
+    ask(&server, &["cancel", &id]).with(0);
+    server.wait_for(&id, "cancelled").await;
+    ask(&server, &["submit", "dummy_short", "-p", "duration=0"]).with(0);
+}
+
+#[tokio::test]
+async fn a_submission_that_is_too_large_is_64() {
+    let server = Server::start(&[]);
+    server.write("large.json", format!(r#"{{"encoding": "{}"}}"#, "x".repeat(2 << 20)));
+    let large = ["submit", "tokenize", "--parameters", "@large.json"];
+    ask(&server, &large).with(64);
+}
+
+#[tokio::test]
 async fn what_is_not_there_or_in_another_state_is_65() {
     let server = Server::start(&[]);
     for verb in ["get", "watch", "cancel", "retry"] {
@@ -122,10 +148,13 @@ async fn other_answers_have_codes_of_their_own() {
     list("500 Internal Server Error", json, r#"{"detail":"internal error"}"#).with(70);
     let busy = list("503 Service Unavailable", json, r#"{"detail":"shutting down"}"#).with(75);
     assert_eq!(busy.stderr, "task-server: shutting down\n");
+    // Such as a name in --url that the server does not go by.
+    list("421 Misdirected Request", json, r#"{"detail":"unknown host"}"#).with(64);
     list("429 Too Many Requests", json, r#"{"detail":"try later"}"#).with(75);
     list("502 Bad Gateway", "text/html", "<h1>Bad gateway</h1>").with(69);
     list("200 OK", "text/html", "<h1>A router</h1>").with(76);
     list("404 Not Found", "text/html", "<h1>Nothing</h1>").with(76);
+    list("409 Conflict", "text/html", "<h1>Conflict</h1>").with(76);
     let moved = answering(|_, _| {
         "HTTP/1.1 308 Permanent Redirect\r\nlocation: https://tasks.example/\r\n\
          content-length: 0\r\nconnection: close\r\n\r\n"

@@ -10,5 +10,6 @@ mod program;
 mod run;
 mod stub;
 mod tls;
+mod unheard;
 mod verbs;
 mod watch;

@@ -78,9 +78,14 @@ fn paths_are_kept_inside_the_roots() {
     run(folder.path(), &args).with(0);
     // What a server in this folder keeps is safe from its tasks here too.
     std::fs::write(folder.path().join("tasks.db"), "").unwrap();
-    args[7] = "tasks.db";
-    let state = run(folder.path(), &args).with(64);
-    assert!(state.stderr.contains("body.output_file_path: "), "{state}");
+    std::fs::write(folder.path().join("ours.toml"), "database = 'ours.db'\n").unwrap();
+    let config = [&args[..], &["--config", "ours.toml"]].concat();
+    for (mut args, file) in [(args, "tasks.db"), (config.clone(), "ours.db"), (config, "ours.toml")]
+    {
+        args[7] = file;
+        let state = run(folder.path(), &args).with(64);
+        assert!(state.stderr.contains("body.output_file_path: "), "{state}");
+    }
 }
 
 #[test]

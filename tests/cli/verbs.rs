@@ -201,3 +201,37 @@ async fn nothing_that_a_terminal_obeys_is_printed() {
     }
     assert_eq!(json.json()["tags"]["note"], "\u{1b}[2J\u{9b}2J\u{202e}\n");
 }
+
+#[test]
+fn an_answer_that_makes_no_sense_is_quoted_without_harm() {
+    let folder = TempDir::new().unwrap();
+    let id = "01a20732-f5d8-72b0-90ab-6e8c0dbec33e";
+    let mut task = json!({
+        "task_id": id,
+        "task_type": "dummy_short",
+        "status": "running",
+        "progress": 50,
+        "message": "",
+        "created_at": "\u{1b}]0;title\u{7}\ntask-server: all is well",
+    });
+    let url = answering({
+        let task = task.to_string();
+        move |request, _| {
+            let body = if request.contains("/tasks?") { format!("[{task}]") } else { task.clone() };
+            response("200 OK", "application/json", &body)
+        }
+    });
+    for args in [&["get", id][..], &["list"], &["watch", id]] {
+        let ended = ask_at(&url, folder.path(), args).with(76);
+        assert!(ended.stderr.contains(r"\u{1b}]0;title\u{7}\ntask-server: all"), "{ended}");
+        assert_eq!(ended.stderr.lines().count(), 1, "{ended}");
+    }
+    // Where the whole answer is another one the parser quotes it too.
+    task["task_id"] = task["created_at"].take();
+    let url = answering(move |_, _| {
+        let counts = json!({ "matched": task["task_id"] });
+        response("200 OK", "application/json", &counts.to_string())
+    });
+    let ended = ask_at(&url, folder.path(), &["cancel", "--status", "pending"]).with(76);
+    assert!(!ended.stderr.trim_end().contains(char::is_control), "{ended}");
+}

@@ -273,6 +273,14 @@ pub(crate) fn run(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Output 
     process::command(Path::new(BINARY), folder, args, env).output().unwrap()
 }
 
+/// Runs the program with nobody at the other end of what it says; returns its exit code.
+pub(crate) fn run_unheard(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Option<i32> {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = process::command(Path::new(BINARY), folder, args, env);
+    command.stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap().code()
+}
+
 /// Starts the program with pipes for what it says.
 pub(crate) fn piped(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Child {
     let mut command = process::command(Path::new(BINARY), folder, args, env);
