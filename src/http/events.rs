@@ -26,14 +26,14 @@ const RECONNECT: Duration = Duration::from_secs(1);
 /// Server-Sent Events: `state` when the task changes its status, and at once as it stands; `progress`
 /// at most ten times a second. The data is the task. The stream ends with the task.
 #[utoipa::path(
-    get, path = "/tasks/{task_id}/events", tag = "tasks",
+    get, path = "/tasks/{task_id}/events", tag = "tasks", operation_id = "task_events",
     params(
         ("task_id" = String, Path, description = "Names the task"),
         ("Last-Event-ID" = Option<String>, Header,
          description = "Goes on behind this event; if it is not known any more, an event `reset` says so and the stream begins anew"),
     ),
     responses(
-        (status = 200, body = String, content_type = "text/event-stream"),
+        (status = 200, body = String, content_type = "text/event-stream", description = "The events"),
         (status = 204, description = "The task has ended, and the client has seen all of it"),
         (status = 401, body = ErrorBody, description = "No valid API key"),
         (status = 404, body = ErrorBody, description = "There is no such task"),
@@ -59,7 +59,7 @@ pub(super) async fn of_task(
 /// The newest tasks that match, as they stand, and then each change of a task that matches or did
 /// until then. The parameters are those of the list; `limit` is for the beginning.
 #[utoipa::path(
-    get, path = "/events", tag = "tasks",
+    get, path = "/events", tag = "tasks", operation_id = "events",
     params(
         ("status" = Option<String>, Query, description = "One status, or several with commas"),
         ("task_type" = Option<String>, Query, description = "One type, or several with commas"),
@@ -74,7 +74,7 @@ pub(super) async fn of_task(
          description = "Goes on behind this event; if it is not known any more, an event `reset` says so and the stream begins anew"),
     ),
     responses(
-        (status = 200, body = String, content_type = "text/event-stream"),
+        (status = 200, body = String, content_type = "text/event-stream", description = "The events"),
         (status = 401, body = ErrorBody, description = "No valid API key"),
         (status = 422, body = ErrorBody, description = "The query makes no sense"),
         (status = 503, body = ErrorBody, description = "The server is shutting down, or too many streams are open"),

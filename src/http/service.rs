@@ -22,14 +22,14 @@ pub(super) struct Greeting {
 
 /// Say hello.
 #[utoipa::path(get, path = "/", tag = "service", security(()),
-               responses((status = 200, body = Greeting)))]
+               responses((status = 200, body = Greeting, description = "Hello")))]
 pub(super) async fn root() -> Json<Greeting> {
     Json(Greeting { status: "ok", service: "task-server" })
 }
 
 /// Is the process alive?
 #[utoipa::path(get, path = "/health/live", tag = "service", security(()),
-               responses((status = 200, body = Greeting)))]
+               responses((status = 200, body = Greeting, description = "It is")))]
 pub(super) async fn live() -> Json<Greeting> {
     root().await
 }
@@ -51,7 +51,7 @@ pub(super) struct Readiness {
 #[utoipa::path(
     get, path = "/health/ready", tag = "service", security(()),
     responses(
-        (status = 200, body = Readiness),
+        (status = 200, body = Readiness, description = "It does"),
         (status = 503, body = Readiness, description = "It is shutting down"),
     )
 )]
@@ -103,7 +103,7 @@ pub(super) struct MinuteView {
 #[utoipa::path(
     get, path = "/stats", tag = "service",
     responses(
-        (status = 200, body = Stats),
+        (status = 200, body = Stats, description = "The numbers"),
         (status = 401, body = ErrorBody, description = "No valid API key"),
     )
 )]
@@ -139,7 +139,7 @@ pub(super) struct TaskTypeView {
 #[utoipa::path(
     get, path = "/task-types", tag = "service",
     responses(
-        (status = 200, body = Vec<TaskTypeView>),
+        (status = 200, body = Vec<TaskTypeView>, description = "Every type"),
         (status = 401, body = ErrorBody, description = "No valid API key"),
     )
 )]
