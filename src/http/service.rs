@@ -76,7 +76,7 @@ pub(super) async fn ready(State(manager): State<TaskManager>) -> Result<Response
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Stats {
     /// Stored tasks by status.
-    #[schema(value_type = std::collections::BTreeMap<String, u64>)]
+    #[schema(value_type = BTreeMap<String, u64>)]
     counts: BTreeMap<&'static str, u64>,
     /// Minute by minute since the start of the server, an hour at the most; oldest first, and the last
     /// one is not over.
@@ -124,10 +124,10 @@ pub(super) struct TaskTypeView {
     /// What it does.
     description: String,
     /// JSON Schema of its parameters.
-    #[schema(value_type = Object)]
+    #[schema(value_type = BTreeMap<String, Value>)]
     parameters: Value,
     /// The parameters that a submission may leave out.
-    #[schema(value_type = Object)]
+    #[schema(value_type = BTreeMap<String, Value>)]
     defaults: Map<String, Value>,
     /// Whether it reads a file.
     input_file_path: PathUse,

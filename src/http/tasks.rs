@@ -40,7 +40,7 @@ pub(super) enum SubmitAnswer {
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct DryRunResponse {
     /// The parameters, with the defaults filled in.
-    #[schema(value_type = Object)]
+    #[schema(value_type = std::collections::BTreeMap<String, serde_json::Value>)]
     parameters: Box<RawValue>,
     /// In a sentence.
     message: &'static str,
