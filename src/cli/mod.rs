@@ -1,5 +1,6 @@
 //! The command line.
 
+mod health;
 mod key;
 mod serve;
 
@@ -26,6 +27,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Asks the server on this machine whether it takes submissions; fails if it does not
+    Health(health::HealthArgs),
     /// Manages the API keys
     #[command(subcommand)]
     Key(key::KeyVerb),
@@ -36,6 +39,7 @@ pub fn main() -> ExitCode {
     let Cli { verb, serve } = Cli::parse();
     let done = match verb {
         None => serve::run(serve).map_err(|error| with_causes(&error)),
+        Some(Verb::Health(args)) => health::run(args).map_err(|error| with_causes(&error)),
         Some(Verb::Key(verb)) => key::run(verb).map_err(|error| with_causes(&error)),
     };
     match done {
