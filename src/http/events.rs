@@ -14,12 +14,27 @@ use super::error::{ApiError, ErrorBody};
 use super::query::{self, IdFromPath};
 use super::server::ConnectionSlot;
 use crate::manager::{Event, EventId, EventKind, Interest, Subscription, TaskManager};
+use crate::task::{TaskStatus, TaskType};
 
 /// How often something is sent where nothing happens, so that whoever is in between keeps the
 /// connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long a client waits before it connects again.
 const RECONNECT: Duration = Duration::from_secs(1);
+
+/// One event of a stream.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "says in the OpenAPI document what `stream` makes")]
+struct StreamEvent {
+    /// `state`, `progress`, or `reset` if events were missed.
+    event: String,
+    /// The task as `GET /tasks/{task_id}` has it, as JSON; `{}` for `reset`.
+    data: String,
+    /// For `Last-Event-ID`.
+    id: Option<String>,
+    /// Milliseconds to wait before connecting again.
+    retry: Option<u32>,
+}
 
 /// Watch a task.
 ///
@@ -33,7 +48,7 @@ const RECONNECT: Duration = Duration::from_secs(1);
          description = "Goes on behind this event; if it is not known any more, an event `reset` says so and the stream begins anew"),
     ),
     responses(
-        (status = 200, body = String, content_type = "text/event-stream", description = "The events"),
+        (status = 200, body = StreamEvent, content_type = "text/event-stream", description = "The events"),
         (status = 204, description = "The task has ended, and the client has seen all of it"),
         (status = 401, body = ErrorBody, description = "No valid API key"),
         (status = 404, body = ErrorBody, description = "There is no such task"),
@@ -61,8 +76,8 @@ pub(super) async fn of_task(
 #[utoipa::path(
     get, path = "/events", tag = "tasks", operation_id = "events",
     params(
-        ("status" = Option<String>, Query, description = "One status, or several with commas"),
-        ("task_type" = Option<String>, Query, description = "One type, or several with commas"),
+        ("status" = Option<Vec<TaskStatus>>, Query, description = "One status or several, also with commas"),
+        ("task_type" = Option<Vec<TaskType>>, Query, description = "One type or several, also with commas"),
         ("created_after" = Option<String>, Query, format = "date-time",
          description = "Submitted at this time or later (RFC 3339)"),
         ("created_before" = Option<String>, Query, format = "date-time",
@@ -74,7 +89,7 @@ pub(super) async fn of_task(
          description = "Goes on behind this event; if it is not known any more, an event `reset` says so and the stream begins anew"),
     ),
     responses(
-        (status = 200, body = String, content_type = "text/event-stream", description = "The events"),
+        (status = 200, body = StreamEvent, content_type = "text/event-stream", description = "The events"),
         (status = 401, body = ErrorBody, description = "No valid API key"),
         (status = 422, body = ErrorBody, description = "The query makes no sense"),
         (status = 503, body = ErrorBody, description = "The server is shutting down, or too many streams are open"),
