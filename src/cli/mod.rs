@@ -8,6 +8,7 @@ mod events;
 mod exit;
 mod filters;
 mod get;
+mod health;
 mod key;
 mod list;
 mod openapi;
@@ -23,12 +24,12 @@ mod types;
 mod view;
 mod watch;
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::app::AppError;
 use crate::task::with_causes;
 use exit::{EXIT_CODES, Exit, Failure, Outcome};
 
@@ -60,6 +61,8 @@ enum Verb {
     Openapi(openapi::OpenapiArgs),
     Run(run::RunArgs),
     Backup(backup::BackupArgs),
+    /// Asks the server on this machine whether it takes submissions; fails if it does not
+    Health(health::HealthArgs),
     /// Manages the API keys
     #[command(subcommand)]
     Key(key::KeyVerb),
@@ -76,7 +79,8 @@ pub fn main() -> ExitCode {
         }
     };
     let outcome = match verb {
-        None => served(serve::run(serve)),
+        None => done(serve::run(serve)),
+        Some(Verb::Health(args)) => done(health::run(args)),
         Some(Verb::Submit(args)) => ask(submit::run(args)),
         Some(Verb::List(args)) => ask(list::run(args)),
         Some(Verb::Get(args)) => ask(get::run(args)),
@@ -97,7 +101,7 @@ pub fn main() -> ExitCode {
         .into()
 }
 
-fn served(result: Result<(), AppError>) -> Outcome {
+fn done(result: Result<(), impl Error + 'static>) -> Outcome {
     match result {
         Ok(()) => Ok(Exit::Done),
         Err(error) => Err(Failure::new(Exit::Failed, with_causes(&error))),

@@ -31,7 +31,7 @@ pub(super) struct SubmitRequest {
     task_type: String,
     /// Parameters of that type; what is left out takes its default.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = BTreeMap<String, Value>)]
     parameters: Map<String, Value>,
     /// The file to read, below an allowed folder; a relative path starts in the first of them.
     #[schema(max_length = 4096)]

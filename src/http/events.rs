@@ -14,6 +14,7 @@ use super::error::{ApiError, ErrorBody};
 use super::query::{self, IdFromPath};
 use super::server::ConnectionSlot;
 use crate::manager::{Event, EventId, EventKind, Interest, Subscription, TaskManager};
+use crate::task::{TaskStatus, TaskType};
 
 /// How the paths of event streams end.
 pub(super) const PATH: &str = "/events";
@@ -25,19 +26,33 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long a client waits before it connects again.
 const RECONNECT: Duration = Duration::from_secs(1);
 
+/// One event of a stream.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "says in the OpenAPI document what `stream` makes")]
+struct StreamEvent {
+    /// `state`, `progress`, or `reset` if events were missed.
+    event: String,
+    /// The task as `GET /tasks/{task_id}` has it, as JSON; `{}` for `reset`.
+    data: String,
+    /// For `Last-Event-ID`.
+    id: Option<String>,
+    /// Milliseconds to wait before connecting again.
+    retry: Option<u32>,
+}
+
 /// Watch a task.
 ///
 /// Server-Sent Events: `state` when the task changes its status, and at once as it stands; `progress`
 /// at most ten times a second. The data is the task. The stream ends with the task.
 #[utoipa::path(
-    get, path = "/tasks/{task_id}/events", tag = "tasks",
+    get, path = "/tasks/{task_id}/events", tag = "tasks", operation_id = "task_events",
     params(
         ("task_id" = String, Path, description = "Names the task"),
         ("Last-Event-ID" = Option<String>, Header,
          description = "Goes on behind this event; if it is not known any more, an event `reset` says so and the stream begins anew"),
     ),
     responses(
-        (status = 200, body = String, content_type = "text/event-stream"),
+        (status = 200, body = StreamEvent, content_type = "text/event-stream", description = "The events"),
         (status = 204, description = "The task has ended, and the client has seen all of it"),
         (status = 401, body = ErrorBody, description = "No valid API key"),
         (status = 404, body = ErrorBody, description = "There is no such task"),
@@ -65,10 +80,10 @@ pub(super) async fn of_task(
 /// The newest tasks that match, as they stand, and then each change of a task that matches or did
 /// until then. The parameters are those of the list; `limit` is for the beginning.
 #[utoipa::path(
-    get, path = "/events", tag = "tasks",
+    get, path = "/events", tag = "tasks", operation_id = "events",
     params(
-        ("status" = Option<String>, Query, description = "One status, or several with commas"),
-        ("task_type" = Option<String>, Query, description = "One type, or several with commas"),
+        ("status" = Option<Vec<TaskStatus>>, Query, description = "One status or several, also with commas"),
+        ("task_type" = Option<Vec<TaskType>>, Query, description = "One type or several, also with commas"),
         ("created_after" = Option<String>, Query, format = "date-time",
          description = "Submitted at this time or later (RFC 3339)"),
         ("created_before" = Option<String>, Query, format = "date-time",
@@ -80,7 +95,7 @@ pub(super) async fn of_task(
          description = "Goes on behind this event; if it is not known any more, an event `reset` says so and the stream begins anew"),
     ),
     responses(
-        (status = 200, body = String, content_type = "text/event-stream"),
+        (status = 200, body = StreamEvent, content_type = "text/event-stream", description = "The events"),
         (status = 401, body = ErrorBody, description = "No valid API key"),
         (status = 422, body = ErrorBody, description = "The query makes no sense"),
         (status = 503, body = ErrorBody, description = "The server is shutting down, or too many streams are open"),

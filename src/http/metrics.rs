@@ -117,7 +117,7 @@ fn process() -> Option<(i64, i64)> {
 #[utoipa::path(
     get, path = "/metrics", tag = "service",
     responses(
-        (status = 200, body = String, content_type = "application/openmetrics-text"),
+        (status = 200, body = String, content_type = "application/openmetrics-text", description = "The metrics"),
         (status = 401, body = ErrorBody, description = "No valid API key"),
     )
 )]

@@ -27,7 +27,7 @@ const GREETING: Greeting = Greeting { status: "ok", service: "task-server" };
 #[utoipa::path(
     get, path = "/", tag = "service", security(()),
     responses(
-        (status = 200, body = Greeting),
+        (status = 200, body = Greeting, description = "Hello"),
         (status = 303, description = "A browser is sent to the dashboard"),
     )
 )]
@@ -41,7 +41,7 @@ pub(super) async fn root(headers: HeaderMap) -> Response {
 
 /// Is the process alive?
 #[utoipa::path(get, path = "/health/live", tag = "service", security(()),
-               responses((status = 200, body = Greeting)))]
+               responses((status = 200, body = Greeting, description = "It is")))]
 pub(super) async fn live() -> Json<Greeting> {
     Json(GREETING)
 }
@@ -63,7 +63,7 @@ pub(super) struct Readiness {
 #[utoipa::path(
     get, path = "/health/ready", tag = "service", security(()),
     responses(
-        (status = 200, body = Readiness),
+        (status = 200, body = Readiness, description = "It does"),
         (status = 503, body = Readiness, description = "It is shutting down"),
     )
 )]
@@ -88,7 +88,7 @@ pub(super) async fn ready(State(manager): State<TaskManager>) -> Result<Response
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Stats {
     /// Stored tasks by status.
-    #[schema(value_type = std::collections::BTreeMap<String, u64>)]
+    #[schema(value_type = BTreeMap<String, u64>)]
     counts: BTreeMap<&'static str, u64>,
     /// Minute by minute since the start of the server, an hour at the most; oldest first, and the last
     /// one is not over.
@@ -115,7 +115,7 @@ pub(super) struct MinuteView {
 #[utoipa::path(
     get, path = "/stats", tag = "service",
     responses(
-        (status = 200, body = Stats),
+        (status = 200, body = Stats, description = "The numbers"),
         (status = 401, body = ErrorBody, description = "No valid API key"),
     )
 )]
@@ -136,10 +136,10 @@ pub(super) struct TaskTypeView {
     /// What it does.
     description: String,
     /// JSON Schema of its parameters.
-    #[schema(value_type = Object)]
+    #[schema(value_type = BTreeMap<String, Value>)]
     parameters: Value,
     /// The parameters that a submission may leave out.
-    #[schema(value_type = Object)]
+    #[schema(value_type = BTreeMap<String, Value>)]
     defaults: Map<String, Value>,
     /// Whether it reads a file.
     input_file_path: PathUse,
@@ -151,7 +151,7 @@ pub(super) struct TaskTypeView {
 #[utoipa::path(
     get, path = "/task-types", tag = "service",
     responses(
-        (status = 200, body = Vec<TaskTypeView>),
+        (status = 200, body = Vec<TaskTypeView>, description = "Every type"),
         (status = 401, body = ErrorBody, description = "No valid API key"),
     )
 )]

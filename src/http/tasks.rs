@@ -33,13 +33,17 @@ pub(super) enum SubmitAnswer {
     /// It was stored.
     Stored(TaskResponse),
     /// It was only checked.
-    DryRun {
-        /// The parameters, with the defaults filled in.
-        #[schema(value_type = Object)]
-        parameters: Box<RawValue>,
-        /// In a sentence.
-        message: &'static str,
-    },
+    DryRun(DryRunResponse),
+}
+
+/// What a submission would have been.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct DryRunResponse {
+    /// The parameters, with the defaults filled in.
+    #[schema(value_type = std::collections::BTreeMap<String, serde_json::Value>)]
+    parameters: Box<RawValue>,
+    /// In a sentence.
+    message: &'static str,
 }
 
 /// How many tasks a cancellation of many met.
@@ -96,7 +100,8 @@ pub(super) async fn submit(
     if dry_run {
         let parameters = manager.dry_run(submission).await.map_err(ApiError::invalid)?;
         let message = "Nothing is wrong with this submission; it was not stored";
-        return Ok(Json(SubmitAnswer::DryRun { parameters, message }).into_response());
+        let answer = DryRunResponse { parameters, message };
+        return Ok(Json(SubmitAnswer::DryRun(answer)).into_response());
     }
     Ok(submitted(manager.submit(submission).await?))
 }
@@ -154,7 +159,7 @@ pub(super) async fn retry(
         ("tag.KEY" = Option<String>, Query, description = "Has this value for the tag KEY"),
     ),
     responses(
-        (status = 200, body = CancelAllResponse),
+        (status = 200, body = CancelAllResponse, description = "What became of them"),
         (status = 401, body = ErrorBody, description = "No valid API key"),
         (status = 403, body = ErrorBody, description = "A read-only API key, or a page of another site"),
         (status = 422, body = ErrorBody, description = "The filter is empty or makes no sense"),
@@ -184,7 +189,8 @@ pub(super) async fn cancel_all(
         ("If-None-Match" = Option<String>, Header, description = "An ETag of an earlier answer"),
     ),
     responses(
-        (status = 200, body = TaskInfo, headers(("ETag" = String, description = "Changes with the task"))),
+        (status = 200, body = TaskInfo, description = "The task",
+         headers(("ETag" = String, description = "Changes with the task"))),
         (status = 304, description = "Nothing has changed"),
         (status = 401, body = ErrorBody, description = "No valid API key"),
         (status = 404, body = ErrorBody, description = "There is no such task"),
@@ -234,7 +240,7 @@ fn rendered(task: Rendered, headers: &HeaderMap) -> Response {
          description = "From the Link header of the page before"),
     ),
     responses(
-        (status = 200, body = Vec<TaskInfo>,
+        (status = 200, body = Vec<TaskInfo>, description = "A page of tasks",
          headers(("Link" = String, description = "The next page (RFC 8288), if there may be one"))),
         (status = 401, body = ErrorBody, description = "No valid API key"),
         (status = 422, body = ErrorBody, description = "The query makes no sense"),
@@ -261,7 +267,7 @@ pub(super) async fn list(
 #[utoipa::path(
     get, path = "/tasks/current/info", tag = "tasks",
     responses(
-        (status = 200, body = Option<TaskInfo>),
+        (status = 200, body = Option<TaskInfo>, description = "The task, or `null`"),
         (status = 401, body = ErrorBody, description = "No valid API key"),
     )
 )]

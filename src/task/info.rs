@@ -163,7 +163,7 @@ pub struct TaskInfo {
     #[schema(value_type = Option<String>, format = DateTime)]
     pub completed_at: Option<Timestamp>,
     /// What a completed task returned.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, serde_json::Value>>)]
     pub result: Option<Box<RawValue>>,
     /// Why a failed task failed, or why its last attempt did.
     pub error: Option<String>,
@@ -172,7 +172,7 @@ pub struct TaskInfo {
     /// The output path as it was sent.
     pub output_file_path: Option<String>,
     /// The parameters, with the defaults filled in.
-    #[schema(value_type = Object)]
+    #[schema(value_type = std::collections::BTreeMap<String, serde_json::Value>)]
     pub parameters: Box<RawValue>,
     /// When anything in this record last changed.
     #[schema(value_type = String, format = DateTime)]

@@ -84,6 +84,21 @@ async fn the_openapi_document_has_the_answers_that_no_handler_gives() {
     }
 }
 
+/// The specification demands it, and generators of clients refuse a document without.
+#[tokio::test]
+async fn every_answer_in_the_openapi_document_is_described() {
+    let server = Server::start(&[]);
+    let document = server.get("/openapi.json").await.body;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            for (status, answer) in operation["responses"].as_object().unwrap() {
+                let described = answer["description"].as_str().is_some_and(|text| !text.is_empty());
+                assert!(described, "{status} of {method} {path}: {answer:#}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_openapi_document_leads_from_a_submission_to_its_task() {
     let server = Server::start(&[]);

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a harness fails by panicking")]
 
 mod answer;
+pub(crate) mod blocks;
 mod process;
 
 use std::path::Path;

@@ -3,27 +3,11 @@
 use std::path::Path;
 
 use super::GUIDE;
+use super::common::blocks::{Block, fenced_blocks};
 use super::workshop::{Tree, sources};
 
-/// A fenced block of the guide.
-pub(super) struct Block {
-    pub(super) language: &'static str,
-    pub(super) title: Option<&'static str>,
-    pub(super) text: String,
-}
-
-pub(super) fn blocks() -> Vec<Block> {
-    let mut blocks = Vec::new();
-    let mut lines = GUIDE.lines();
-    while let Some(line) = lines.next() {
-        let Some(info) = line.strip_prefix("```") else { continue };
-        let (language, rest) = info.split_once(' ').unwrap_or((info, ""));
-        let title = rest.strip_prefix("title=\"").and_then(|rest| rest.strip_suffix('"'));
-        let text = lines.by_ref().take_while(|line| *line != "```");
-        let text = text.flat_map(|line| [line, "\n"]).collect();
-        blocks.push(Block { language, title, text });
-    }
-    blocks
+fn blocks() -> Vec<Block> {
+    fenced_blocks(GUIDE)
 }
 
 /// The text of the only block in that language that has these words.
