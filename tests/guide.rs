@@ -53,7 +53,8 @@ async fn the_guide_leads_to_a_task_that_works() {
     assert!(blocks::block("bash", "cargo run").contains(r#"echo "hello" > /path/to/input.txt"#));
     fs::write(folder.path().join("input.txt"), "hello\n").unwrap();
     image::RgbaImage::new(40, 30).save(folder.path().join("clear.png")).unwrap();
-    let server = Server::start_binary(&binary, TempDir::new().unwrap(), &["--root", &path]);
+    let args = ["--root", &path, "--log-format", "json"];
+    let mut server = Server::start_binary(&binary, TempDir::new().unwrap(), &args);
 
     let curl = here(blocks::block("bash", "curl -X POST"));
     let answer = run_curl(&server, &curl.replace("http://localhost:8000", &server.url(""))).await;
@@ -93,6 +94,16 @@ async fn the_guide_leads_to_a_task_that_works() {
     image["parameters"] = json!({ "quality": 101 });
     let refused = server.post("/tasks", &image).await.only_fault();
     assert!(refused.contains("body.parameters.quality"), "{refused}");
+
+    server.terminate();
+    assert!(server.wait_exit().success());
+    let log = server.log();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for said in ["opened the image", "wrote the image"] {
+        let line = lines.iter().find(|line| line["fields"]["message"] == said).unwrap();
+        assert_eq!(line["span"]["task.id"], *id, "{line:#}");
+        assert_eq!(line["span"]["task.type"], "image_process", "{line:#}");
+    }
 }
 
 #[test]

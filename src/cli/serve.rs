@@ -37,8 +37,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), AppError> {
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::disable_transparent_huge_pages(true);
     let config = Config::load(args.settings, args.config.as_deref())?;
-    start_logging(config.log_format);
-    std::panic::set_hook(Box::new(log_panic));
+    start_logging(config.log_format, "info");
     raise_file_limit();
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|source| AppError::Start(crate::manager::StartError::Threads(source)))?;
@@ -105,14 +104,16 @@ fn shutdown_signal() -> CancellationToken {
     shutdown
 }
 
-/// Logs to standard error, so that standard output stays free. `RUST_LOG` says how much.
-fn start_logging(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+/// Logs to standard error, so that standard output stays free: panics too. `RUST_LOG` says how much,
+/// or else `default`.
+pub(super) fn start_logging(format: LogFormat, default: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let logging = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
         LogFormat::Text => logging.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
         LogFormat::Json => logging.json().init(),
     }
+    std::panic::set_hook(Box::new(log_panic));
 }
 
 #[cfg(test)]

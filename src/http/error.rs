@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::manager::{RetryError, StoreError, SubmitError, WatchError};
+use crate::manager::{OutputError, RetryError, StoreError, SubmitError, WatchError};
 use crate::task::{Fault, MAX_FAULTS, with_causes};
 
 /// An answer that says what was wrong.
@@ -155,6 +155,25 @@ impl From<RetryError> for ApiError {
                 Self::new(StatusCode::CONFLICT, detail)
             }
             RetryError::Submit(error) => error.into(),
+        }
+    }
+}
+
+impl From<OutputError> for ApiError {
+    fn from(error: OutputError) -> Self {
+        let gone = |detail: String| Self::new(StatusCode::NOT_FOUND, detail);
+        match error {
+            OutputError::Unknown => Self::task_not_found(),
+            OutputError::NotCompleted(status) => gone(format!(
+                "there is no output: the task is {}, and only a completed one has published its file",
+                status.name()
+            )),
+            OutputError::NoPath => gone("the task has no output_file_path".to_owned()),
+            OutputError::Gone(error) => {
+                gone(format!("the output cannot be read any more: {}", with_causes(&error)))
+            }
+            OutputError::Panicked => Self::internal(&with_causes(&error)),
+            OutputError::Store(error) => error.into(),
         }
     }
 }

@@ -16,6 +16,10 @@ use super::server::ConnectionSlot;
 use crate::manager::{Event, EventId, EventKind, Interest, Subscription, TaskManager};
 use crate::task::{TaskStatus, TaskType};
 
+/// How the paths of event streams end.
+pub(super) const PATH: &str = "/events";
+/// Marks the id of the event with which a task ends.
+const END: &str = "-end";
 /// How often something is sent where nothing happens, so that whoever is in between keeps the
 /// connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -61,11 +65,13 @@ pub(super) async fn of_task(
     slot: Option<Extension<ConnectionSlot>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let events = manager.watch(Interest::Task(id), last_seen(&headers)).await?;
-    if events.over {
+    if last_id(&headers).is_some_and(|id| id.ends_with(END)) {
+        let known = manager.get(id).await?.is_some();
         // What tells a browser not to come back.
-        return Ok(StatusCode::NO_CONTENT.into_response());
+        let over = || StatusCode::NO_CONTENT.into_response();
+        return known.then(over).ok_or_else(ApiError::task_not_found);
     }
+    let events = manager.watch(Interest::Task(id), last_seen(&headers)).await?;
     Ok(answer(events, slot, |event| event.info.status.is_final()))
 }
 
@@ -106,26 +112,30 @@ pub(super) async fn of_many(
     Ok(answer(events, slot, |_| false))
 }
 
+fn last_id(headers: &HeaderMap) -> Option<&str> {
+    headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default())
+}
+
 /// What the client has seen already; `None` for a client that begins.
 fn last_seen(headers: &HeaderMap) -> Option<EventId> {
-    let id = headers.get("last-event-id")?;
-    let id = id.to_str().ok().and_then(|id| id.parse().ok());
-    Some(id.unwrap_or(EventId::UNKNOWN))
+    last_id(headers).map(|id| id.parse().unwrap_or(EventId::UNKNOWN))
 }
 
 fn answer(
-    events: Subscription,
+    mut events: Subscription,
     slot: Option<Extension<ConnectionSlot>>,
     is_last: fn(&Event) -> bool,
 ) -> Response {
-    if let Some(Extension(slot)) = slot {
-        slot.give_back();
+    if let Some(Extension(slot)) = slot
+        && let Some(place) = events.place.take()
+    {
+        slot.exchange(place);
     }
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let headers = [
         // Proxies such as nginx would wait for more otherwise.
         (HeaderName::from_static("x-accel-buffering"), "no"),
-        // No other request may come on a connection that has no slot.
+        // No other request may come on a connection that has the place of a stream.
         (header::CONNECTION, "close"),
     ];
     (headers, Sse::new(stream(events, is_last)).keep_alive(keep_alive)).into_response()
@@ -154,9 +164,12 @@ fn stream(
                     EventKind::State => "state",
                     EventKind::Progress => "progress",
                 };
-                let id = events.id(&event).to_string();
-                let message = sse::Event::default().id(id).event(name).data(event.json());
-                (message, if is_last(&event) { Stage::Last } else { Stage::Told })
+                let mut message = sse::Event::default().event(name).data(event.json());
+                let last = is_last(&event);
+                if let Some(id) = events.id(&event) {
+                    message = message.id(if last { format!("{id}{END}") } else { id.to_string() });
+                }
+                (message, if last { Stage::Last } else { Stage::Told })
             }
             Stage::Last => return None,
         };

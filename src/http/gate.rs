@@ -136,6 +136,11 @@ impl Gate {
         }
     }
 
+    /// Returns once the keys are others than at this call; `None` where no key is asked for.
+    pub(super) fn keys_changed(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        self.keys.as_ref().map(|keys| keys.changed())
+    }
+
     /// Whether requests have to bring a key.
     pub(super) fn asks_for_keys(&self) -> bool {
         self.keys.is_some()
@@ -159,11 +164,12 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// Probes and documentation tell nothing of tasks.
+/// Probes, documentation and the page of the dashboard tell nothing of tasks.
 fn is_open(path: &str) -> bool {
-    matches!(path, "/" | "/openapi.json" | "/docs")
+    matches!(path, "/" | "/openapi.json" | "/docs" | "/dashboard")
         || path.starts_with("/health/")
         || path.starts_with("/docs/")
+        || path.starts_with("/dashboard/")
 }
 
 fn bearer_token(value: &str) -> Option<&str> {

@@ -2,8 +2,10 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use super::api_key::ApiKey;
 use crate::task::with_causes;
@@ -98,7 +100,7 @@ fn exposure(path: &Path, mode: u32) -> Option<String> {
 #[derive(Debug)]
 pub(crate) struct KeyRing {
     path: PathBuf,
-    keys: RwLock<Vec<ApiKey>>,
+    keys: watch::Sender<Vec<ApiKey>>,
 }
 
 impl KeyRing {
@@ -117,13 +119,19 @@ impl KeyRing {
         if let Some(exposed) = file.exposed() {
             tracing::warn!("{exposed}");
         }
-        Ok(Self { path: path.to_owned(), keys: RwLock::new(file.keys) })
+        Ok(Self { path: path.to_owned(), keys: watch::Sender::new(file.keys) })
     }
 
     /// What is kept of this key, if it is one of ours.
     pub(super) fn find(&self, given: &str) -> Option<ApiKey> {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        ApiKey::find(&keys, given).cloned()
+        ApiKey::find(&self.keys.borrow(), given).cloned()
+    }
+
+    /// Returns once the keys are others than at this call.
+    pub(super) fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut keys = self.keys.subscribe();
+        // An error says that there are no keys any more.
+        async move { drop(keys.changed().await) }
     }
 
     /// Follows the changes of the file for ever, so that a key is revoked by erasing its line.
@@ -156,12 +164,10 @@ impl KeyRing {
         for (line, problem) in &file.faults {
             tracing::error!("line {line} of `{path}` {problem}; it lets nobody in");
         }
-        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        if *keys == file.keys {
+        if *self.keys.borrow() == file.keys {
             return;
         }
-        keys.clone_from(&file.keys);
-        drop(keys);
+        self.keys.send_replace(file.keys.clone());
         if let Some(exposed) = file.exposed() {
             tracing::warn!("{exposed}");
         }

@@ -3,12 +3,14 @@
 
 mod api_key;
 mod body;
+mod dashboard;
 mod error;
 mod events;
 mod gate;
 mod key_file;
 mod metrics;
 mod openapi;
+mod output;
 mod query;
 mod server;
 mod service;
@@ -19,10 +21,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Level;
@@ -72,7 +75,7 @@ impl Api {
             return response;
         }
         let mut response = self.pass(request).await;
-        response.headers_mut().insert(header::VARY, HeaderValue::from_static("origin"));
+        response.headers_mut().append(header::VARY, HeaderValue::from_static("origin"));
         response
     }
 
@@ -81,6 +84,8 @@ impl Api {
         let route = self.metrics.route(request.method(), request.uri().path());
         let line = tracing::enabled!(Level::DEBUG)
             .then(|| (request.method().clone(), request.uri().clone()));
+        let lasts = request.uri().path().ends_with(events::PATH);
+        let keys_changed = lasts.then(|| self.gate.keys_changed()).flatten();
         let mut response = match self.gate.check(&request) {
             Ok(()) => {
                 let answer = AssertUnwindSafe(self.router.clone().oneshot(request));
@@ -91,6 +96,11 @@ impl Api {
             }
             Err(error) => error.into_response(),
         };
+        if let Some(keys_changed) = keys_changed {
+            // Whoever still has a key comes back.
+            response = response
+                .map(|body| Body::from_stream(body.into_data_stream().take_until(keys_changed)));
+        }
         self.metrics.answered(route, response.status());
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -111,6 +121,7 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
         .routes(routes!(tasks::current))
         .routes(routes!(tasks::get, tasks::cancel))
         .routes(routes!(tasks::retry))
+        .routes(routes!(output::get))
         .routes(routes!(events::of_task))
         .routes(routes!(events::of_many))
         .routes(routes!(tasks::cancel_all))
@@ -119,7 +130,8 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
         .routes(routes!(service::ready))
         .routes(routes!(service::stats));
     let patterns = routes.get_openapi().paths.paths.keys().cloned();
-    let others = ["/metrics", "/openapi.json", "/docs", "/docs/{*file}"].map(str::to_owned);
+    let others = ["/metrics", "/openapi.json", "/docs", "/docs/{*file}"];
+    let others = others.into_iter().chain(dashboard::ROUTES).map(str::to_owned);
     let metrics = Arc::new(Metrics::new(manager.clone(), patterns.chain(others)));
     let of_metrics = OpenApiRouter::new().routes(routes!(metrics::metrics));
     let (routes, mut document) = routes
@@ -129,6 +141,7 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
     openapi::complete(&mut document, guarded);
     let router = routes
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
+        .merge(dashboard::router())
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method);
     (router, metrics)
@@ -157,12 +170,22 @@ fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
             header::ACCEPT,
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
+            header::IF_MODIFIED_SINCE,
             header::IF_NONE_MATCH,
+            header::IF_RANGE,
+            header::RANGE,
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("last-event-id"),
             HeaderName::from_static("prefer"),
         ])
-        .expose_headers([header::LINK, header::LOCATION, header::ETAG, header::RETRY_AFTER])
+        .expose_headers([
+            header::CONTENT_DISPOSITION,
+            header::CONTENT_RANGE,
+            header::ETAG,
+            header::LINK,
+            header::LOCATION,
+            header::RETRY_AFTER,
+        ])
 }
 
 async fn no_such_route(uri: Uri) -> ApiError {

@@ -15,28 +15,27 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::Api;
+use super::{Api, events};
 
 const MAX_CONNECTIONS: usize = 1024;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 #[cfg(target_os = "linux")]
 const WRITE_TIMEOUT_MILLIS: u32 = 30_000;
-/// How the paths of event streams end.
-const EVENTS: &str = "/events";
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// How long requests may go on after the server was told to stop.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to leave `accept` alone after it failed, say for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The place of a connection among [`MAX_CONNECTIONS`]. An event stream gives it back: streams last,
-/// and have a limit of their own.
+/// The place of a connection among [`MAX_CONNECTIONS`]. An event stream gives it back for one among
+/// the streams: they last, and have a limit of their own.
 #[derive(Clone, Debug)]
 pub(super) struct ConnectionSlot(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
 impl ConnectionSlot {
-    pub(super) fn give_back(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    /// The other place is kept for as long as the connection.
+    pub(super) fn exchange(&self, other: OwnedSemaphorePermit) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(other);
     }
 }
 
@@ -71,7 +70,7 @@ pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationTok
             move |mut request: Request<Incoming>| {
                 let api = Arc::clone(&api);
                 // What is attached to a request costs more than this look.
-                if request.uri().path().ends_with(EVENTS) {
+                if request.uri().path().ends_with(events::PATH) {
                     request.extensions_mut().insert(slot.clone());
                 }
                 async move { Ok::<_, Infallible>(api.answer(request.map(Body::new)).await) }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::dashboard;
 use super::error::{ApiError, ErrorBody};
 use crate::manager::{Minute, TaskManager};
 use crate::task::{PathUse, Timestamp};
@@ -20,18 +21,29 @@ pub(super) struct Greeting {
     service: &'static str,
 }
 
+const GREETING: Greeting = Greeting { status: "ok", service: "task-server" };
+
 /// Say hello.
-#[utoipa::path(get, path = "/", tag = "service", security(()),
-               responses((status = 200, body = Greeting, description = "Hello")))]
-pub(super) async fn root() -> Json<Greeting> {
-    Json(Greeting { status: "ok", service: "task-server" })
+#[utoipa::path(
+    get, path = "/", tag = "service", security(()),
+    responses(
+        (status = 200, body = Greeting, description = "Hello"),
+        (status = 303, description = "A browser is sent to the dashboard"),
+    )
+)]
+pub(super) async fn root(headers: HeaderMap) -> Response {
+    let vary = [(header::VARY, "accept")];
+    match dashboard::is_wanted(&headers) {
+        true => (vary, Redirect::to("/dashboard")).into_response(),
+        false => (vary, Json(GREETING)).into_response(),
+    }
 }
 
 /// Is the process alive?
 #[utoipa::path(get, path = "/health/live", tag = "service", security(()),
                responses((status = 200, body = Greeting, description = "It is")))]
 pub(super) async fn live() -> Json<Greeting> {
-    root().await
+    Json(GREETING)
 }
 
 /// How busy the server is.

@@ -21,6 +21,8 @@ impl Listener {
     fn ended(&self, end: &AttemptEnd, at: Timestamp) {
         tracing::debug!(task.id = %end.id, status = end.status.name(), "ended");
         let Some(live) = self.0.live.get(end.id) else { return };
+        // From here on whoever looks sees the end, so that no stream begins that does not.
+        live.over.cancel();
         let TaskInfo { task_type, started_at, .. } = &*live.claimed;
         self.0.metrics.ended(task_type, *started_at, end.status, at);
         if self.0.events.wanted() {

@@ -257,8 +257,10 @@ impl LiveTasks {
         self.count.send_replace(tasks.len());
     }
 
+    /// Not one that is over, of which the database knows more.
     pub(super) fn get(&self, id: TaskId) -> Option<Arc<LiveTask>> {
-        self.tasks.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        let tasks = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
+        tasks.get(&id).filter(|task| !task.over.is_cancelled()).cloned()
     }
 
     /// The task that began last.

@@ -1,7 +1,7 @@
 //! What requests to the manager can come to. Nothing here knows of HTTP.
 
 use crate::store::{Cursor, StoreError};
-use crate::task::{Fault, TaskId, TaskInfo, TaskStatus};
+use crate::task::{Fault, PathError, TaskId, TaskInfo, TaskStatus};
 
 /// Why a submission was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,24 @@ pub(crate) enum RetryError {
     Unfinished(TaskStatus),
     #[error(transparent)]
     Submit(#[from] SubmitError),
+}
+
+/// Why there is no output to read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OutputError {
+    #[error("there is no such task")]
+    Unknown,
+    #[error("the task is {}", .0.name())]
+    NotCompleted(TaskStatus),
+    #[error("the task wrote no file")]
+    NoPath,
+    /// It is not there any more, or may not be read any more.
+    #[error(transparent)]
+    Gone(#[from] PathError),
+    #[error("the thread that opens the file panicked")]
+    Panicked,
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// What became of a request to cancel many.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
-use tracing::{Instrument, debug, debug_span, error, warn};
+use tracing::{Instrument, debug, error, info_span, warn};
 
 use super::Shared;
 use super::conclusion::{Outcome, conclude};
@@ -31,7 +31,7 @@ pub(super) fn start(shared: &Arc<Shared>, record: TaskRecord, task: Box<dyn Task
     let live = Arc::new(LiveTask::new(record, shared.cpu_slots.clone()));
     shared.live.insert(Arc::clone(&live));
     let info = &live.claimed;
-    let span = debug_span!("task", task.id = %info.task_id, task.r#type = info.task_type);
+    let span = info_span!("task", task.id = %info.task_id, task.r#type = info.task_type);
     let run = run(Arc::clone(shared), Arc::clone(&live), task).instrument(span.clone());
     live.spawned(shared.runtime.spawn(run));
     if let Some(limit) = info.timeout_seconds {

@@ -41,8 +41,10 @@ impl History {
     }
 
     /// What happened in each minute, the one that is not over included; oldest first.
-    fn minutes(&self, now: Totals) -> Vec<Minute> {
+    fn minutes(&self, totals: impl FnOnce() -> Totals) -> Vec<Minute> {
         let history = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // After those that are there already.
+        let now = totals();
         let ends = history.iter().skip(1).chain([&now]);
         let minutes = history.iter().zip(ends).map(|(begin, end)| {
             let [submitted, completed, failed, cancelled] =
@@ -96,6 +98,6 @@ impl TaskManager {
 
     /// What happened in each minute of the last hour, or since the start.
     pub(crate) fn last_hour(&self) -> Vec<Minute> {
-        self.shared.history.minutes(self.shared.totals())
+        self.shared.history.minutes(|| self.shared.totals())
     }
 }

@@ -4,6 +4,7 @@
 //! Nothing here knows what a task does. The one who opens the store hands the writer an
 //! `Observer`, which hears of every committed change before the client does.
 
+mod backup;
 mod batch;
 mod claims;
 mod counts;
@@ -11,6 +12,7 @@ mod idempotency;
 mod import;
 #[cfg(test)]
 mod model_tests;
+mod news;
 mod open;
 mod places;
 mod queries;
@@ -33,9 +35,11 @@ use serde_json::value::RawValue;
 use sqlx::SqlitePool;
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use backup::{BackupError, backup};
 use batch::Change;
 pub(crate) use counts::Counts;
 pub(crate) use idempotency::KEY_LIFETIME;
+pub(crate) use news::{Committed, Observer};
 pub use open::OpenError;
 pub(crate) use open::state_files;
 pub(crate) use open::{Opened, open, real_path};
@@ -44,7 +48,7 @@ use queries::Lookup;
 pub(crate) use queries::{Cursor, ListFilter};
 pub(crate) use record::TaskRecord;
 pub(crate) use transitions::CANCELLED_MESSAGE;
-pub(crate) use writer::{Committed, Observer, Writer};
+pub(crate) use writer::Writer;
 
 use crate::task::{Task, TaskId, TaskStatus, Timestamp};
 

@@ -23,7 +23,7 @@ use crate::task::{TaskId, with_causes};
 const OLDEST_SAFE_SQLITE: [u32; 3] = [3, 51, 3];
 
 /// Written into the header of our files by the first migration.
-const APPLICATION_ID: i64 = 1_952_543_595;
+pub(super) const APPLICATION_ID: i64 = 1_952_543_595;
 
 /// Each step of the schema, never changed once it was released.
 pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
@@ -292,11 +292,14 @@ async fn check_sqlite(connection: &mut SqliteConnection) -> sqlx::Result<Result<
     Ok(Ok(()))
 }
 
-async fn number(connection: &mut SqliteConnection, sql: &'static str) -> sqlx::Result<i64> {
+pub(super) async fn number(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+) -> sqlx::Result<i64> {
     sqlx::query(sql).fetch_one(connection).await?.try_get(0)
 }
 
-fn explain(path: &Path, error: &sqlx::Error) -> OpenError {
+pub(super) fn explain(path: &Path, error: &sqlx::Error) -> OpenError {
     const SQLITE_CORRUPT: i32 = 11;
     const SQLITE_NOTADB: i32 = 26;
     let code = error.as_database_error().and_then(|error| error.code());

@@ -62,23 +62,13 @@ impl FromStr for Cursor {
 }
 
 impl ListFilter {
-    /// Whether a task with this status belongs into the list, on whatever page.
+    /// Whether a task with this status belongs into the list, on whatever page, if it has the tags.
     pub(crate) fn matches(&self, info: &TaskInfo, status: TaskStatus) -> bool {
         let of_type = |name: &TaskType| name.name() == info.task_type;
         (self.statuses.is_empty() || self.statuses.contains(&status))
             && (self.task_types.is_empty() || self.task_types.iter().any(of_type))
             && self.created_after.is_none_or(|after| info.created_at >= after)
             && self.created_before.is_none_or(|before| info.created_at < before)
-            && self.tags_match(info)
-    }
-
-    fn tags_match(&self, info: &TaskInfo) -> bool {
-        if self.tags.is_empty() {
-            return true;
-        }
-        let tags: HashMap<String, String> =
-            serde_json::from_str(info.tags.get()).unwrap_or_default();
-        self.tags.iter().all(|(key, value)| tags.get(key) == Some(value))
     }
 
     /// Whether the list is walked by time of submission. That is the order of `seq` too unless the

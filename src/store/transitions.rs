@@ -4,8 +4,8 @@
 //! its `WHERE` names the status (and for a running attempt the epoch) that it starts from. A row
 //! that is elsewhere by now is left alone, and its absence from the answer says so.
 //!
-//! The plus in `+status` keeps SQLite from walking along the index of statuses, where it may read
-//! every pending task to find one.
+//! The plus in `+status` keeps SQLite from walking along an index of statuses, where it may read every
+//! pending task to find one.
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error;

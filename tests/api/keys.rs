@@ -260,3 +260,16 @@ async fn the_openapi_document_says_what_needs_a_key() {
     let document = Server::start(&[]).get("/openapi.json").await.body;
     assert_eq!(document.get("security"), None, "this one asks nobody for a key");
 }
+
+#[tokio::test]
+async fn a_stream_does_not_outlive_its_key() {
+    let server = guarded();
+    let request = server.request(Method::GET, "/events").bearer_auth(OTHER_KEY);
+    let stream = request.send().await.unwrap();
+    assert_eq!(stream.status(), 200);
+    server.write("keys", format!("{KEY}\n"));
+    // Its end, and no error in the midst of it.
+    stream.text().await.unwrap();
+    let answer = get_as(&server, "/events", &format!("Bearer {OTHER_KEY}")).await;
+    assert!(!answer.error(401).is_empty(), "{answer}");
+}

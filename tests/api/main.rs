@@ -26,6 +26,8 @@ mod limits;
 mod list;
 mod many;
 mod metrics;
+mod output;
+mod page;
 mod query;
 mod retention;
 mod retry;

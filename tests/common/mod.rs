@@ -8,7 +8,7 @@ pub(crate) mod blocks;
 mod process;
 
 use std::path::Path;
-use std::process::{ExitStatus, Output};
+use std::process::{Child, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, Request, RequestBuilder};
@@ -23,7 +23,7 @@ use process::Process;
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_task-server");
 /// How long anything may take before a test gives up on it.
-const PATIENCE: Duration = Duration::from_secs(100);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(100);
 
 /// A running server. Dropping it kills the process and removes the folder.
 pub(crate) struct Server {
@@ -70,6 +70,13 @@ impl Server {
     pub(crate) fn restart(&mut self, args: &[&str]) {
         self.kill();
         (self.process, self.address) = listen(Path::new(BINARY), self.folder.path(), args, &[]);
+    }
+
+    /// Starts a server again, after [`kill`](Self::kill), in the same folder and at the same address.
+    pub(crate) fn come_back(&mut self) {
+        let args = ["--listen", self.address.as_str()];
+        self.process = Process::spawn(Path::new(BINARY), self.folder.path(), &args, &[]);
+        self.process.wait_for_address();
     }
 
     /// As [`restart`](Self::restart), for a server that is this test binary.
@@ -265,6 +272,12 @@ pub(crate) fn refusal(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Op
 /// Runs the program to its end; for what is no server.
 pub(crate) fn run(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
     process::command(Path::new(BINARY), folder, args, env).output().unwrap()
+}
+
+/// Starts the program with pipes for what it says.
+pub(crate) fn piped(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Child {
+    let mut command = process::command(Path::new(BINARY), folder, args, env);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 fn listen(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Process, String) {

@@ -1,15 +1,16 @@
 //! The actor that owns the streams and the log of what happened last.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Event, EventId, EventKind, Interest, Message, Stamp, Subscribed};
+use super::{Event, EventId, EventKind, Flags, Interest, Message, READER_BYTES, Stamp, Subscribed};
 use crate::manager::Shared;
+use crate::manager::live::LiveTask;
 use crate::task::{TaskId, TaskInfo, TaskStatus};
 
 /// How often the progress of running tasks is looked at.
@@ -20,16 +21,14 @@ const LINGER: Duration = Duration::from_secs(120);
 const LOG_EVENTS: usize = 10_000;
 /// and at most this many bytes of them.
 const LOG_BYTES: usize = 8 << 20;
-/// A reader who lets this many events pile up is let go of,
+/// A reader who lets this many events pile up is let go of.
 const READER_EVENTS: usize = 1024;
-/// or this many bytes.
-const READER_BYTES: usize = 4 << 20;
 
 /// What the actor receives.
 #[derive(Debug)]
 pub(in crate::manager) struct Inbox {
-    pub(super) messages: UnboundedReceiver<Message>,
-    pub(super) logging: Arc<AtomicBool>,
+    pub(super) messages: mpsc::Receiver<Message>,
+    pub(super) flags: Arc<Flags>,
 }
 
 /// The writing end of a stream.
@@ -55,7 +54,7 @@ impl Reader {
 
 /// The actor.
 struct Hub {
-    logging: Arc<AtomicBool>,
+    flags: Arc<Flags>,
     /// The number of the latest event.
     number: u64,
     /// The latest events, with no number left out.
@@ -69,9 +68,9 @@ struct Hub {
 
 /// Tells events until the streams are closed.
 pub(in crate::manager) async fn run(shared: Arc<Shared>, inbox: Inbox) {
-    let Inbox { mut messages, logging } = inbox;
+    let Inbox { mut messages, flags } = inbox;
     let mut hub = Hub {
-        logging,
+        flags: Arc::clone(&flags),
         number: 0,
         log: VecDeque::new(),
         log_bytes: 0,
@@ -82,32 +81,54 @@ pub(in crate::manager) async fn run(shared: Arc<Shared>, inbox: Inbox) {
     let mut ticks = interval(PROGRESS_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let message = tokio::select! {
-            message = messages.recv() => message,
-            _ = ticks.tick(), if hub.logging.load(Ordering::Relaxed) => {
-                hub.look_at_progress(&shared);
+        tokio::select! {
+            () = flags.closed.cancelled() => break,
+            message = messages.recv() => match message {
+                Some(message) => hub.take(message),
+                None => return,
+            },
+            _ = ticks.tick(), if flags.logging.load(Ordering::Relaxed) => {
+                let live = shared.live.all();
+                // First what happened before this look, such as that they began.
+                hub.take_all(&mut messages);
+                hub.look_at_progress(&live);
                 hub.rest_if_alone();
-                continue;
             }
-        };
-        match message {
-            Some(Message::Happened { kind, from, stamp, info }) => {
-                hub.tell(kind, from, stamp, *info);
-            }
-            Some(Message::Subscribe { interest, last, answer }) => {
-                // Without a receiver the client has gone already.
-                let _ = answer.send(hub.subscribe(interest, last));
-            }
-            Some(Message::Close) | None => return,
         }
     }
+    // The last that is told is how attempts were given back.
+    hub.take_all(&mut messages);
 }
 
 impl Hub {
+    fn take_all(&mut self, messages: &mut mpsc::Receiver<Message>) {
+        while let Ok(message) = messages.try_recv() {
+            self.take(message);
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        if self.flags.lost.swap(false, Ordering::SeqCst) {
+            // Nobody is up to date any more: all come back, and are told how things stand.
+            self.of_task.clear();
+            self.of_many.clear();
+            self.forget();
+        }
+        match message {
+            Message::Changed { from, stamp, info } => {
+                self.tell(EventKind::State, from, stamp, *info);
+            }
+            Message::Subscribe { interest, last, answer } => {
+                // Without a receiver the client has gone already.
+                let _ = answer.send(self.subscribe(interest, last));
+            }
+        }
+    }
+
     fn tell(&mut self, kind: EventKind, from: Option<TaskStatus>, stamp: Stamp, info: TaskInfo) {
         self.number += 1;
-        let json = OnceLock::new();
-        let event = Arc::new(Event { number: self.number, kind, from, stamp, info, json });
+        let (number, json, tags) = (self.number, OnceLock::new(), OnceLock::new());
+        let event = Arc::new(Event { number, kind, from, stamp, info, json, tags });
         if let Some(readers) = self.of_task.get_mut(&event.info.task_id) {
             readers.retain(|reader| reader.tell(&event));
         }
@@ -123,6 +144,7 @@ impl Hub {
 
     fn subscribe(&mut self, interest: Interest, last: Option<EventId>) -> Subscribed {
         self.heard = Instant::now();
+        self.flags.logging.store(true, Ordering::SeqCst);
         let oldest = self.log.front().map_or(self.number + 1, |event| event.number);
         let missed =
             last.filter(|last| (oldest - 1..=self.number).contains(&last.number)).map(|last| {
@@ -140,9 +162,12 @@ impl Hub {
     }
 
     /// Progress changes too often to tell each change.
-    fn look_at_progress(&mut self, shared: &Shared) {
-        for live in shared.live.all() {
-            if let Some((stamp, info)) = live.progress_to_tell() {
+    fn look_at_progress(&mut self, live: &[Arc<LiveTask>]) {
+        for live in live {
+            // Of one that is over the end has been told, or will be.
+            if !live.over.is_cancelled()
+                && let Some((stamp, info)) = live.progress_to_tell()
+            {
                 self.tell(EventKind::Progress, Some(TaskStatus::Running), stamp, info);
             }
         }
@@ -158,11 +183,15 @@ impl Hub {
         if !self.of_task.is_empty() || !self.of_many.is_empty() {
             self.heard = Instant::now();
         } else if self.heard.elapsed() > LINGER {
-            self.logging.store(false, Ordering::SeqCst);
-            self.log.clear();
-            self.log_bytes = 0;
-            // What happens from here on is not logged, so nobody is up to date any more.
-            self.number += 1;
+            self.flags.logging.store(false, Ordering::SeqCst);
+            self.forget();
         }
+    }
+
+    /// From here on nobody is up to date.
+    fn forget(&mut self) {
+        self.log.clear();
+        self.log_bytes = 0;
+        self.number += 1;
     }
 }

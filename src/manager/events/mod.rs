@@ -14,8 +14,9 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::{Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::TaskManager;
 use crate::store::{ListFilter, StoreError};
@@ -26,6 +27,10 @@ pub(crate) use subscription::Subscription;
 
 /// More streams are refused.
 const MAX_STREAMS: usize = 3072;
+/// So many messages may wait for the actor.
+const QUEUE_LENGTH: usize = 65_536;
+/// A reader who lets more than this many bytes of events pile up is let go of.
+const READER_BYTES: usize = 4 << 20;
 
 /// Something that happened to a task, and how the task stands since.
 #[derive(Debug)]
@@ -38,6 +43,7 @@ pub(crate) struct Event {
     stamp: Stamp,
     pub(crate) info: TaskInfo,
     json: OnceLock<String>,
+    tags: OnceLock<HashMap<String, String>>,
 }
 
 /// What kind of thing happened.
@@ -84,6 +90,11 @@ impl Event {
             let json = serde_json::to_string(&self.info);
             json.expect("a task has no keys that JSON cannot express")
         })
+    }
+
+    /// The tags of the task, read once for all who ask for some.
+    fn tags(&self) -> &HashMap<String, String> {
+        self.tags.get_or_init(|| serde_json::from_str(self.info.tags.get()).unwrap_or_default())
     }
 
     /// About how much memory it takes.
@@ -150,8 +161,11 @@ impl Interest {
         match self {
             Self::Task(id) => event.info.task_id == *id,
             Self::Matching(filter) => {
-                filter.matches(&event.info, event.info.status)
-                    || event.from.is_some_and(|from| filter.matches(&event.info, from))
+                let has_tag =
+                    |(key, value): &(String, String)| event.tags().get(key) == Some(value);
+                let matches = |status| filter.matches(&event.info, status);
+                (matches(event.info.status) || event.from.is_some_and(matches))
+                    && filter.tags.iter().all(has_tag)
             }
         }
     }
@@ -160,19 +174,36 @@ impl Interest {
 /// Tells the actor what happened.
 #[derive(Debug)]
 pub(super) struct Events {
-    messages: UnboundedSender<Message>,
-    /// Whether changes are logged.
-    logging: Arc<AtomicBool>,
+    messages: mpsc::Sender<Message>,
+    flags: Arc<Flags>,
     /// One for each stream that may be opened.
-    slots: Arc<Semaphore>,
+    places: Arc<Semaphore>,
     run: u64,
+}
+
+#[derive(Debug, Default)]
+struct Flags {
+    /// Whether changes are logged.
+    logging: AtomicBool,
+    /// Whether a change found no place in the queue.
+    lost: AtomicBool,
+    /// All streams are to end.
+    closed: CancellationToken,
 }
 
 #[derive(Debug)]
 enum Message {
-    Happened { kind: EventKind, from: Option<TaskStatus>, stamp: Stamp, info: Box<TaskInfo> },
-    Subscribe { interest: Interest, last: Option<EventId>, answer: oneshot::Sender<Subscribed> },
-    Close,
+    /// A task changed its status.
+    Changed {
+        from: Option<TaskStatus>,
+        stamp: Stamp,
+        info: Box<TaskInfo>,
+    },
+    Subscribe {
+        interest: Interest,
+        last: Option<EventId>,
+        answer: oneshot::Sender<Subscribed>,
+    },
 }
 
 /// A new stream.
@@ -188,36 +219,38 @@ struct Subscribed {
 
 impl Events {
     pub(super) fn new() -> (Self, Inbox) {
-        let (messages, inbox) = mpsc::unbounded_channel();
-        let logging = Arc::new(AtomicBool::new(false));
+        let (messages, inbox) = mpsc::channel(QUEUE_LENGTH);
+        let flags = Arc::<Flags>::default();
         // Seeded at random, which tells the runs of the server apart.
         let run = RandomState::new().hash_one(0);
-        let slots = Arc::new(Semaphore::new(MAX_STREAMS));
-        let inbox = Inbox { messages: inbox, logging: Arc::clone(&logging) };
-        (Self { messages, logging, slots, run }, inbox)
+        let places = Arc::new(Semaphore::new(MAX_STREAMS));
+        let inbox = Inbox { messages: inbox, flags: Arc::clone(&flags) };
+        (Self { messages, flags, places, run }, inbox)
     }
 
     /// Whether anybody wants to hear of changes. Asked **after** the change can be seen by those who
     /// look: a stream that begins later than this answer sees it when it looks.
     pub(super) fn wanted(&self) -> bool {
-        self.logging.load(Ordering::SeqCst)
+        self.flags.logging.load(Ordering::SeqCst)
     }
 
     /// A task has changed its status.
     pub(super) fn changed(&self, from: Option<TaskStatus>, epoch: i64, info: TaskInfo) {
         let (stamp, info) = (Stamp::of(epoch, info.status), Box::new(info));
-        // Without a receiver the server is on its way down.
-        let _ = self.messages.send(Message::Happened { kind: EventKind::State, from, stamp, info });
+        let sent = self.messages.try_send(Message::Changed { from, stamp, info });
+        if let Err(TrySendError::Full(_)) = sent {
+            self.flags.lost.store(true, Ordering::SeqCst);
+        }
     }
 
     /// How many streams are open.
     pub(super) fn streams(&self) -> usize {
-        MAX_STREAMS - self.slots.available_permits()
+        MAX_STREAMS - self.places.available_permits()
     }
 
     /// Ends all streams.
     pub(super) fn close(&self) {
-        let _ = self.messages.send(Message::Close);
+        self.flags.closed.cancel();
     }
 
     /// The events from now on, or from where the client was.
@@ -226,27 +259,26 @@ impl Events {
         interest: Interest,
         last: Option<EventId>,
     ) -> Result<Subscription, WatchError> {
-        let slot = Arc::clone(&self.slots).try_acquire_owned();
-        let slot = slot.map_err(|_| WatchError::TooMany(MAX_STREAMS))?;
-        self.logging.store(true, Ordering::SeqCst);
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let place = place.map_err(|_| WatchError::TooMany(MAX_STREAMS))?;
         let resumed = last.is_some();
         let last = last.filter(|last| last.run == self.run);
         let (answer, subscribed) = oneshot::channel();
         let message = Message::Subscribe { interest, last, answer };
-        self.messages.send(message).map_err(|_| WatchError::Draining)?;
+        self.messages.send(message).await.map_err(|_| WatchError::Draining)?;
         let Subscribed { events, queued, now, missed } =
             subscribed.await.map_err(|_| WatchError::Draining)?;
         Ok(Subscription {
             run: self.run,
             now,
             gap: resumed && missed.is_none(),
-            over: false,
-            missed,
+            resumed: missed.is_some(),
+            missed: missed.unwrap_or_default(),
             present: VecDeque::new(),
             events,
             queued,
             seen: HashMap::new(),
-            _slot: slot,
+            place: Some(place),
         })
     }
 }
@@ -266,16 +298,14 @@ impl TaskManager {
         let mut subscription = self.shared.events.subscribe(interest.clone(), last).await?;
         let present = match &interest {
             Interest::Task(id) => vec![self.state(*id).await?.ok_or(WatchError::Unknown)?],
-            Interest::Matching(_) if subscription.missed.is_some() => Vec::new(),
+            Interest::Matching(_) if subscription.resumed => Vec::new(),
             Interest::Matching(filter) => self.states(filter).await?.0,
         };
-        match &subscription.missed {
-            // A client that comes back to a task that has ended, and has seen how.
-            Some(missed) => {
-                let ended = present.iter().any(|(_, info)| info.status.is_final());
-                subscription.over = ended && missed.is_empty();
-            }
-            None => subscription.begin(present),
+        // That a task has ended is told in any case, because nothing else would end the stream.
+        let ended = present.iter().any(|(_, info)| info.status.is_final());
+        let told = subscription.missed.iter().any(|event| event.info.status.is_final());
+        if !subscription.resumed || (ended && !told) {
+            subscription.begin(present);
         }
         Ok(subscription)
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::{Event, EventId, EventKind, Stamp};
+use super::{Event, EventId, EventKind, READER_BYTES, Stamp};
 use crate::task::{TaskId, TaskInfo};
 
 /// The reading end of a stream.
@@ -17,37 +17,42 @@ pub(crate) struct Subscription {
     pub(super) now: u64,
     /// Whether the client may have missed something that cannot be told any more.
     pub(crate) gap: bool,
-    /// Whether there is nothing to tell, now or later.
-    pub(crate) over: bool,
-    /// What it missed otherwise.
-    pub(super) missed: Option<VecDeque<Arc<Event>>>,
-    /// How things stood at the beginning, as far as the client was not told of it yet.
+    /// Whether it goes on where it was.
+    pub(super) resumed: bool,
+    /// What it missed, as far as it was not told of it yet.
+    pub(super) missed: VecDeque<Arc<Event>>,
+    /// How things stood at the beginning, likewise.
     pub(super) present: VecDeque<Arc<Event>>,
     pub(super) events: mpsc::Receiver<Arc<Event>>,
     /// How many bytes of events wait.
     pub(super) queued: Arc<AtomicUsize>,
     /// How the tasks stood that the client is told of at the beginning.
     pub(super) seen: HashMap<TaskId, Stamp>,
-    pub(super) _slot: OwnedSemaphorePermit,
+    /// Its place among the streams, for as long as its connection is there.
+    pub(crate) place: Option<OwnedSemaphorePermit>,
 }
 
 impl Subscription {
-    /// Takes note of how things stand, newest first; what happened before is not told any more.
+    /// Takes note of how things stand, newest first; what happened before is not told any more. Of
+    /// more than a reader may let pile up, the newest are taken.
     pub(super) fn begin(&mut self, present: Vec<(Stamp, TaskInfo)>) {
-        for (stamp, info) in present.into_iter().rev() {
-            self.seen.insert(info.task_id, stamp);
+        let mut bytes = 0;
+        for (stamp, info) in present {
             let (kind, json) = (EventKind::State, OnceLock::new());
-            let event = Event { number: self.now, kind, from: None, stamp, info, json };
-            self.present.push_back(Arc::new(event));
+            let (number, tags) = (self.now, OnceLock::new());
+            let event = Event { number, kind, from: None, stamp, info, json, tags };
+            bytes += event.size();
+            if bytes > READER_BYTES && !self.present.is_empty() {
+                break;
+            }
+            self.seen.insert(event.info.task_id, stamp);
+            self.present.push_front(Arc::new(event));
         }
     }
 
     /// The next event; `None` if the server is shutting down or this reader is too slow.
     pub(crate) async fn next(&mut self) -> Option<Arc<Event>> {
-        if let Some(event) = self.present.pop_front() {
-            return Some(event);
-        }
-        if let Some(event) = self.missed.as_mut().and_then(VecDeque::pop_front) {
+        if let Some(event) = self.missed.pop_front().or_else(|| self.present.pop_front()) {
             return Some(event);
         }
         loop {
@@ -62,8 +67,10 @@ impl Subscription {
         }
     }
 
-    /// What to tell the client that it has seen with this event.
-    pub(crate) fn id(&self, event: &Event) -> EventId {
-        EventId { run: self.run, number: event.number }
+    /// What to tell the client that it has seen with this event. Nothing yet while there is more to
+    /// tell of how things stand: who is cut off before that is to begin anew.
+    pub(crate) fn id(&self, event: &Event) -> Option<EventId> {
+        let id = EventId { run: self.run, number: event.number };
+        (self.present.is_empty() || event.number < self.now).then_some(id)
     }
 }

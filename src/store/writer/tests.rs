@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use serde_json::value::to_raw_value;
 use sqlx::Row;
@@ -11,8 +12,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::store::{Cancellation, Limits, NewTask, Opened, Store, StoredProgress, open};
-use crate::task::{TaskContext, TaskResult, TaskStatus, async_trait};
+use crate::store::{
+    AttemptEnd, Cancellation, Limits, NewTask, Opened, Store, StoredProgress, open,
+};
+use crate::task::{TaskContext, TaskId, TaskResult, TaskStatus, async_trait};
 
 /// A task that is never run.
 struct Idle;

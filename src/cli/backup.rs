@@ -1,0 +1,64 @@
+//! `task-server backup`: copies the database while the server runs.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::exit::{EXIT_CODES, Exit, Failure, Outcome};
+use super::terminal::print_line;
+use crate::config::{Config, Settings};
+use crate::store::{BackupError, backup};
+use crate::task::with_causes;
+
+const EXAMPLES: &str = "\
+Examples:
+  task-server backup tasks-2026-01-31.db
+  task-server backup --database /data/tasks.db /backups/tasks.db
+
+The copy holds every task that was accepted before it began. To restore it, stop the server, move
+tasks.db, tasks.db-wal and tasks.db-shm away, and put the copy in the place of tasks.db. Tasks that
+were running run again.";
+
+/// Copies the database to a new file, also while the server runs, and checks the copy
+#[derive(Args, Debug)]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub(super) struct BackupArgs {
+    /// The file to make
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    /// The database [default: that of task-server.toml, else tasks.db]
+    #[arg(long, env = "TASK_SERVER_DATABASE", value_name = "FILE")]
+    database: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: BackupArgs) -> Outcome {
+    let database = match args.database {
+        Some(database) => database,
+        None => {
+            let config = Config::load(Settings::default(), None);
+            config.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?.database
+        }
+    };
+    let made = backup(&database, &args.file).await.map_err(|error| {
+        let exit = match error {
+            BackupError::NoDatabase(_) => Exit::NoInput,
+            BackupError::Exists(_) => Exit::CannotCreate,
+            BackupError::Open(_) => Exit::Data,
+            BackupError::Write { .. } | BackupError::Copy(_) | BackupError::Damaged(_) => Exit::Io,
+        };
+        Failure::new(exit, with_causes(&error))
+    })?;
+    let (tasks, bytes) = (made.tasks, made.bytes);
+    let file = args.file.display().to_string();
+    print_line(&match args.json {
+        true => json!({ "file": file, "bytes": bytes, "tasks": tasks }).to_string(),
+        false => format!("{file}: {tasks} tasks, {bytes} bytes"),
+    })?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,172 @@
+//! Parameters of a task on the command line.
+
+use std::io::Read;
+
+use clap::Args;
+use serde_json::{Map, Number, Value};
+
+use super::exit::{Exit, Failure};
+
+/// How far references in a schema are followed; one could refer to itself.
+const MAX_DEPTH: usize = 8;
+
+/// What the task is to work on.
+#[derive(Args, Debug)]
+pub(super) struct TaskArgs {
+    /// One of the types that `task-server types` lists
+    #[arg(value_name = "TYPE")]
+    pub(super) task_type: String,
+
+    /// A parameter; repeatable. Numbers, true, false, null, lists and objects are JSON; where the
+    /// task expects a text, all is text
+    #[arg(short, long = "parameter", value_name = "KEY=VALUE", value_parser = pair)]
+    parameter: Vec<(String, String)>,
+
+    /// Parameters as a JSON object, or @FILE that holds one, or @- for standard input; -p wins
+    #[arg(long, value_name = "JSON|@FILE")]
+    parameters: Option<String>,
+
+    /// The file to read
+    #[arg(long, value_name = "PATH")]
+    pub(super) input: Option<String>,
+
+    /// The file to write; it appears, whole, when the task has completed
+    #[arg(long, value_name = "PATH")]
+    pub(super) output: Option<String>,
+
+    /// Seconds that one attempt may take
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) timeout: Option<Number>,
+}
+
+/// Takes `KEY=VALUE` apart.
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".to_owned()),
+    }
+}
+
+impl TaskArgs {
+    /// Whether the schema of the parameters is of use.
+    pub(super) fn needs_schema(&self) -> bool {
+        !self.parameter.is_empty()
+    }
+
+    /// All parameters, with the JSON Schema to tell what is text.
+    pub(super) fn parameters(&self, schema: &Value) -> Result<Map<String, Value>, Failure> {
+        let mut parameters = match &self.parameters {
+            Some(given) => object(given)?,
+            None => Map::new(),
+        };
+        for (key, text) in &self.parameter {
+            parameters.insert(key.clone(), value(text, &schema["properties"][key], schema));
+        }
+        Ok(parameters)
+    }
+}
+
+fn object(given: &str) -> Result<Map<String, Value>, Failure> {
+    let text = match given.strip_prefix('@') {
+        None => given.to_owned(),
+        Some(file) => read(file).map_err(|error| {
+            Failure::new(Exit::NoInput, format!("--parameters: cannot read `{file}`: {error}"))
+        })?,
+    };
+    serde_json::from_str(&text).map_err(|error| {
+        let message = format!("--parameters: expected a JSON object or @FILE: {error}");
+        Failure::new(Exit::Usage, message)
+    })
+}
+
+fn read(file: &str) -> std::io::Result<String> {
+    match file {
+        "-" => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).map(|_| text)
+        }
+        file => std::fs::read_to_string(file),
+    }
+}
+
+/// The value that a text stands for where `property` is expected.
+fn value(text: &str, property: &Value, schema: &Value) -> Value {
+    let mut expected = Vec::new();
+    expected_types(property, schema, MAX_DEPTH, &mut expected);
+    let Ok(parsed) = serde_json::from_str::<Value>(text) else { return text.into() };
+    let is_expected = match &parsed {
+        Value::Number(_) => expected.contains(&"number") || expected.contains(&"integer"),
+        other => expected.contains(&type_name(other)),
+    };
+    if expected.contains(&"string") && (!is_expected || parsed.is_string()) {
+        return text.into();
+    }
+    parsed
+}
+
+/// Collects the JSON types that a schema allows; none if it does not say.
+fn expected_types<'a>(
+    property: &'a Value,
+    schema: &'a Value,
+    depth: usize,
+    found: &mut Vec<&'a str>,
+) {
+    let Some(depth) = depth.checked_sub(1) else { return };
+    match &property["type"] {
+        Value::String(name) => found.push(name),
+        Value::Array(names) => found.extend(names.iter().filter_map(Value::as_str)),
+        _ => {}
+    }
+    let listed = property["enum"].as_array().into_iter().flatten();
+    for value in listed.chain(property.get("const")) {
+        found.push(type_name(value));
+    }
+    for choice in ["anyOf", "oneOf"] {
+        for alternative in property[choice].as_array().into_iter().flatten() {
+            expected_types(alternative, schema, depth, found);
+        }
+    }
+    let named = property["$ref"].as_str().and_then(|name| name.strip_prefix("#/$defs/"));
+    if let Some(named) = named {
+        expected_types(&schema["$defs"][named], schema, depth, found);
+    }
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_schema_tells_texts_from_other_values() {
+        let schema = json!({ "$defs": { "Format": { "enum": ["1", "2"] } } });
+        for (text, property, wanted) in [
+            ("7", json!({ "type": "string" }), json!("7")),
+            ("\"7\"", json!({ "type": "string" }), json!("\"7\"")),
+            ("7", json!({ "type": "integer" }), json!(7)),
+            ("7.5", json!({ "type": ["number", "null"] }), json!(7.5)),
+            ("null", json!({ "type": ["string", "null"] }), json!(null)),
+            ("true", json!({ "type": ["string", "null"] }), json!("true")),
+            ("1", json!({ "$ref": "#/$defs/Format" }), json!("1")),
+            ("7", json!({ "oneOf": [{ "const": "7" }, { "const": "8" }] }), json!("7")),
+            ("7", json!({ "anyOf": [{ "type": "string" }, { "type": "integer" }] }), json!(7)),
+            ("long", json!({ "type": "number" }), json!("long")),
+            ("[1, 2]", json!(null), json!([1, 2])),
+            ("a=b", json!(null), json!("a=b")),
+        ] {
+            assert_eq!(value(text, &property, &schema), wanted, "{text} as {property}");
+        }
+    }
+}

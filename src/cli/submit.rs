@@ -1,0 +1,143 @@
+//! `task-server submit`: hands a task to the server.
+
+use clap::Args;
+use hyper::Method;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::client::{Client, Connection, Request};
+use super::exit::{EXIT_CODES, Exit, Outcome};
+use super::parameters::{TaskArgs, pair};
+use super::record::print_details;
+use super::terminal::{escape, print_json, print_line};
+use super::types::TypeView;
+use super::view::View;
+use super::watch::to_their_ends;
+
+const EXAMPLES: &str = "\
+Examples:
+  task-server submit dummy_short -p duration=3 -p steps=3
+  task-server submit tokenize -p sleep_duration=0 --input README.md --output tokens.json --wait
+  task-server submit image_process --parameters @size.json --input a.png --output a.webp -p format=WebP
+  task-server submit tokenize --input a.txt --output a.json --dry-run
+  task-server submit dummy_long --tag plate=7 --priority 5 --run-at 2026-12-24T18:00:00+01:00
+
+Prints the id of the new task; with --wait the whole task, once it has ended. Ctrl-C ends the waiting;
+the task goes on.";
+
+/// Submits a task
+#[derive(Args, Debug)]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub(super) struct SubmitArgs {
+    #[command(flatten)]
+    task: TaskArgs,
+
+    /// A label to find the task by; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
+    tag: Vec<(String, String)>,
+
+    /// Tasks with a higher number run first
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    priority: Option<i32>,
+
+    /// Tries before the task is failed
+    #[arg(long, value_name = "N")]
+    max_attempts: Option<u32>,
+
+    /// Not before this time, such as 2026-01-31T15:30:00Z
+    #[arg(long, value_name = "TIME")]
+    run_at: Option<String>,
+
+    /// A name for this submission, so that it can be sent again without harm: within 24 hours the
+    /// same key is the same task
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+
+    /// Check everything, also that the input can be read and the output written; store nothing
+    #[arg(long, conflicts_with = "wait")]
+    dry_run: bool,
+
+    /// Wait until the task has ended, and show how it gets on
+    #[arg(long)]
+    wait: bool,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Deserialize)]
+struct Submitted {
+    task_id: String,
+}
+
+#[derive(Deserialize)]
+struct DryRun {
+    message: String,
+    parameters: Value,
+}
+
+pub(super) async fn run(args: SubmitArgs) -> Outcome {
+    let client = Client::new(&args.connection)?;
+    let schema = match args.task.needs_schema() {
+        true => TypeView::find(&client, &args.task.task_type).await?.map(|found| found.parameters),
+        false => None,
+    };
+    let body = args.body(args.task.parameters(&schema.unwrap_or_default())?);
+    let path = if args.dry_run { "/tasks?dry_run=true" } else { "/tasks" };
+    let mut request = Request::new(Method::POST, path).json(body);
+    if let Some(key) = &args.idempotency_key {
+        request = request.header("idempotency-key", key);
+    }
+    let answer = client.json(request).await?;
+    let as_json = args.connection.json;
+    if args.dry_run {
+        match as_json {
+            true => print_json(&answer)?,
+            false => {
+                let DryRun { message, parameters } = client.parse(&answer)?;
+                print_line(&escape(&message))?;
+                print_json(&parameters.to_string())?;
+            }
+        }
+        return Ok(Exit::Done);
+    }
+    let Submitted { task_id } = client.parse(&answer)?;
+    if !args.wait {
+        match as_json {
+            true => print_json(&answer)?,
+            false => print_line(&escape(&task_id))?,
+        }
+        return Ok(Exit::Done);
+    }
+    let watched = to_their_ends(&client, &args.connection, &[task_id], View::for_people()).await?;
+    for record in &watched.records {
+        print_details(record, as_json)?;
+    }
+    Ok(watched.exit)
+}
+
+impl SubmitArgs {
+    /// What is sent: the fields that were given, so that the server's defaults count for the rest.
+    fn body(&self, parameters: Map<String, Value>) -> Value {
+        let task = &self.task;
+        let tags: Map<_, _> =
+            self.tag.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+        let mut body = Map::new();
+        body.insert("task_type".to_owned(), json!(task.task_type));
+        body.insert("parameters".to_owned(), parameters.into());
+        for (field, value) in [
+            ("input_file_path", json!(task.input)),
+            ("output_file_path", json!(task.output)),
+            ("timeout_seconds", json!(task.timeout)),
+            ("priority", json!(self.priority)),
+            ("max_attempts", json!(self.max_attempts)),
+            ("run_at", json!(self.run_at)),
+            ("tags", if tags.is_empty() { Value::Null } else { tags.into() }),
+        ] {
+            if !value.is_null() {
+                body.insert(field.to_owned(), value);
+            }
+        }
+        body.into()
+    }
+}

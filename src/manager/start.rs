@@ -1,0 +1,133 @@
+//! How a manager begins: everything is opened, what a crash left is put right, and what goes on beside
+//! the requests is set going.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::admission::Admission;
+use super::due::Due;
+use super::events::Events;
+use super::listener::Listener;
+use super::live::LiveTasks;
+use super::metrics::Metrics;
+use super::runtime::TaskRuntime;
+use super::stats::History;
+use super::{Shared, TaskManager, due, events, janitor, progress, stats};
+use crate::store::{self, Limits, Opened};
+use crate::task::{CpuSlots, Files, FilesError, TaskStatus, TaskType};
+use crate::tasks::TaskRegistry;
+
+/// What a manager needs to know.
+#[derive(Clone, Debug)]
+pub struct ManagerOptions {
+    /// The database file.
+    pub database: PathBuf,
+    /// The folders that tasks may read and write.
+    pub roots: Vec<PathBuf>,
+    /// Further files that tasks may not touch, such as the one with the API keys.
+    pub state_files: Vec<PathBuf>,
+    /// How many tasks run at once.
+    pub max_running: usize,
+    /// How many tasks may wait.
+    pub max_pending: usize,
+    /// How many CPU-bound closures run at once.
+    pub cpu_slots: usize,
+    /// Whether a submission is refused while any task is unfinished.
+    pub exclusive: bool,
+    /// How many tasks of a type run at once; types that are not here are not limited.
+    pub type_limits: Vec<(TaskType, usize)>,
+    /// How long finished tasks are kept; `None` for ever.
+    pub retention: Option<Duration>,
+}
+
+/// Why the manager could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] crate::store::OpenError),
+    /// The roots.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// The threads for the tasks.
+    #[error("cannot start the threads that run tasks")]
+    Threads(#[source] std::io::Error),
+}
+
+impl TaskManager {
+    /// Opens the database, recovers what a crash left, and begins to run what is ready.
+    ///
+    /// # Errors
+    /// If the database or a root cannot be used.
+    pub async fn start(
+        options: ManagerOptions,
+        registry: TaskRegistry,
+    ) -> Result<Self, StartError> {
+        let database = store::real_path(&options.database)?;
+        let mut state_files = store::state_files(&database);
+        state_files.extend(options.state_files);
+        let files = Arc::new(Files::open(&options.roots, &state_files)?);
+        let remove_partial = |path: &str, id, epoch| {
+            if files.remove_partial(path, id, epoch) {
+                tracing::info!(task.id = %id, path, "removed an unfinished output");
+            }
+        };
+        let mut limits: HashMap<_, _> =
+            TaskType::ALL.iter().map(|&task_type| (task_type, options.max_running)).collect();
+        for &(task_type, limit) in &options.type_limits {
+            limits.insert(task_type, limit.min(options.max_running));
+        }
+        let store_limits = Limits {
+            total: options.max_running,
+            by_type: limits.iter().map(|(task_type, &limit)| (task_type.name(), limit)).collect(),
+        };
+        let Opened { store, writer, due: stored_due } =
+            store::open(&database, store_limits, remove_partial).await?;
+        let (due, incoming) = mpsc::unbounded_channel();
+        for (seq, due_at, run_at) in stored_due {
+            // The receiver is right here.
+            let _ = due.send(Due::stored(seq, due_at, run_at));
+        }
+        tokio::spawn(due::promote(store.clone(), incoming));
+        tokio::spawn(janitor::run(store.clone(), options.retention));
+        let (events, inbox) = Events::new();
+        let pending = usize::try_from(store.counts().get(TaskStatus::Pending));
+        let pending = pending.unwrap_or(usize::MAX);
+        let shared = Arc::new(Shared {
+            store,
+            registry,
+            files,
+            cpu_slots: CpuSlots::new(options.cpu_slots),
+            runtime: TaskRuntime::start().map_err(StartError::Threads)?,
+            max_running: options.max_running,
+            limits,
+            keys: Arc::default(),
+            admission: Admission::new(options.max_pending, options.exclusive, pending),
+            live: LiveTasks::new(),
+            waiters: Arc::default(),
+            events,
+            metrics: Metrics::new(),
+            history: History::new(),
+            due,
+            draining: CancellationToken::new(),
+            interrupted: AtomicBool::new(false),
+        });
+        tokio::spawn(progress::run(Arc::clone(&shared)));
+        tokio::spawn(stats::run(Arc::clone(&shared)));
+        tokio::spawn(events::run(Arc::clone(&shared), inbox));
+        let writer = tokio::spawn(writer.run(Arc::new(Listener(Arc::clone(&shared)))));
+        tokio::spawn(async move {
+            if writer.await.is_err() {
+                tracing::error!("the writer panicked: nothing can be stored any more, ending");
+                std::process::exit(1);
+            }
+        });
+        Ok(Self { shared })
+    }
+}

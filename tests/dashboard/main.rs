@@ -1,0 +1,40 @@
+//! The dashboard in a real browser. Skipped aloud where there is none.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking, their helpers too")]
+
+mod browser;
+#[path = "../common/mod.rs"]
+mod common;
+mod form;
+mod keys;
+mod looks;
+mod output;
+mod restart;
+mod table;
+mod task;
+
+use browser::Browser;
+use common::Server;
+use serde_json::{Value, json};
+
+/// A server with these arguments, and a browser that shows a page of it.
+async fn open(args: &[&str], path: &str) -> Option<(Server, Browser)> {
+    let server = Server::start(args);
+    let browser = Browser::start(server.address()).await?;
+    browser.open(path).await;
+    Some((server, browser))
+}
+
+/// A submission that reports progress ten times a second and outlives the test.
+fn busy() -> Value {
+    json!({ "task_type": "dummy_long", "parameters": { "duration": 1e6, "steps": 10_000_000 } })
+}
+
+fn page_of(id: &str) -> String {
+    format!("/dashboard/tasks/{id}")
+}
+
+/// What stands in the first element that this selector finds, as a script.
+fn text_of(css: &str) -> String {
+    format!("document.querySelector({})?.textContent", json!(css))
+}
