@@ -23,12 +23,17 @@ const PIECE_BYTES: usize = 128 * 1024;
 /// Nothing may be loaded, and nothing may run, whatever the file is.
 const POLICY: &str = "default-src 'none'; sandbox; frame-ancestors 'none'";
 
+/// The bytes of a file.
+#[derive(utoipa::ToSchema)]
+#[schema(value_type = String, format = Binary)]
+struct FileBytes(#[expect(dead_code, reason = "it is for the OpenAPI document")] Vec<u8>);
+
 /// Read the output file of a completed task.
 ///
 /// The file that stands at its `output_file_path` now. Images, JSON and text say so in their content
 /// type; everything else is `application/octet-stream`.
 #[utoipa::path(
-    get, path = "/tasks/{task_id}/output", tag = "tasks",
+    get, path = "/tasks/{task_id}/output", tag = "tasks", operation_id = "output",
     params(
         ("task_id" = String, Path, description = "Names the task"),
         ("Range" = Option<String>, Header, description = "One range of bytes, such as `bytes=0-1023`"),
@@ -38,9 +43,9 @@ const POLICY: &str = "default-src 'none'; sandbox; frame-ancestors 'none'";
         ("If-Modified-Since" = Option<String>, Header, description = "The Last-Modified of an earlier answer"),
     ),
     responses(
-        (status = 200, body = Vec<u8>, content_type = "application/octet-stream",
+        (status = 200, body = FileBytes, content_type = "application/octet-stream", description = "The file",
          headers(("ETag" = String, description = "Changes with the file"))),
-        (status = 206, body = Vec<u8>, content_type = "application/octet-stream", description = "The range"),
+        (status = 206, body = FileBytes, content_type = "application/octet-stream", description = "The range"),
         (status = 304, description = "Nothing has changed"),
         (status = 401, body = ErrorBody, description = "No valid API key"),
         (status = 404, body = ErrorBody,
