@@ -203,16 +203,16 @@ impl Connection {
 }
 
 fn body(submission: &Submission, mark: &str, batch: &str) -> Value {
-    let sleep = |seconds: f64| {
+    let sleeper = |seconds: f64| {
         json!({
             "task_type": "dummy_short",
             "parameters": { "duration": seconds, "steps": 4 },
         })
     };
     let mut body = match submission.kind {
-        Kind::Nothing => sleep(0.0),
-        Kind::Slow { millis } => sleep(millis as f64 / 1000.0),
-        Kind::Endless => sleep(1e6),
+        Kind::Nothing => sleeper(0.0),
+        Kind::Slow { millis } => sleeper(millis as f64 / 1000.0),
+        Kind::Endless => sleeper(1e6),
         Kind::Tokenize { input, output } => outputs::submission(input, output),
         Kind::Fails { attempts } => {
             let mut body = outputs::submission(0, 0);
