@@ -29,6 +29,7 @@ pub(super) const APPLICATION_ID: i64 = 1_952_543_595;
 pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "tasks", include_str!("../../migrations/sqlite/0001_tasks.sql")),
     (2, "fewer indexes", include_str!("../../migrations/sqlite/0002_fewer_indexes.sql")),
+    (3, "cheaper checks", include_str!("../../migrations/sqlite/0003_cheaper_checks.sql")),
 ];
 
 /// How many connections read.
