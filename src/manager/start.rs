@@ -2,11 +2,14 @@
 //! the requests is set going.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use std::{io, process, thread};
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +22,7 @@ use super::metrics::Metrics;
 use super::runtime::TaskRuntime;
 use super::stats::History;
 use super::{Shared, TaskManager, due, events, janitor, progress, stats};
-use crate::store::{self, Limits, Opened};
+use crate::store::{self, Limits, Opened, Writer};
 use crate::task::{CpuSlots, Files, FilesError, TaskStatus, TaskType};
 use crate::tasks::TaskRegistry;
 
@@ -55,9 +58,9 @@ pub enum StartError {
     /// The roots.
     #[error(transparent)]
     Files(#[from] FilesError),
-    /// The threads for the tasks.
-    #[error("cannot start the threads that run tasks")]
-    Threads(#[source] std::io::Error),
+    /// The threads for the tasks and the database.
+    #[error("cannot start threads")]
+    Threads(#[source] io::Error),
 }
 
 impl TaskManager {
@@ -121,13 +124,23 @@ impl TaskManager {
         tokio::spawn(progress::run(Arc::clone(&shared)));
         tokio::spawn(stats::run(Arc::clone(&shared)));
         tokio::spawn(events::run(Arc::clone(&shared), inbox));
-        let writer = tokio::spawn(writer.run(Arc::new(Listener(Arc::clone(&shared)))));
-        tokio::spawn(async move {
-            if writer.await.is_err() {
-                tracing::error!("the writer panicked: nothing can be stored any more, ending");
-                std::process::exit(1);
-            }
-        });
+        let listener = Listener(Arc::clone(&shared));
+        start_writer(writer, listener).map_err(StartError::Threads)?;
         Ok(Self { shared })
     }
+}
+
+/// Has the writer work on a thread of its own: on a worker of the runtime it would go on only when
+/// that worker has answered all the requests that came first, and everyone waits for the writer.
+fn start_writer(writer: Writer, listener: Listener) -> io::Result<()> {
+    let runtime = Handle::current();
+    let write = move || runtime.block_on(writer.run(Arc::new(listener)));
+    let thread = move || {
+        if catch_unwind(AssertUnwindSafe(write)).is_err() {
+            tracing::error!("the writer panicked: nothing can be stored any more, ending");
+            process::exit(1);
+        }
+    };
+    thread::Builder::new().name("writer".to_owned()).spawn(thread)?;
+    Ok(())
 }
