@@ -107,6 +107,7 @@ impl Submission {
             }),
         };
         let now = Timestamp::now();
+        let tags = to_raw_value(&self.tags).expect("strings are JSON");
         match parsed {
             Some((task_type, _, Some((parameters, code)))) if faults.is_empty() => Ok(NewTask {
                 id: TaskId::new(),
@@ -118,7 +119,7 @@ impl Submission {
                 priority: self.priority,
                 timeout_seconds: self.timeout_seconds,
                 max_attempts: self.max_attempts.unwrap_or(1),
-                tags: self.tags,
+                tags,
                 // The past means now.
                 run_at: self.run_at.filter(|at| *at > now),
                 retry_of: self.retry_of,

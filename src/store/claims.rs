@@ -4,6 +4,7 @@ use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use super::TaskRecord;
 use super::places::Room;
+use super::ready::ReadyTask;
 use super::record::columns;
 use super::rows::OverRows;
 use super::transaction::Transaction;
@@ -38,7 +39,9 @@ pub(super) async fn ready(
     if room.suspect {
         let free = by_type.iter().filter(|(_, free)| *free > 0).map(|(name, _)| *name);
         let types: Vec<_> = free.collect();
-        let first = SUSPECT.with(&types, |query, name| query.bind(*name));
+        let first = SUSPECT.with(&types, |row, name| {
+            row.text(*name);
+        });
         if let Some(row) = first.fetch_optional(&mut *connection).await? {
             let name: &str = row.try_get("task_type")?;
             by_type.iter_mut().filter(|(of, _)| *of == name).for_each(|(_, free)| *free -= 1);
@@ -88,12 +91,12 @@ pub(super) const CLAIM: OverRows = OverRows {
      FROM new WHERE tasks.seq = new.seq AND +status = 'pending'",
 };
 
-/// Claims tasks that [`ready`] found in the same transaction.
-pub(super) fn claim(transaction: &mut Transaction<'_>, records: &mut [TaskRecord], now: Timestamp) {
-    transaction.write(&CLAIM, records, |update, record| {
-        update.bind(record.seq).bind(now.as_micros()).bind(RUNNING_MESSAGE)
+/// Claims tasks that wait.
+pub(super) fn claim(transaction: &mut Transaction<'_>, tasks: &mut [ReadyTask], now: Timestamp) {
+    transaction.write(&CLAIM, tasks, |row, (record, _)| {
+        row.bind(record.seq).bind(now.as_micros()).text(RUNNING_MESSAGE);
     });
-    for record in records {
+    for (record, _) in tasks {
         record.epoch += 1;
         let info = &mut record.info;
         info.attempt += 1;
@@ -113,6 +116,7 @@ pub(super) const HOLD: OverRows = OverRows {
 
 /// Sets tasks aside that this build cannot run, each with the reason as its message.
 pub(super) fn hold(transaction: &mut Transaction<'_>, tasks: &[(i64, String)]) {
-    transaction
-        .write(&HOLD, tasks, |update, (seq, reason)| update.bind(*seq).bind(reason.as_str()));
+    transaction.write(&HOLD, tasks, |row, (seq, reason)| {
+        row.bind(*seq).text(reason.as_str());
+    });
 }

@@ -45,7 +45,9 @@ pub(super) async fn known(
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
-    let known = KNOWN.with(&keys, |query, key| query.bind(*key).bind(oldest_remembered()));
+    let known = KNOWN.with(&keys, |row, key| {
+        row.text(*key).bind(oldest_remembered());
+    });
     let rows = known.fetch_all(transaction.connection().await?).await?;
     let known = rows.iter().map(|row| {
         let replay = Replay { task_id: parse(row.try_get(1)?)?, body_hash: row.try_get(2)? };
@@ -65,8 +67,8 @@ pub(super) const REMEMBER: OverRows = OverRows {
 pub(super) fn remember(transaction: &mut Transaction<'_>, tasks: &[&NewTask]) {
     let rows: Vec<_> = keys(tasks).collect();
     let now = Timestamp::now().as_micros();
-    transaction.write(&REMEMBER, &rows, |insert, (key, body_hash, task_id)| {
-        insert.bind(*key).bind(*body_hash).bind(task_id.to_string()).bind(now)
+    transaction.write(&REMEMBER, &rows, |row, (key, body_hash, task_id)| {
+        row.text(*key).text(*body_hash).bind(task_id.to_string()).bind(now);
     });
 }
 

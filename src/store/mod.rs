@@ -16,6 +16,7 @@ mod news;
 mod open;
 mod places;
 mod queries;
+mod ready;
 mod record;
 mod recovery;
 mod retention;
@@ -25,7 +26,6 @@ mod transaction;
 mod transitions;
 mod writer;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,7 +78,8 @@ pub(crate) struct NewTask {
     pub(crate) priority: i32,
     pub(crate) timeout_seconds: Option<f64>,
     pub(crate) max_attempts: u32,
-    pub(crate) tags: BTreeMap<String, String>,
+    /// An object of strings.
+    pub(crate) tags: Box<RawValue>,
     /// Not before this time; `None` for at once.
     pub(crate) run_at: Option<Timestamp>,
     pub(crate) retry_of: Option<TaskId>,

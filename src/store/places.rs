@@ -74,6 +74,11 @@ impl Places {
         Self { limits, free, running: HashMap::new() }
     }
 
+    /// How many tasks may run at once.
+    pub(super) fn limit(&self) -> usize {
+        self.limits.total
+    }
+
     /// A task runs.
     pub(super) fn fill(&mut self, record: &TaskRecord) {
         let task = Running {

@@ -166,7 +166,9 @@ async fn find(
     readers: &SqlitePool,
     asked: &[Lookup],
 ) -> Result<HashMap<TaskId, Arc<SqliteRow>>, StoreError> {
-    let query = LOOK_UP.with(asked, |query, (id, _)| query.bind(id.to_string()));
+    let query = LOOK_UP.with(asked, |row, (id, _)| {
+        row.bind(id.to_string());
+    });
     let rows = query.fetch_all(readers).await?;
     let by_id = |row: SqliteRow| Ok((parse(row.try_get("id")?)?, Arc::new(row)));
     Ok(rows.into_iter().map(by_id).collect::<sqlx::Result<_>>()?)

@@ -38,18 +38,12 @@ pub(crate) struct TaskRecord {
 }
 
 impl NewTask {
-    /// As JSON.
-    pub(super) fn tags_json(&self) -> String {
-        serde_json::to_string(&self.tags).expect("strings are JSON")
-    }
-
     /// The record and the code of a task that was stored, and claimed at this time if there is one.
     pub(super) fn into_record(
         self,
         seq: i64,
         claimed: Option<Timestamp>,
     ) -> (TaskRecord, Box<dyn Task>) {
-        let tags = RawValue::from_string(self.tags_json()).expect("this is JSON");
         let info = TaskInfo {
             task_id: self.id,
             task_type: self.task_type.to_owned(),
@@ -70,7 +64,7 @@ impl NewTask {
             timeout_seconds: self.timeout_seconds,
             cancel_requested_at: None,
             priority: self.priority,
-            tags,
+            tags: self.tags,
             run_at: self.run_at,
             retry_of: self.retry_of,
             queue_position: None,

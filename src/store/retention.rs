@@ -81,7 +81,9 @@ pub(super) async fn erase(
     }
     if !old.is_empty() {
         for delete in ERASE {
-            let delete = delete.with(&old, |delete, seq| delete.bind(*seq));
+            let delete = delete.with(&old, |row, seq| {
+                row.bind(*seq);
+            });
             for row in &delete.fetch_all(&mut *connection).await? {
                 statuses.push(parse(row.try_get(0)?)?);
             }

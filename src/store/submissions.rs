@@ -99,40 +99,39 @@ pub(super) const INSERT: OverRows = OverRows {
 };
 
 fn insert(transaction: &mut Transaction<'_>, rows: &[NewRow<'_>], now: Timestamp) {
-    transaction.write(&INSERT, rows, |insert, &NewRow { task, seq, running }| {
+    transaction.write(&INSERT, rows, |row, &NewRow { task, seq, running }| {
         let status = if running { TaskStatus::Running } else { TaskStatus::Pending };
-        insert
-            .bind(seq)
+        row.bind(seq)
             .bind(task.id.to_string())
-            .bind(task.task_type)
-            .bind(status.name())
+            .text(task.task_type)
+            .text(status.name())
             .bind(task.priority)
-            .bind(task.parameters.get())
-            .bind(task.tags_json())
-            .bind(task.input_file_path.as_deref())
-            .bind(task.output_file_path.as_deref())
-            .bind(task.output_key.as_deref())
+            .text(task.parameters.get())
+            .text(task.tags.get())
+            .text(task.input_file_path.as_deref())
+            .text(task.output_file_path.as_deref())
+            .text(task.output_key.as_deref())
             .bind(task.timeout_seconds)
             .bind(task.max_attempts)
             .bind(task.created_at.as_micros())
             .bind(running.then_some(now.as_micros()))
-            .bind(if running { RUNNING_MESSAGE } else { "" })
+            .text(if running { RUNNING_MESSAGE } else { "" })
             .bind(task.run_at.map(Timestamp::as_micros))
-            .bind(task.retry_of.map(|id| id.to_string()))
+            .bind(task.retry_of.map(|id| id.to_string()));
     });
 }
 
 pub(super) const INSERT_TAGS: OverRows = OverRows {
-    columns: &["key", "value", "task_seq"],
-    sql: "INSERT INTO task_tags SELECT * FROM new WHERE key IS NOT NULL",
+    columns: &["seq", "tags"],
+    sql: "INSERT INTO task_tags (key, value, task_seq) \
+     SELECT tag.key, tag.value, seq FROM new, json_each(tags) AS tag",
 };
 
 /// Makes stored tasks findable by their tags.
 fn insert_tags(transaction: &mut Transaction<'_>, rows: &[NewRow<'_>]) {
-    let tags = rows.iter().flat_map(|row| row.task.tags.iter().map(|tag| (tag, row.seq)));
-    let tags: Vec<_> = tags.collect();
-    transaction.write(&INSERT_TAGS, &tags, |insert, ((key, value), seq)| {
-        insert.bind(key.as_str()).bind(value.as_str()).bind(*seq)
+    let tagged: Vec<_> = rows.iter().filter(|row| row.task.tags.get() != "{}").collect();
+    transaction.write(&INSERT_TAGS, &tagged, |row, new| {
+        row.bind(new.seq).text(new.task.tags.get());
     });
 }
 
@@ -152,7 +151,9 @@ async fn output_owners(
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
-    let owners = OUTPUT_OWNERS.with(&keys, |query, key| query.bind(key.as_str()));
+    let owners = OUTPUT_OWNERS.with(&keys, |row, key| {
+        row.text(key.as_str());
+    });
     let rows = owners.fetch_all(transaction.connection().await?).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, parse(row.try_get(1)?)?))).collect()
 }

@@ -3,10 +3,9 @@
 //! than most statements.
 
 use futures_util::TryStreamExt;
-use sqlx::sqlite::SqliteArguments;
-use sqlx::{AssertSqlSafe, Either, Execute, Executor, SqliteConnection};
+use sqlx::{AssertSqlSafe, Either, Executor, SqliteConnection};
 
-use super::rows::{OverRows, Statement};
+use super::rows::{OverRows, Values};
 
 /// As many rows as one statement takes: SQLite has a limit of 32,766 parameters.
 const MAX_ROWS: usize = 1024;
@@ -17,7 +16,7 @@ pub(super) struct Transaction<'c> {
     /// that are usual, so that there are few different texts to prepare.
     rows: usize,
     sql: String,
-    values: Statement,
+    values: Values,
     statements: usize,
     /// How many rows each statement changed that was sent.
     changed: Vec<u64>,
@@ -37,7 +36,7 @@ impl<'c> Transaction<'c> {
             connection,
             rows: rows.next_power_of_two(),
             sql: "BEGIN IMMEDIATE;".to_owned(),
-            values: sqlx::query(""),
+            values: Values::default(),
             statements: 1,
             changed: Vec::new(),
         }
@@ -48,19 +47,15 @@ impl<'c> Transaction<'c> {
         &mut self,
         statement: &OverRows,
         rows: &[T],
-        bind: impl Fn(Statement, &T) -> Statement,
+        bind: impl Fn(&mut Values, &T),
     ) -> Option<Written> {
         for rows in rows.chunks(MAX_ROWS) {
             let padded = self.rows.max(rows.len().next_power_of_two());
             self.sql.push_str(&statement.text(padded));
             self.sql.push(';');
             self.statements += 1;
-            let mut values = std::mem::replace(&mut self.values, sqlx::query(""));
-            values = rows.iter().fold(values, &bind);
-            for _ in 0..(padded - rows.len()) * statement.columns.len() {
-                values = values.bind(None::<i64>);
-            }
-            self.values = values;
+            rows.iter().for_each(|row| bind(&mut self.values, row));
+            self.values.pad((padded - rows.len()) * statement.columns.len());
         }
         (!rows.is_empty()).then_some(Written(self.statements - 1))
     }
@@ -69,9 +64,7 @@ impl<'c> Transaction<'c> {
     pub(super) async fn connection(&mut self) -> sqlx::Result<&mut SqliteConnection> {
         if !self.sql.is_empty() {
             let sql = AssertSqlSafe(std::mem::take(&mut self.sql));
-            let mut values = std::mem::replace(&mut self.values, sqlx::query(""));
-            let values: SqliteArguments =
-                values.take_arguments().map_err(sqlx::Error::Encode)?.unwrap_or_default();
+            let values = std::mem::take(&mut self.values).into_arguments();
             let mut results = self.connection.fetch_many(sqlx::query_with(sql, values));
             while let Some(result) = results.try_next().await? {
                 if let Either::Left(done) = result {

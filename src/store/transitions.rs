@@ -30,13 +30,12 @@ pub(super) const PROGRESS: OverRows = OverRows {
 
 /// Writes down how far running attempts are.
 pub(super) fn progress(transaction: &mut Transaction<'_>, progress: &[&StoredProgress]) {
-    transaction.write(&PROGRESS, progress, |update, new| {
-        update
-            .bind(new.seq)
+    transaction.write(&PROGRESS, progress, |row, new| {
+        row.bind(new.seq)
             .bind(new.epoch)
             .bind(new.percent)
-            .bind(new.message.as_str())
-            .bind(new.updated_at.as_micros())
+            .text(new.message.as_str())
+            .bind(new.updated_at.as_micros());
     });
 }
 
@@ -77,20 +76,19 @@ pub(super) fn end(
     ends: &[&AttemptEnd],
     now: Timestamp,
 ) -> Option<Written> {
-    transaction.write(&END, ends, |update, end| {
-        update
-            .bind(end.seq)
+    transaction.write(&END, ends, |row, end| {
+        row.bind(end.seq)
             .bind(end.epoch)
-            .bind(end.status.name())
+            .text(end.status.name())
             .bind(end.progress)
-            .bind(end.message.as_str())
-            .bind(end.result.as_ref().map(|result| result.get()))
-            .bind(end.error.as_deref())
+            .text(end.message.as_str())
+            .text(end.result.as_ref().map(|result| result.get()))
+            .text(end.error.as_deref())
             .bind(end.pause.map(|pause| now.as_micros() + pause.as_micros() as i64))
             .bind(end.attempt_given_back)
             .bind(end.cancel_requested_at.map(Timestamp::as_micros))
             .bind(end.status.is_final().then_some(now.as_micros()))
-            .bind(now.as_micros())
+            .bind(now.as_micros());
     })
 }
 
@@ -105,8 +103,9 @@ pub(super) async fn ended(
     connection: &mut SqliteConnection,
     ends: &[&AttemptEnd],
 ) -> sqlx::Result<HashSet<i64>> {
-    let select =
-        ENDED.with(ends, |query, end| query.bind(end.seq).bind(end.epoch).bind(end.status.name()));
+    let select = ENDED.with(ends, |row, end| {
+        row.bind(end.seq).bind(end.epoch).text(end.status.name());
+    });
     let rows = select.fetch_all(connection).await?;
     rows.iter().map(|row| row.try_get(0)).collect()
 }
@@ -119,7 +118,9 @@ pub(super) const PROMOTE: OverRows = OverRows {
 
 /// Makes waiting tasks ready.
 pub(super) fn promote(transaction: &mut Transaction<'_>, seqs: &[i64]) {
-    transaction.write(&PROMOTE, seqs, |update, seq| update.bind(*seq));
+    transaction.write(&PROMOTE, seqs, |row, seq| {
+        row.bind(*seq);
+    });
 }
 
 pub(super) const CANCEL: OverRows = OverRows {
@@ -154,6 +155,13 @@ pub(super) struct Cancelled {
     pub(super) records: HashMap<TaskId, Box<TaskRecord>>,
 }
 
+impl Cancelled {
+    /// Whether one of them was pending.
+    pub(super) fn was_pending(&self) -> bool {
+        self.effects.values().any(|effect| matches!(effect, CancelEffect::Cancelled { .. }))
+    }
+}
+
 /// Cancels pending tasks, and notes the wish on running ones whose runner has accepted it.
 pub(super) async fn cancel(
     transaction: &mut Transaction<'_>,
@@ -165,12 +173,11 @@ pub(super) async fn cancel(
     }
     let Cancelled { effects, records } = &mut cancelled;
     let connection = transaction.connection().await?;
-    let update = CANCEL.with(cancels, |update, wish| {
-        update
-            .bind(wish.id.to_string())
+    let update = CANCEL.with(cancels, |row, wish| {
+        row.bind(wish.id.to_string())
             .bind(wish.at.as_micros())
             .bind(wish.accepted_by_runner)
-            .bind(CANCELLED_MESSAGE)
+            .text(CANCELLED_MESSAGE);
     });
     let changed = update.fetch_all(&mut *connection).await?;
     for row in &changed {
@@ -185,7 +192,9 @@ pub(super) async fn cancel(
         effects.insert(id, effect);
     }
     if effects.len() < cancels.len() {
-        let select = STATUSES.with(cancels, |query, wish| query.bind(wish.id.to_string()));
+        let select = STATUSES.with(cancels, |row, wish| {
+            row.bind(wish.id.to_string());
+        });
         for row in &select.fetch_all(connection).await? {
             let id = parse(row.try_get(0)?)?;
             let effect = match parse(row.try_get(1)?)? {

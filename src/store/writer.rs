@@ -19,13 +19,12 @@ use super::batch::{Answers, Batch, Change};
 use super::counts::Counts;
 use super::news::{Committed, News, Observer};
 use super::places::Places;
+use super::ready::{Ready, ReadyTask};
 use super::retention::Erased;
 use super::transaction::{Transaction, Written};
 use super::transitions::Cancelled;
-use super::{
-    CancelEffect, StoreError, Submitted, TaskRecord, claims, retention, submissions, transitions,
-};
-use crate::task::{Task, TaskStatus, Timestamp};
+use super::{CancelEffect, StoreError, Submitted, claims, retention, submissions, transitions};
+use crate::task::{TaskStatus, Timestamp};
 
 /// Upper limit of the changes in one transaction, so that the first of them is not kept waiting.
 const MAX_BATCH: usize = 1024;
@@ -53,8 +52,7 @@ pub(super) struct State {
     next_seq: i64,
     /// Whether to look for ready tasks again without waiting for a change.
     look_again: bool,
-    /// Whether ready tasks may be waiting that a free place is for.
-    may_be_ready: bool,
+    ready: Ready,
 }
 
 impl Writer {
@@ -171,14 +169,15 @@ impl State {
         counts: Arc<Counts>,
     ) -> Self {
         // What was ready when the server started.
-        let (look_again, may_be_ready) = (true, true);
-        Self { claiming, places, counts, next_seq, look_again, may_be_ready }
+        let (look_again, ready) = (true, Ready::Unknown);
+        Self { claiming, places, counts, next_seq, look_again, ready }
     }
 
-    /// Ends come before submissions and claims, which can have their places, and before
-    /// cancellations: a task that has ended cannot be cancelled any more.
+    /// Ends come before claims and submissions, which can have their places, and before
+    /// cancellations: a task that has ended cannot be cancelled any more. Tasks that wait are claimed
+    /// before new ones are stored, so that these can run at once where no other waits.
     async fn apply(
-        &self,
+        &mut self,
         transaction: &mut Transaction<'_>,
         batch: &Batch,
         observer: &dyn Observer,
@@ -196,52 +195,48 @@ impl State {
         let ended = || batch.ends.iter().map(|end| (end.seq, end.epoch));
         let mut room = self.places.free_after(ended());
         let claiming = self.claiming.load(Ordering::Relaxed);
-        let mut may_be_ready = self.may_be_ready
-            || batch.may_make_ready()
-            || ended().any(|(seq, _)| self.places.is_rationed(seq));
-        // Where nothing waits new tasks need not be looked for to be claimed.
-        let at_once = (claiming && !may_be_ready).then_some(&mut room);
-        let new = batch.new_tasks();
-        let submitted = submissions::submit(transaction, &new, self.next_seq, at_once, now).await?;
-        may_be_ready |=
-            submitted.iter().any(|it| matches!(it, Submitted::Stored { running: false, .. }));
-
+        // Unknown until this is committed, in case it is not.
+        let mut ready = std::mem::take(&mut self.ready);
+        if batch.may_make_ready()
+            || cancelled.was_pending()
+            || ended().any(|(seq, _)| self.places.is_rationed(seq))
+        {
+            ready = Ready::Unknown;
+        }
         let mut claimed = Vec::new();
         let mut look_again = false;
-        if claiming && may_be_ready && room.total > 0 {
-            let (ready, mut held) = claims::ready(transaction.connection().await?, &room).await?;
-            // Fewer than there is room for: whoever waits still is rationed.
-            may_be_ready = ready.len() == room.total;
-            let mut records = Vec::with_capacity(ready.len());
-            let mut code = Vec::with_capacity(ready.len());
-            for record in ready {
-                match observer.prepare(&record) {
-                    Ok(task) => {
-                        records.push(record);
-                        code.push(task);
+        if claiming && room.total > 0 {
+            let mut complete = true;
+            if matches!(ready, Ready::Unknown) {
+                let connection = transaction.connection().await?;
+                let (found, mut held) = claims::ready(connection, &room).await?;
+                // Fewer than there is room for: whoever waits still is rationed.
+                complete = found.len() < room.total;
+                let mut tasks = Vec::with_capacity(found.len());
+                for record in found {
+                    match observer.prepare(&record) {
+                        Ok(code) => tasks.push((record, code)),
+                        Err(reason) => held.push((record.seq, reason)),
                     }
-                    Err(reason) => held.push((record.seq, reason)),
                 }
+                claims::hold(transaction, &held);
+                // The places of what was set aside are still free, and nothing else may come along.
+                look_again = !held.is_empty();
+                ready = Ready::Known(tasks);
             }
-            // The places of what was set aside are still free, and nothing else may come along.
-            look_again = !held.is_empty();
-            may_be_ready |= look_again;
-            claims::hold(transaction, &held);
-            claims::claim(transaction, &mut records, now);
-            claimed = records.into_iter().zip(code).collect();
+            claimed = ready.take(&mut room);
+            claims::claim(transaction, &mut claimed, now);
+            if look_again || !complete {
+                ready = Ready::Unknown;
+            }
         }
+
+        // Where nothing waits that could have the place new tasks are stored as running.
+        let at_once = (claiming && matches!(ready, Ready::Known(_))).then_some(&mut room);
+        let new = batch.new_tasks();
+        let submitted = submissions::submit(transaction, &new, self.next_seq, at_once, now).await?;
         let ended = None;
-        Ok(Outcomes {
-            now,
-            submitted,
-            end,
-            ended,
-            cancelled,
-            erased,
-            claimed,
-            may_be_ready,
-            look_again,
-        })
+        Ok(Outcomes { now, submitted, end, ended, cancelled, erased, claimed, ready, look_again })
     }
 
     /// Takes note of what was committed, as news for all who wait for it.
@@ -254,7 +249,7 @@ impl State {
     ) {
         let tell_new = observer.wants_new_tasks();
         let Outcomes { now, submitted, ended, cancelled, erased, claimed, .. } = outcomes;
-        self.may_be_ready = outcomes.may_be_ready;
+        self.ready = outcomes.ready;
         self.look_again |= outcomes.look_again;
         for end in batch.ends.drain(..) {
             let had_place = self.places.leave((end.seq, end.epoch));
@@ -292,9 +287,14 @@ impl State {
                     }
                     if running {
                         started.push(task.into_record(seq, Some(now)));
-                    } else if tell_new {
-                        let (record, _) = task.into_record(seq, None);
-                        news.changes.push(Committed::Stored(Box::new(record)));
+                    } else if tell_new || matches!(self.ready, Ready::Known(_)) {
+                        let (record, code) = task.into_record(seq, None);
+                        if tell_new {
+                            news.changes.push(Committed::Stored(Box::new(record.clone())));
+                        }
+                        if record.due_at.is_none() {
+                            self.ready.add((record, code), self.places.limit());
+                        }
                     }
                 }
                 Submitted::OutputInUse(_) | Submitted::Replayed(_) => {
@@ -326,9 +326,10 @@ struct Outcomes {
     cancelled: Cancelled,
     /// In the order of the batch.
     erased: Vec<Erased>,
-    /// Tasks that waited, and their code.
-    claimed: Vec<(TaskRecord, Box<dyn Task>)>,
-    may_be_ready: bool,
+    /// Tasks that waited.
+    claimed: Vec<ReadyTask>,
+    /// What waits yet, without what was submitted.
+    ready: Ready,
     look_again: bool,
 }
 

@@ -1,5 +1,6 @@
 //! Makes the moves with a real store on a real file.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -283,7 +284,7 @@ fn new_task(new: &NewTask, ids: &Ids) -> crate::store::NewTask {
         priority: new.priority,
         timeout_seconds: None,
         max_attempts: 1,
-        tags: tags.into_iter().collect(),
+        tags: to_raw_value(&HashMap::<_, _>::from_iter(tags)).unwrap(),
         run_at: (new.start != Start::AtOnce).then(later),
         retry_of: new.retry_of.and_then(|seq| ids.get(&seq).copied()),
         idempotency: new

@@ -87,7 +87,7 @@ impl Model {
         self.commit(&changes[first..]);
     }
 
-    /// One transaction: each kind of change in its turn, then claims.
+    /// One transaction: each kind of change in its turn, with claims before new tasks and after them.
     fn commit(&mut self, changes: &[Change]) {
         let before = self.told.answers.len();
         self.told.answers.resize(before + changes.len(), Answer::Done);
@@ -129,6 +129,8 @@ impl Model {
                 self.erase(before, keys_before);
             }
         }
+        let news = self.claim(true);
+        self.told.news.extend(news);
         for (index, change) in changes.iter().enumerate() {
             self.told.answers[before + index] = match change {
                 Change::Submit(new) => self.submit(new.clone()),
@@ -136,7 +138,7 @@ impl Model {
                 _ => continue,
             };
         }
-        let news = self.claim();
+        let news = self.claim(false);
         self.told.news.extend(news);
     }
 
@@ -228,13 +230,17 @@ impl Model {
     }
 
     /// Ready tasks run while there are places: the highest priority first, then in the order of
-    /// submission; but first of all one that may be what killed the server.
-    fn claim(&mut self) -> Vec<News> {
+    /// submission; but first of all one that may be what killed the server. At one look, what is set
+    /// aside leaves its place empty.
+    fn claim(&mut self, one_look: bool) -> Vec<News> {
         let mut news = Vec::new();
+        let mut left_empty = Vec::new();
         loop {
             let has_room = |task: &Task| {
-                let of = |kind| self.placed().filter(|it| it.new.kind == kind).count();
-                self.placed().count() < LIMITS.0 && of(task.new.kind) < LIMITS.1[task.new.kind]
+                let taken = self.placed().map(|it| it.new.kind).chain(left_empty.iter().copied());
+                let taken: Vec<_> = taken.collect();
+                let of = |kind| taken.iter().filter(|it| **it == kind).count();
+                taken.len() < LIMITS.0 && of(task.new.kind) < LIMITS.1[task.new.kind]
             };
             let suspect_runs = self.placed().any(Task::is_suspect);
             let may_run = |task: &Task| {
@@ -250,6 +256,7 @@ impl Model {
                 task.held = true;
                 task.message = "unreadable".to_owned();
                 self.told.held += 1;
+                left_empty.extend(one_look.then_some(task.new.kind));
                 continue;
             }
             task.status = TaskStatus::Running;
@@ -283,7 +290,7 @@ impl Model {
                 restart.due.extend(task.due.then_some(seq));
             }
         }
-        restart.news = self.claim();
+        restart.news = self.claim(false);
         self.told.restart = restart;
     }
 

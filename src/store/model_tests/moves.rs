@@ -136,6 +136,15 @@ pub(super) fn is_possible(model: &Model, next: &Move) -> bool {
     if changes.iter().any(|change| change.last_named() > model.stored) {
         return false;
     }
+    // A runner whose end was refused has no other.
+    let is_over = |seq, epoch: &i64| {
+        let task = model.tasks.get(seq).filter(|task| task.epoch == *epoch);
+        task.is_some_and(|task| task.status == TaskStatus::Running && !task.has_place)
+    };
+    if changes.iter().any(|it| matches!(it, Change::End { seq, epoch, .. } if is_over(seq, epoch)))
+    {
+        return false;
+    }
     let ends = changes.iter().filter_map(|change| match change {
         Change::End { seq, .. } => Some(seq),
         _ => None,

@@ -1,10 +1,10 @@
 //! The writer by itself, with a store on a real file.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use serde_json::value::to_raw_value;
+use serde_json::value::{RawValue, to_raw_value};
 use sqlx::Row;
 use sqlx::sqlite::SqliteConnectOptions;
 use tempfile::TempDir;
@@ -13,9 +13,9 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::store::{
-    AttemptEnd, Cancellation, Limits, NewTask, Opened, Store, StoredProgress, open,
+    AttemptEnd, Cancellation, Limits, NewTask, Opened, Store, StoredProgress, TaskRecord, open,
 };
-use crate::task::{TaskContext, TaskId, TaskResult, TaskStatus, async_trait};
+use crate::task::{Task, TaskContext, TaskId, TaskResult, TaskStatus, async_trait};
 
 /// A task that is never run.
 struct Idle;
@@ -61,7 +61,7 @@ fn new_task() -> NewTask {
         priority: 0,
         timeout_seconds: None,
         max_attempts: 1,
-        tags: BTreeMap::new(),
+        tags: RawValue::from_string("{}".to_owned()).unwrap(),
         run_at: None,
         retry_of: None,
         idempotency: None,
