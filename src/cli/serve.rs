@@ -31,10 +31,6 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) fn run(args: ServeArgs) -> Result<(), AppError> {
-    // With huge pages every thread's few small objects take megabytes. Without the means the server
-    // is merely larger.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let config = args.file.with(args.settings)?;
     start_logging(config.log_format, "info");
     raise_file_limit();

@@ -25,6 +25,8 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -32,7 +34,7 @@ use tracing::Level;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::manager::TaskManager;
 pub(crate) use api_key::{Access, ApiKey, KeyName};
@@ -139,8 +141,12 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
         .merge(of_metrics.with_state(Arc::clone(&metrics)))
         .split_for_parts();
     openapi::complete(&mut document, guarded);
+    // As text it is a twentieth of what it is in memory.
+    let document = Bytes::from(document.to_json().expect("no key is anything but a string"));
+    let document = ([(header::CONTENT_TYPE, "application/json")], document);
     let router = routes
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
+        .route("/openapi.json", get(async move || document.clone()))
+        .merge(SwaggerUi::new("/docs").config(Config::from("/openapi.json")))
         .merge(dashboard::router())
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method);
