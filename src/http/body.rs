@@ -93,7 +93,7 @@ pub(super) async fn submission(
                 key.map(|key| Idempotency { key, body_hash: body_hash(&bytes) });
             Ok(submission)
         }
-        Err(error) => Err(ApiError::invalid(faults(&bytes, &error, manager).await)),
+        Err(error) => Err(ApiError::invalid(Box::pin(faults(&bytes, &error, manager)).await)),
     }
 }
 

@@ -73,7 +73,7 @@ impl Api {
                 let api = api.clone();
                 async move { Ok::<_, Infallible>(api.pass(request).await) }
             };
-            let Ok(response) = self.cors.layer(service_fn(pass)).oneshot(request).await;
+            let Ok(response) = Box::pin(self.cors.layer(service_fn(pass)).oneshot(request)).await;
             return response;
         }
         let mut response = self.pass(request).await;

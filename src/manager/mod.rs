@@ -124,7 +124,7 @@ impl TaskManager {
             Ok(()) => {}
             Err(Refusal::QueueFull(limit)) => return Err(SubmitError::QueueFull(limit)),
             Err(Refusal::Busy(latest)) => {
-                let busy = match self.current().await? {
+                let busy = match Box::pin(self.current()).await? {
                     Some(info) => Some(info.task_id),
                     None => latest,
                 };

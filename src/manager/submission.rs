@@ -79,7 +79,7 @@ impl Submission {
     }
 
     /// The task to store, or all that is wrong with the submission.
-    pub(super) async fn check(self, shared: &Shared) -> Result<NewTask, Vec<Fault>> {
+    pub(super) async fn check(self, shared: &Shared) -> Result<Box<NewTask>, Vec<Fault>> {
         let mut faults = self.check_limits();
         let parsed = match TaskType::from_name(&self.task_type) {
             Some(task_type) => {
@@ -101,32 +101,42 @@ impl Submission {
                 faults.extend(missing);
                 None
             }
-            _ => paths.check(uses, &shared.files).await.unwrap_or_else(|found| {
-                faults.extend(found);
-                None
-            }),
+            _ => {
+                let (input, output) = paths.used(uses);
+                // Each byte of this future is moved with every submission: what few need is apart.
+                let checked = match input.is_some() || output.is_some() {
+                    true => Box::pin(check_paths(input, output, &shared.files)).await,
+                    false => Ok(None),
+                };
+                checked.unwrap_or_else(|found| {
+                    faults.extend(found);
+                    None
+                })
+            }
         };
         let now = Timestamp::now();
         let tags = to_raw_value(&self.tags).expect("strings are JSON");
         match parsed {
-            Some((task_type, _, Some((parameters, code)))) if faults.is_empty() => Ok(NewTask {
-                id: TaskId::new(),
-                task_type: task_type.name(),
-                parameters,
-                input_file_path: paths.input,
-                output_file_path: paths.output,
-                output_key,
-                priority: self.priority,
-                timeout_seconds: self.timeout_seconds,
-                max_attempts: self.max_attempts.unwrap_or(1),
-                tags,
-                // The past means now.
-                run_at: self.run_at.filter(|at| *at > now),
-                retry_of: self.retry_of,
-                idempotency: self.idempotency,
-                created_at: now,
-                code,
-            }),
+            Some((task_type, _, Some((parameters, code)))) if faults.is_empty() => {
+                Ok(Box::new(NewTask {
+                    id: TaskId::new(),
+                    task_type: task_type.name(),
+                    parameters,
+                    input_file_path: paths.input,
+                    output_file_path: paths.output,
+                    output_key,
+                    priority: self.priority,
+                    timeout_seconds: self.timeout_seconds,
+                    max_attempts: self.max_attempts.unwrap_or(1),
+                    tags,
+                    // The past means now.
+                    run_at: self.run_at.filter(|at| *at > now),
+                    retry_of: self.retry_of,
+                    idempotency: self.idempotency,
+                    created_at: now,
+                    code,
+                }))
+            }
             _ => Err(faults),
         }
     }
@@ -219,24 +229,6 @@ impl GivenPaths {
         (used(&self.input, uses.input), used(&self.output, uses.output))
     }
 
-    /// Checks the paths that the task uses; returns the output in its one spelling.
-    async fn check(&self, uses: Paths, files: &Arc<Files>) -> Result<Option<String>, Vec<Fault>> {
-        let (input, output) = self.used(uses);
-        if input.is_none() && output.is_none() {
-            return Ok(None);
-        }
-        let files = Arc::clone(files);
-        let key = with_files(move |faults| {
-            let input = input
-                .and_then(|path| faults.of("input_file_path", &path, files.check_input(&path)));
-            output.and_then(|path| {
-                let checked = files.check_output(&path, input.as_deref());
-                faults.of("output_file_path", &path, checked)
-            })
-        });
-        Ok(key.await?.map(|key| key.to_string_lossy().into_owned()))
-    }
-
     /// Opens the input and looks whether the output could be written.
     async fn try_out(&self, uses: Paths, files: &Arc<Files>) -> Result<(), Vec<Fault>> {
         let (input, output) = self.used(uses);
@@ -253,6 +245,24 @@ impl GivenPaths {
         })
         .await
     }
+}
+
+/// Checks paths; returns the output in its one spelling.
+async fn check_paths(
+    input: Option<String>,
+    output: Option<String>,
+    files: &Arc<Files>,
+) -> Result<Option<String>, Vec<Fault>> {
+    let files = Arc::clone(files);
+    let key = with_files(move |faults| {
+        let input =
+            input.and_then(|path| faults.of("input_file_path", &path, files.check_input(&path)));
+        output.and_then(|path| {
+            let checked = files.check_output(&path, input.as_deref());
+            faults.of("output_file_path", &path, checked)
+        })
+    });
+    Ok(key.await?.map(|key| key.to_string_lossy().into_owned()))
 }
 
 /// Faults of paths.

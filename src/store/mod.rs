@@ -279,9 +279,9 @@ pub(crate) struct Place<'s>(mpsc::Permit<'s, Change>);
 impl Place<'_> {
     /// Stores a new task. It is queued when this is first polled, and then it is stored even if the
     /// caller goes away.
-    pub(crate) async fn submit(self, task: NewTask) -> Result<Submitted, StoreError> {
+    pub(crate) async fn submit(self, task: Box<NewTask>) -> Result<Submitted, StoreError> {
         let (answer, outcome) = oneshot::channel();
-        self.0.send(Change::Submit(Box::new(task), answer));
+        self.0.send(Change::Submit(task, answer));
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 }

@@ -29,9 +29,6 @@ use crate::task::{TaskStatus, Timestamp};
 /// Upper limit of the changes in one transaction, so that the first of them is not kept waiting.
 const MAX_BATCH: usize = 1024;
 
-/// That many changes are worth a transaction, however many more are about to come.
-const WORTHWHILE: usize = 32;
-
 /// Owns the connection that writes.
 pub(crate) struct Writer {
     connection: SqliteConnection,
@@ -69,10 +66,6 @@ impl Writer {
     pub(crate) async fn run(mut self, observer: Arc<dyn Observer>) {
         let mut news = News::default();
         loop {
-            // Those who are about to bring a change may come along.
-            if self.queue.len() < WORTHWHILE {
-                tokio::task::yield_now().await;
-            }
             let mut batch = self.gather();
             if batch.len() == 0 && batch.close.is_none() && !self.state.look_again {
                 std::mem::take(&mut news).tell(&*observer);

@@ -230,7 +230,10 @@ async fn send(store: &Store, change: &Change, ids: &Ids, moments: &[Timestamp]) 
         Change::Submit(ref new) => {
             let task = new_task(new, ids);
             let id = task.id;
-            return Sent::Task(id, store.place().await.unwrap().submit(task).await.unwrap());
+            return Sent::Task(
+                id,
+                store.place().await.unwrap().submit(Box::new(task)).await.unwrap(),
+            );
         }
         Change::Progress { seq, epoch, percent } => {
             let (percent, message) = (f64::from(percent), format!("at {percent}"));

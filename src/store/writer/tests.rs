@@ -97,7 +97,7 @@ async fn start(folder: &TempDir) -> (Store, JoinHandle<()>, UnboundedReceiver<Co
 
 /// Submits a task, which is claimed at once.
 async fn claimed(store: &Store, heard: &mut UnboundedReceiver<Committed>) -> TaskRecord {
-    store.place().await.unwrap().submit(new_task()).await.unwrap();
+    store.place().await.unwrap().submit(Box::new(new_task())).await.unwrap();
     let Some(Committed::Claimed(record, _)) = heard.recv().await else {
         panic!("a task was not claimed though there was room");
     };
@@ -178,7 +178,7 @@ async fn what_an_interrupted_attempt_has_written_is_removed_by_the_next_start() 
     let (store, writer, mut heard) = start(&folder).await;
     let task = NewTask { output_file_path: Some("out.txt".to_owned()), ..new_task() };
     let id = task.id;
-    store.place().await.unwrap().submit(task).await.unwrap();
+    store.place().await.unwrap().submit(Box::new(task)).await.unwrap();
     assert!(matches!(heard.recv().await, Some(Committed::Claimed(..))));
     store.close().await;
     writer.await.unwrap();
