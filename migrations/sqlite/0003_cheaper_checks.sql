@@ -20,5 +20,5 @@ SET sql = replace(
     'status = ''pending'' OR status = ''running'' OR status = ''completed'' OR status = ''failed'' OR status = ''cancelled'''
 )
 WHERE type = 'table' AND name = 'tasks';
--- Has every connection read the schema again, this one too.
+-- Has this connection read the schema again; others do because the trigger has changed it.
 PRAGMA writable_schema = RESET;

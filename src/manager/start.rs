@@ -131,7 +131,8 @@ impl TaskManager {
 }
 
 /// Has the writer work on a thread of its own: on a worker of the runtime it would go on only when
-/// that worker has answered all the requests that came first, and everyone waits for the writer.
+/// that worker has answered all the requests that came first, and everyone waits for the writer. It ends
+/// when the store is closed, or with the process.
 fn start_writer(writer: Writer, listener: Listener) -> io::Result<()> {
     let runtime = Handle::current();
     let write = move || runtime.block_on(writer.run(Arc::new(listener)));

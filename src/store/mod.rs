@@ -85,7 +85,7 @@ pub(crate) struct NewTask {
     pub(crate) retry_of: Option<TaskId>,
     pub(crate) idempotency: Option<Idempotency>,
     pub(crate) created_at: Timestamp,
-    /// What runs if it is claimed at once; later it is made from the row again.
+    /// What runs if it is claimed while the writer has it in memory; later it is made from the row again.
     pub(crate) code: Box<dyn Task>,
 }
 

@@ -181,7 +181,7 @@ pub(crate) async fn open(
     if found == Found::PortedService {
         import::begin(&mut connection).await.map_err(failed)?;
     }
-    migrate(path, &mut connection).await?;
+    migrate(path, &mut connection, MIGRATIONS).await?;
     import::finish(&mut connection).await.map_err(failed)?;
     recovery::recover(&mut connection, remove_partial).await.map_err(failed)?;
     let due = recovery::due(&mut connection).await.map_err(failed)?;
@@ -271,8 +271,12 @@ async fn whose(connection: &mut SqliteConnection) -> sqlx::Result<Found> {
     Ok(Found::Foreign)
 }
 
-async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), OpenError> {
-    let migrations = MIGRATIONS.iter().map(|&(version, name, sql)| {
+pub(super) async fn migrate(
+    path: &Path,
+    connection: &mut SqliteConnection,
+    migrations: &[(i64, &'static str, &'static str)],
+) -> Result<(), OpenError> {
+    let migrations = migrations.iter().map(|&(version, name, sql)| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
     });
     let migrator = Migrator::with_migrations(migrations.collect());

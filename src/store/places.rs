@@ -74,11 +74,6 @@ impl Places {
         Self { limits, free, running: HashMap::new() }
     }
 
-    /// How many tasks may run at once.
-    pub(super) fn limit(&self) -> usize {
-        self.limits.total
-    }
-
     /// A task runs.
     pub(super) fn fill(&mut self, record: &TaskRecord) {
         let task = Running {

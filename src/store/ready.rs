@@ -4,6 +4,9 @@ use super::TaskRecord;
 use super::places::Room;
 use crate::task::Task;
 
+/// A longer queue is left to the table. In tests it is so short that they get there.
+const MOST_KNOWN: usize = if cfg!(test) { 3 } else { 256 };
+
 /// A ready task and its code.
 pub(super) type ReadyTask = (TaskRecord, Box<dyn Task>);
 
@@ -13,8 +16,9 @@ pub(super) enum Ready {
     /// The table has to be asked.
     #[default]
     Unknown,
-    /// These, in the order in which they are to run. The table may have more of a type all of whose
-    /// places are taken; when one of those becomes free it has to be asked again.
+    /// These, in the order in which they are to run. The table may have more that no place of their kind
+    /// is free for (types at their limit, suspects); when one of those becomes free it has to be asked
+    /// again.
     Known(Vec<ReadyTask>),
 }
 
@@ -25,10 +29,10 @@ impl Ready {
         tasks.extract_if(.., |(record, _)| room.take(&record.info.task_type)).collect()
     }
 
-    /// Adds a task that was submitted after all that are known. Of more than `most` none is known.
-    pub(super) fn add(&mut self, task: ReadyTask, most: usize) {
+    /// Adds a task that was submitted after all that are known.
+    pub(super) fn add(&mut self, task: ReadyTask) {
         let Self::Known(tasks) = self else { return };
-        if tasks.len() == most {
+        if tasks.len() == MOST_KNOWN {
             *self = Self::Unknown;
             return;
         }

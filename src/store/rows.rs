@@ -50,7 +50,7 @@ pub(super) struct Values {
 }
 
 impl Values {
-    /// Binds a number, or NULL.
+    /// Binds what hardly repeats, such as a number or an id, or NULL.
     pub(super) fn bind<'v, V: Encode<'v, Sqlite> + Type<Sqlite>>(&mut self, value: V) -> &mut Self {
         for _ in 0..std::mem::take(&mut self.nulls) {
             self.bind(None::<i64>);
@@ -59,7 +59,7 @@ impl Values {
         self
     }
 
-    /// Binds a text, or NULL.
+    /// Binds a text that others may have too, or NULL.
     pub(super) fn text<'t>(&mut self, text: impl Into<Option<&'t str>>) -> &mut Self {
         let Some(text) = text.into() else { return self.bind(None::<i64>) };
         let text = match self.texts.get(text) {

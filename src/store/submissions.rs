@@ -121,6 +121,7 @@ fn insert(transaction: &mut Transaction<'_>, rows: &[NewRow<'_>], now: Timestamp
     });
 }
 
+// Of NULL there are no tags.
 pub(super) const INSERT_TAGS: OverRows = OverRows {
     columns: &["seq", "tags"],
     sql: "INSERT INTO task_tags (key, value, task_seq) \

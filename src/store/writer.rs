@@ -286,7 +286,7 @@ impl State {
                             news.changes.push(Committed::Stored(Box::new(record.clone())));
                         }
                         if record.due_at.is_none() {
-                            self.ready.add((record, code), self.places.limit());
+                            self.ready.add((record, code));
                         }
                     }
                 }

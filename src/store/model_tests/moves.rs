@@ -136,7 +136,7 @@ pub(super) fn is_possible(model: &Model, next: &Move) -> bool {
     if changes.iter().any(|change| change.last_named() > model.stored) {
         return false;
     }
-    // A runner whose end was refused has no other.
+    // A runner whose end was refused has no other: its place is free already, and would be once more.
     let is_over = |seq, epoch: &i64| {
         let task = model.tasks.get(seq).filter(|task| task.epoch == *epoch);
         task.is_some_and(|task| task.status == TaskStatus::Running && !task.has_place)

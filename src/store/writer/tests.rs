@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::store::open::{MIGRATIONS, migrate};
 use crate::store::{
     AttemptEnd, Cancellation, Limits, NewTask, Opened, Store, StoredProgress, TaskRecord, open,
 };
@@ -151,6 +152,43 @@ async fn a_finished_task_keeps_its_status_whatever_the_statement() {
         let refused = update.execute(&mut database).await.unwrap_err().to_string();
         assert!(refused.contains("never changes its status"), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn a_database_of_an_older_schema_keeps_its_tasks() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("tasks.db");
+    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let mut database = SqliteConnection::connect_with(&options).await.unwrap();
+    migrate(&path, &mut database, &MIGRATIONS[..2]).await.unwrap();
+    let statuses = ["pending", "running", "completed", "failed", "cancelled"];
+    for status in statuses {
+        let insert = sqlx::query(
+            "INSERT INTO tasks (id, task_type, status, priority, parameters, tags, max_attempts, \
+                                created_at, updated_at) \
+             VALUES (?1, 'dummy_short', ?2, 0, '{}', '{}', 1, 0, 0)",
+        );
+        insert.bind(TaskId::new().to_string()).bind(status).execute(&mut database).await.unwrap();
+    }
+    database.close().await.unwrap();
+
+    let (store, writer, _) = start(&folder).await;
+    for status in ["completed", "failed", "cancelled"] {
+        assert_eq!(store.counts().get(status.parse().unwrap()), 1, "{status}");
+    }
+    store.close().await;
+    writer.await.unwrap();
+
+    let mut database = SqliteConnection::connect_with(&options).await.unwrap();
+    let check = sqlx::query("PRAGMA integrity_check").fetch_one(&mut database).await;
+    assert_eq!(check.unwrap().get::<&str, _>(0), "ok");
+    let table = sqlx::query("SELECT sql FROM sqlite_schema WHERE name = 'tasks'");
+    let table = table.fetch_one(&mut database).await.unwrap();
+    assert!(table.get::<&str, _>(0).contains("CHECK (status = 'pending' OR"));
+    let other =
+        sqlx::query("UPDATE tasks SET status = 'lost' WHERE status IN ('pending', 'running')");
+    let refused = other.execute(&mut database).await.unwrap_err().to_string();
+    assert!(refused.contains("CHECK constraint failed"), "{refused}");
 }
 
 #[tokio::test]
