@@ -141,7 +141,7 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
         .merge(of_metrics.with_state(Arc::clone(&metrics)))
         .split_for_parts();
     openapi::complete(&mut document, guarded);
-    // As text it is a twentieth of what it is in memory.
+    // Made once, as it never changes while the server runs.
     let document = Bytes::from(document.to_json().expect("no key is anything but a string"));
     let document = ([(header::CONTENT_TYPE, "application/json")], document);
     let router = routes
