@@ -3,8 +3,10 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, lookup_host};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError};
@@ -12,6 +14,10 @@ use crate::http::{self, Api, Gate, InvalidOrigin, KeyFileError, KeyRing};
 use crate::manager::{ManagerOptions, StartError, TaskManager};
 use crate::task::TaskType;
 use crate::tasks::TaskRegistry;
+
+/// Longest time from the end of the grace to the end of the process, whatever runs. Tasks have half of it
+/// to notice, clients a quarter to take their answers, and the database the rest to close.
+const STOP_TIME: Duration = Duration::from_secs(1);
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -92,12 +98,20 @@ impl App {
         }
         shutdown.cancelled().await;
         tracing::info!(grace = ?config.shutdown_grace, "shutting down");
-        manager.drain(config.shutdown_grace).await;
-        stop.cancel();
-        // It cannot fail but by a panic, which has been reported.
-        let _ = server.await;
-        manager.close().await;
-        tracing::info!("stopped");
+        let end = Instant::now() + config.shutdown_grace + STOP_TIME;
+        let stopping = async {
+            manager.drain(config.shutdown_grace).await;
+            stop.cancel();
+            // It cannot fail but by a panic, which has been reported.
+            let _ = server.await;
+            manager.close().await;
+        };
+        match timeout_at(end, stopping).await {
+            Ok(()) => tracing::info!("stopped"),
+            Err(_) => tracing::warn!(
+                "stopped while the disk or a client was still busy: the next start puts it right"
+            ),
+        }
     }
 }
 

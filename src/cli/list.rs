@@ -11,8 +11,10 @@ use super::filters::Filters;
 use super::record::{Record, print_records};
 use super::terminal::{print_json, print_line, say};
 
-/// The most that the server puts into one page.
+/// Most tasks in a page of the server.
 const MAX_PAGE: usize = 1000;
+/// Tasks that are listed if nothing else is asked for.
+const DEFAULT_LIMIT: usize = 100;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,7 +30,7 @@ pub(super) struct ListArgs {
     #[command(flatten)]
     filters: Filters,
 
-    /// At most so many tasks, up to 1000 [default: 100]
+    /// Most tasks to list [default: 100]
     #[arg(long, value_name = "N", conflicts_with = "all")]
     limit: Option<usize>,
 
@@ -42,25 +44,26 @@ pub(super) struct ListArgs {
 
 pub(super) async fn run(args: ListArgs) -> Outcome {
     let client = Client::new(&args.connection)?;
-    let limit = if args.all { Some(MAX_PAGE) } else { args.limit };
-    let mut query = args.filters.query(limit);
+    let wanted = if args.all { usize::MAX } else { args.limit.unwrap_or(DEFAULT_LIMIT) };
+    let mut query = args.filters.query(Some(wanted.min(MAX_PAGE)));
     let mut pages = Pages { as_json: args.connection.json, printed: 0 };
     loop {
         let response = client.send(Request::get(format!("/tasks?{query}"))).await?;
         let next = next_query(&response);
         let text = client.text(response).await?;
-        pages.print(client.parse(&text)?)?;
+        let mut tasks: Vec<&RawValue> = client.parse(&text)?;
+        let left = wanted - pages.printed;
+        let more = tasks.len() > left || (tasks.len() == left && next.is_some());
+        tasks.truncate(left);
+        pages.print(tasks)?;
         match next {
-            Some(next) if args.all => query = next,
-            Some(_) => {
+            // A page may be short, even empty, and still have a next one.
+            Some(next) if pages.printed < wanted => query = next,
+            _ => {
                 pages.end()?;
-                if !args.connection.json {
+                if more && !args.connection.json {
                     say("there are more: --all lists them");
                 }
-                return Ok(Exit::Done);
-            }
-            None => {
-                pages.end()?;
                 return Ok(Exit::Done);
             }
         }

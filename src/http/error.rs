@@ -92,6 +92,11 @@ impl From<StoreError> for ApiError {
                 StatusCode::INSUFFICIENT_STORAGE,
                 "the disk that holds the database is full: make room and try again",
             ),
+            StoreError::Overloaded => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many lists are being read: try again in a moment",
+            )
+            .with(header::RETRY_AFTER, "1"),
             StoreError::Closed => Self::draining(),
             StoreError::Database(_) => Self::internal(&with_causes(&error)),
         }

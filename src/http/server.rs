@@ -23,7 +23,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_TIMEOUT_MILLIS: u32 = 30_000;
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// How long requests may go on after the server was told to stop.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(250);
 /// How long to leave `accept` alone after it failed, say for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

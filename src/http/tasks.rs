@@ -236,7 +236,7 @@ fn rendered(task: Rendered, headers: &HeaderMap) -> Response {
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
          description = "Tasks in a page; 100 if not given"),
         ("tag.KEY" = Option<String>, Query, description = "Has this value for the tag KEY"),
-        ("cursor" = Option<String>, Query, pattern = "^[0-9]{1,18}-[0-9]{1,18}$",
+        ("cursor" = Option<String>, Query, pattern = "^[0-9]{1,18}$",
          description = "From the Link header of the page before"),
     ),
     responses(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::live::CancelRequest;
 use super::{CancelCounts, CancelOutcome, TaskManager};
-use crate::store::{CancelEffect, Cancellation, Cursor, ListFilter, StoreError};
+use crate::store::{CancelEffect, Cancellation, ListFilter, StoreError};
 use crate::task::{TaskId, TaskStatus, Timestamp};
 
 /// How many tasks are cancelled at once where many are.
@@ -89,9 +89,9 @@ impl TaskManager {
         };
         filter.limit = CANCEL_PIECE;
         while !filter.statuses.is_empty() {
-            let records = self.shared.store.list(&filter).await?;
-            let requests =
-                records.iter().map(|record| self.request_cancel(record.info.task_id, running));
+            let page = self.shared.store.list(&filter).await?;
+            let records = page.records.iter();
+            let requests = records.map(|record| self.request_cancel(record.info.task_id, running));
             for outcome in futures_util::future::try_join_all(requests).await? {
                 match outcome {
                     Some(CancelOutcome::Cancelled) => counts.cancelled += 1,
@@ -103,11 +103,9 @@ impl TaskManager {
                 }
                 counts.matched += 1;
             }
-            match records.last() {
-                Some(last) if records.len() == CANCEL_PIECE => {
-                    filter.cursor = Some(Cursor::behind(last));
-                }
-                _ => break,
+            match page.next {
+                None => break,
+                next => filter.cursor = next,
             }
         }
         Ok(counts)

@@ -35,7 +35,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::{Cursor, Replay, Store, Submitted, TaskRecord};
+use crate::store::{Cursor, Replay, Store, Submitted, TaskPage, TaskRecord};
 pub(crate) use crate::store::{Idempotency, ListFilter, StoreError};
 use crate::task::{CpuSlots, Fault, Files, Task, TaskId, TaskInfo, TaskStatus, TaskType};
 use crate::tasks::TaskRegistry;
@@ -211,13 +211,8 @@ impl TaskManager {
         &self,
         filter: &ListFilter,
     ) -> Result<(Vec<(Stamp, TaskInfo)>, Option<Cursor>), StoreError> {
-        // One more than is asked for tells whether there is another page.
-        let asked = ListFilter { limit: filter.limit + 1, ..filter.clone() };
-        let mut records = self.shared.store.list(&asked).await?;
-        let more = records.len() > filter.limit;
-        records.truncate(filter.limit);
+        let TaskPage { mut records, next } = self.shared.store.list(filter).await?;
         self.shared.explain(&mut records).await?;
-        let next = records.last().filter(|_| more).map(Cursor::behind);
         let states = records.into_iter().map(|record| self.overlay(record)).collect();
         Ok((states, next))
     }

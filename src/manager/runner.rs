@@ -21,7 +21,7 @@ use crate::store::{AttemptEnd, StoreError, TaskRecord};
 use crate::task::{Attempt, SlotWait, Task, TaskContext, TaskError, TaskResult, with_causes};
 
 /// How long code may take to notice that the server is stopping, after its grace is over.
-const STOP_TIME: Duration = Duration::from_secs(1);
+const STOP_TIME: Duration = Duration::from_millis(500);
 /// How long to leave the database alone after it refused.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 

@@ -98,6 +98,7 @@ impl TaskManager {
             let _ = due.send(Due::stored(seq, due_at, run_at));
         }
         tokio::spawn(due::promote(store.clone(), incoming));
+        tokio::spawn(store::keep_times(store.clone()));
         tokio::spawn(janitor::run(store.clone(), options.retention));
         let (events, inbox) = Events::new();
         let pending = usize::try_from(store.counts().get(TaskStatus::Pending));

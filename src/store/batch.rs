@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::retention::Erased;
+use super::times::TimesStep;
 use super::{
     Answer, AttemptEnd, CancelEffect, Cancellation, EraseStep, NewTask, StoreError, StoredProgress,
     Submitted,
@@ -18,6 +19,7 @@ pub(super) enum Change {
     Promote(Vec<i64>, Answer<()>),
     Cancel(Cancellation, Answer<CancelEffect>),
     Erase(EraseStep, Answer<Option<i64>>),
+    RecordTimes(TimesStep, Answer<()>),
     Close(Answer<()>),
 }
 
@@ -30,6 +32,7 @@ pub(super) struct Batch {
     pub(super) promotes: Vec<(Vec<i64>, Answer<()>)>,
     pub(super) cancels: Vec<(Cancellation, Answer<CancelEffect>)>,
     pub(super) erasures: Vec<(EraseStep, Answer<Option<i64>>)>,
+    pub(super) times: Vec<(TimesStep, Answer<()>)>,
     pub(super) close: Option<Answer<()>>,
 }
 
@@ -49,6 +52,7 @@ impl Batch {
             Change::Promote(seqs, answer) => self.promotes.push((seqs, answer)),
             Change::Cancel(wish, answer) => self.cancels.push((wish, answer)),
             Change::Erase(step, answer) => self.erasures.push((step, answer)),
+            Change::RecordTimes(step, answer) => self.times.push((step, answer)),
             Change::Close(answer) => self.close = Some(answer),
         }
     }
@@ -69,6 +73,7 @@ impl Batch {
             + self.promotes.len()
             + self.cancels.len()
             + self.erasures.len()
+            + self.times.len()
     }
 
     /// How many rows its largest statement has.
@@ -96,21 +101,26 @@ impl Batch {
         self.cancels.iter().map(|(wish, _)| wish).collect()
     }
 
+    pub(super) fn times(&self) -> Vec<&TimesStep> {
+        self.times.iter().map(|(step, _)| step).collect()
+    }
+
     /// Whether a stored task may be ready after this batch that was not before.
     pub(super) fn may_make_ready(&self) -> bool {
         !self.promotes.is_empty() || self.ends.iter().any(|end| end.status == TaskStatus::Pending)
     }
 
     pub(super) fn split(self) -> impl Iterator<Item = Batch> {
-        let Self { submits, progress, ends, promotes, cancels, erasures, close: _ } = self;
+        let Self { submits, progress, ends, promotes, cancels, erasures, times, close: _ } = self;
         let submits = submits.into_iter().map(|(task, answer)| Change::Submit(task, answer));
         let progress = progress.into_iter().map(|(new, answer)| Change::Progress(new, answer));
         let ends = ends.into_iter().map(Change::End);
         let promotes = promotes.into_iter().map(|(seqs, answer)| Change::Promote(seqs, answer));
         let cancels = cancels.into_iter().map(|(wish, answer)| Change::Cancel(wish, answer));
         let erasures = erasures.into_iter().map(|(step, answer)| Change::Erase(step, answer));
+        let times = times.into_iter().map(|(step, answer)| Change::RecordTimes(step, answer));
         let changes = submits.chain(progress).chain(ends).chain(promotes).chain(cancels);
-        changes.chain(erasures).map(|change| {
+        changes.chain(erasures).chain(times).map(|change| {
             let mut single = Self::default();
             single.add(change);
             single
@@ -125,6 +135,9 @@ impl Batch {
             let _ = answer.send(Ok(()));
         }
         for (_, answer) in self.promotes {
+            let _ = answer.send(Ok(()));
+        }
+        for (_, answer) in self.times {
             let _ = answer.send(Ok(()));
         }
         for (wish, answer) in self.cancels {
@@ -150,6 +163,9 @@ impl Batch {
             let _ = answer.send(Err(error.clone()));
         }
         for (_, answer) in self.erasures {
+            let _ = answer.send(Err(error.clone()));
+        }
+        for (_, answer) in self.times {
             let _ = answer.send(Err(error.clone()));
         }
     }

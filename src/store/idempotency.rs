@@ -21,7 +21,7 @@ impl Store {
         )
         .bind(key)
         .bind(oldest_remembered())
-        .fetch_optional(&self.readers)
+        .fetch_optional(self.readers.points())
         .await?;
         let replay = row.map(|row| -> sqlx::Result<Replay> {
             Ok(Replay { task_id: parse(row.try_get(0)?)?, body_hash: row.try_get(1)? })

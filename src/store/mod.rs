@@ -8,36 +8,40 @@ mod backup;
 mod batch;
 mod claims;
 mod counts;
+mod filter;
 mod idempotency;
 mod import;
+mod list;
 #[cfg(test)]
 mod model_tests;
 mod news;
 mod open;
 mod places;
 mod queries;
+mod readers;
 mod ready;
 mod record;
 mod recovery;
 mod retention;
 mod rows;
 mod submissions;
+mod times;
 mod transaction;
 mod transitions;
 mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use sqlx::SqlitePool;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use backup::{BackupError, backup};
 use batch::Change;
 pub(crate) use counts::Counts;
+pub(crate) use filter::{Cursor, ListFilter, TaskPage};
 pub(crate) use idempotency::KEY_LIFETIME;
 pub(crate) use news::{Committed, Observer};
 pub use open::OpenError;
@@ -45,8 +49,10 @@ pub(crate) use open::state_files;
 pub(crate) use open::{Opened, open, real_path};
 pub(crate) use places::Limits;
 use queries::Lookup;
-pub(crate) use queries::{Cursor, ListFilter};
+use readers::Readers;
 pub(crate) use record::TaskRecord;
+pub(crate) use times::keep_times;
+use times::{Times, TimesStep};
 pub(crate) use transitions::CANCELLED_MESSAGE;
 pub(crate) use writer::Writer;
 
@@ -59,10 +65,15 @@ const QUEUE_LENGTH: usize = 4096;
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     queue: mpsc::Sender<Change>,
-    readers: SqlitePool,
+    readers: Readers,
     lookups: mpsc::UnboundedSender<Lookup>,
     claiming: Arc<AtomicBool>,
     counts: Arc<Counts>,
+    times: Arc<Times>,
+    /// Beyond the `seq` of all stored tasks.
+    next_seq: Arc<AtomicI64>,
+    /// Names of task types: the known ones, and those of stored tasks.
+    types: Arc<[String]>,
     /// The write-ahead log.
     log: PathBuf,
 }
@@ -187,6 +198,9 @@ pub(crate) enum StoreError {
     /// There is no room for the change; it was not made.
     #[error("the disk that holds the database is full")]
     DiskFull,
+    /// Too many requests wait for a look at the database, or this one took too long.
+    #[error("the database is busy with other requests")]
+    Overloaded,
     /// Anything else.
     #[error("the database failed")]
     Database(#[source] Arc<sqlx::Error>),
@@ -197,9 +211,14 @@ pub(crate) enum StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        const SQLITE_INTERRUPT: &str = "9";
         const SQLITE_FULL: &str = "13";
+        if matches!(error, sqlx::Error::PoolTimedOut) {
+            return Self::Overloaded;
+        }
         match error.as_database_error().and_then(|error| error.code()) {
             Some(code) if code == SQLITE_FULL => Self::DiskFull,
+            Some(code) if code == SQLITE_INTERRUPT => Self::Overloaded,
             _ => Self::Database(Arc::new(error)),
         }
     }
@@ -239,6 +258,11 @@ impl Store {
     /// keys from before `keys_cutoff`. Returns where the next step begins, if there is more.
     pub(crate) async fn erase(&self, step: EraseStep) -> Result<Option<i64>, StoreError> {
         self.change(|answer| Change::Erase(step, answer)).await
+    }
+
+    /// Records submission times.
+    async fn record_times(&self, step: TimesStep) -> Result<(), StoreError> {
+        self.change(|answer| Change::RecordTimes(step, answer)).await
     }
 
     /// When this returns, no task will be claimed any more.

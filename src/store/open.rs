@@ -4,19 +4,21 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::time::Duration;
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Row, SqlSafeStr, SqliteConnection};
 use tokio::sync::mpsc;
 
 use super::counts::Counts;
 use super::places::{Limits, Places};
+use super::readers::Readers;
+use super::times::Times;
 use super::writer::State;
 use super::{QUEUE_LENGTH, Store, Writer, import, queries, recovery};
-use crate::task::{TaskId, with_causes};
+use crate::task::{TaskId, TaskType, with_causes};
 
 /// Before this version two connections could damage a database in WAL mode.
 /// Source: SQLite's release notes of 3.51.3.
@@ -30,10 +32,8 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "tasks", include_str!("../../migrations/sqlite/0001_tasks.sql")),
     (2, "fewer indexes", include_str!("../../migrations/sqlite/0002_fewer_indexes.sql")),
     (3, "cheaper checks", include_str!("../../migrations/sqlite/0003_cheaper_checks.sql")),
+    (4, "times", include_str!("../../migrations/sqlite/0004_times.sql")),
 ];
-
-/// How many connections read.
-const READERS: u32 = 4;
 
 /// Why the database cannot be used. The file is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -185,16 +185,17 @@ pub(crate) async fn open(
     import::finish(&mut connection).await.map_err(failed)?;
     recovery::recover(&mut connection, remove_partial).await.map_err(failed)?;
     let due = recovery::due(&mut connection).await.map_err(failed)?;
-    let counts = Arc::new(Counts::read(&mut connection).await.map_err(failed)?);
-
     let suspects = recovery::has_suspects(&mut connection).await.map_err(failed)?;
     let last_seq = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'tasks'";
     let next_seq = number(&mut connection, last_seq).await.map_err(failed)? + 1;
+    let next_seq = Arc::new(AtomicI64::new(next_seq));
 
-    let readers = SqlitePoolOptions::new()
-        .max_connections(READERS)
-        .test_before_acquire(false)
-        .connect_lazy_with(options.read_only(true).create_if_missing(false));
+    let times = Arc::new(Times::read(&mut connection).await.map_err(failed)?);
+    let types = types(&mut connection).await.map_err(failed)?;
+    let options = options.read_only(true).create_if_missing(false);
+    let counting = SqliteConnection::connect_with(&options).await.map_err(failed)?;
+    let counts = Counts::read(counting).await.map_err(failed)?;
+    let readers = Readers::open(options).await.map_err(failed)?;
     let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
     let claiming = Arc::new(AtomicBool::new(true));
     let (lookups, asked) = mpsc::unbounded_channel();
@@ -202,12 +203,14 @@ pub(crate) async fn open(
     let state = State::new(
         Arc::clone(&claiming),
         Places::new(limits, suspects),
-        next_seq,
+        Arc::clone(&next_seq),
         Arc::clone(&counts),
+        Arc::clone(&times),
     );
     let writer = Writer::new(connection, lock, receiver, state);
     let log = with_suffix(path, "-wal");
-    let store = Store { queue: sender, readers, lookups, claiming, counts, log };
+    let store =
+        Store { queue: sender, readers, lookups, claiming, counts, times, next_seq, types, log };
     Ok(Opened { store, writer, due })
 }
 
@@ -284,6 +287,19 @@ pub(super) async fn migrate(
         .run(connection)
         .await
         .map_err(|error| OpenError::Unusable { path: path.to_owned(), reason: with_causes(&error) })
+}
+
+/// Names of the known task types, and of those that stored tasks have beside them.
+async fn types(connection: &mut SqliteConnection) -> sqlx::Result<Arc<[String]>> {
+    let known = TaskType::ALL.iter().map(|task_type| task_type.name().to_owned());
+    let mut names: Vec<String> = known.collect();
+    for row in &sqlx::query("SELECT name FROM task_types").fetch_all(connection).await? {
+        let name: String = row.try_get(0)?;
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names.into())
 }
 
 async fn check_sqlite(connection: &mut SqliteConnection) -> sqlx::Result<Result<(), OpenError>> {

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Instant;
 
 use futures_util::future::join;
@@ -21,6 +21,7 @@ use super::news::{Committed, News, Observer};
 use super::places::Places;
 use super::ready::{Ready, ReadyTask};
 use super::retention::Erased;
+use super::times::{self, Times};
 use super::transaction::{Transaction, Written};
 use super::transitions::Cancelled;
 use super::{CancelEffect, StoreError, Submitted, claims, retention, submissions, transitions};
@@ -45,8 +46,9 @@ pub(super) struct State {
     claiming: Arc<AtomicBool>,
     places: Places,
     counts: Arc<Counts>,
-    /// The `seq` of the next new task.
-    next_seq: i64,
+    times: Arc<Times>,
+    /// The `seq` of the next new task. Written after the commit of the tasks before it.
+    next_seq: Arc<AtomicI64>,
     /// Whether to look for ready tasks again without waiting for a change.
     look_again: bool,
     ready: Ready,
@@ -158,12 +160,13 @@ impl State {
     pub(super) fn new(
         claiming: Arc<AtomicBool>,
         places: Places,
-        next_seq: i64,
+        next_seq: Arc<AtomicI64>,
         counts: Arc<Counts>,
+        times: Arc<Times>,
     ) -> Self {
         // What was ready when the server started.
         let (look_again, ready) = (true, Ready::Unknown);
-        Self { claiming, places, counts, next_seq, look_again, ready }
+        Self { claiming, places, counts, times, next_seq, look_again, ready }
     }
 
     /// Ends come before claims and submissions, which can have their places, and before
@@ -184,6 +187,8 @@ impl State {
         for (step, _) in &batch.erasures {
             erased.push(retention::erase(transaction.connection().await?, step).await?);
         }
+
+        times::store(transaction, &batch.times()).await?;
 
         let ended = || batch.ends.iter().map(|end| (end.seq, end.epoch));
         let mut room = self.places.free_after(ended());
@@ -227,7 +232,8 @@ impl State {
         // Where nothing waits that could have the place new tasks are stored as running.
         let at_once = (claiming && matches!(ready, Ready::Known(_))).then_some(&mut room);
         let new = batch.new_tasks();
-        let submitted = submissions::submit(transaction, &new, self.next_seq, at_once, now).await?;
+        let next_seq = self.next_seq.load(Ordering::Relaxed);
+        let submitted = submissions::submit(transaction, &new, next_seq, at_once, now).await?;
         let ended = None;
         Ok(Outcomes { now, submitted, end, ended, cancelled, erased, claimed, ready, look_again })
     }
@@ -263,6 +269,10 @@ impl State {
                 news.changes.push(Committed::Cancelled(id, seq, records.remove(&id)));
             }
         }
+        for (step, _) in &batch.times {
+            self.times.record(&step.blocks);
+            self.times.forget(step.first);
+        }
         for status in erased.iter().flat_map(|erased| &erased.statuses) {
             self.counts.remove(*status);
         }
@@ -271,7 +281,7 @@ impl State {
         for ((task, answer), outcome) in batch.submits.drain(..).zip(submitted) {
             match outcome {
                 Submitted::Stored { seq, running } => {
-                    self.next_seq = seq + 1;
+                    self.next_seq.store(seq + 1, Ordering::Relaxed);
                     let status = if running { TaskStatus::Running } else { TaskStatus::Pending };
                     self.counts.add(status, 1);
                     observer.stored(task.task_type);

@@ -209,3 +209,19 @@ pub struct TaskInfo {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<f64>,
 }
+
+impl TaskInfo {
+    /// About the memory that the record takes, and the length of its JSON, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        /// Names, numbers and times.
+        const REST: usize = 512;
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        REST + self.message.len()
+            + self.parameters.get().len()
+            + self.tags.get().len()
+            + self.result.as_ref().map_or(0, |result| result.get().len())
+            + text(&self.error)
+            + text(&self.input_file_path)
+            + text(&self.output_file_path)
+    }
+}

@@ -1,13 +1,9 @@
 //! Which databases a server opens: its own alone, the ported service's once.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
 
-use crate::common::{Server, dummy, endless, refusal};
+use crate::common::{Server, dummy, endless, refusal, run_sql};
 
 /// What the ported service's database looks like.
 const PORTED_SCHEMA: &str = "CREATE TABLE tasks (
@@ -30,15 +26,6 @@ const PORTED_ROWS: &str = r#"INSERT INTO tasks VALUES
      '/data/in.txt', '/data/out.json', '{"param1": "custom"}'),
     ('0b9f7a52-3a54-4c1e-8d7b-5f0f6a9d1e04', 'dummy_long', 'pending', 0.0,
      '', '2026-01-01T15:34:00', NULL, NULL, NULL, NULL, NULL, NULL, NULL)"#;
-
-pub(crate) async fn run_sql(path: &Path, statements: &[&str]) {
-    let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
-    let mut connection = options.connect().await.unwrap();
-    for statement in statements {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(*statement)).execute(&mut connection).await.unwrap();
-    }
-    connection.close().await.unwrap();
-}
 
 /// A folder with a `tasks.db` of the ported service.
 async fn ported_folder() -> TempDir {

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::common::{Answer, Server, dummy, endless};
+use crate::common::{Answer, Server, dummy, endless, give_history};
 
 fn ids(answer: &Answer) -> Vec<&str> {
     assert_eq!(answer.status, 200, "{answer}");
@@ -169,4 +169,27 @@ async fn the_task_that_started_last_is_the_current_one() {
     assert_eq!(current["task_id"], *submitted[1], "{current:#}");
     assert_eq!(server.task(&pending).await["status"], "pending");
     assert_eq!(server.task(&pending).await["started_at"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_page_looks_at_so_many_tasks_and_may_be_empty() {
+    let mut server = Server::start(&[]);
+    let mut tagged = dummy(0.0);
+    tagged["tags"] = json!({ "plate": "7", "well": "A1" });
+    let first = server.submit(tagged).await;
+    server.wait_for(&first, "completed").await;
+    give_history(&mut server, 50_000).await;
+    let wanted = "/tasks?tag.plate=7&tag.well=A1";
+    let (mut pages, mut found) = (0, Vec::new());
+    let mut next = Some(wanted.to_owned());
+    while let Some(page) = next {
+        let answer = server.get(&page).await;
+        found.extend(ids(&answer).into_iter().map(str::to_owned));
+        let link = answer.headers.get("link").map(|link| link.to_str().unwrap());
+        next = link.map(|link| link.split(['<', '>']).nth(1).unwrap().to_owned());
+        pages += 1;
+    }
+    assert_eq!(found, [first]);
+    // 50,000 tasks with the first tag come before it, and no page looks at more than 20,000.
+    assert!(pages >= 3, "{pages} pages");
 }

@@ -11,8 +11,7 @@ use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use tempfile::TempDir;
 
-use crate::common::{Server, dummy, endless, refusal};
-use crate::databases::run_sql;
+use crate::common::{Server, dummy, endless, refusal, run_sql};
 
 /// What is in a folder, but for the lock: contents and times of change.
 fn contents(folder: &Path) -> BTreeMap<String, (Option<Vec<u8>>, SystemTime)> {

@@ -132,6 +132,22 @@ async fn list_all_goes_through_every_page() {
 }
 
 #[tokio::test]
+async fn list_goes_on_where_a_page_is_short() {
+    let mut server = Server::start(&[]);
+    let mut tagged = dummy(0.0);
+    tagged["tags"] = json!({ "plate": "7", "well": "A1" });
+    let id = server.submit(tagged).await;
+    server.wait_for(&id, "completed").await;
+    common::give_history(&mut server, 50_000).await;
+    let filter = ["list", "--json", "--tag", "plate=7", "--tag", "well=A1"];
+    let listed = ask(&server, &filter).with(0).json();
+    assert_eq!(listed.as_array().unwrap().len(), 1, "{listed:#}");
+    let listed = ask(&server, &["list", "--limit", "2500"]).with(0);
+    assert_eq!(listed.stdout.lines().count(), 2501, "a header, and one line a task");
+    assert!(listed.stderr.contains("--all"), "{}", listed.stderr);
+}
+
+#[tokio::test]
 async fn cancel_takes_ids_or_filters() {
     let server = Server::start(&["--max-running", "1"]);
     let running = server.submit(endless()).await;

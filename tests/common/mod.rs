@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, Request, RequestBuilder};
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -321,4 +323,29 @@ pub(crate) fn tokenize(input: &str, output: &str) -> Value {
         "output_file_path": output,
         "parameters": { "sleep_duration": 0 },
     })
+}
+
+/// Runs SQL in a database that no server uses.
+pub(crate) async fn run_sql(path: &Path, statements: &[&str]) {
+    let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+    let mut connection = options.connect().await.unwrap();
+    for statement in statements {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(*statement)).execute(&mut connection).await.unwrap();
+    }
+    connection.close().await.unwrap();
+}
+
+/// Restarts a server with as many completed tasks behind it, all with the tag `plate=7`.
+pub(crate) async fn give_history(server: &mut Server, tasks: u32) {
+    server.kill();
+    let insert = format!(
+        "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number LIMIT {tasks})
+         INSERT INTO tasks (id, task_type, status, priority, parameters, tags, max_attempts, attempt, \
+                            created_at, updated_at, completed_at)
+         SELECT format('00000000-0000-7000-8000-%012x', n), 'dummy_short', 'completed', 0, '{{}}', \
+                '{{\"plate\":\"7\"}}', 1, 1, n, n, n FROM number"
+    );
+    let tags = "INSERT OR IGNORE INTO task_tags (key, value, task_seq) SELECT 'plate', '7', seq FROM tasks";
+    run_sql(&server.folder().join("tasks.db"), &[&insert, tags]).await;
+    server.restart(&[]);
 }

@@ -99,7 +99,7 @@ export function tasksView(place, signal, query, go) {
 
   async function loadPage() {
     try {
-      const page = await getPage(`/tasks?${listQuery(filter, cursor)}`, signal);
+      const page = await firstTasks();
       const keep = new Map(rows);
       rows.clear();
       for (const task of page.items) {
@@ -117,6 +117,16 @@ export function tasksView(place, signal, query, go) {
     } catch (error) {
       if (error instanceof Problem) showNote(error.message);
     }
+  }
+
+  // The server looks at a bounded number of tasks for a page, which may then be empty.
+  async function firstTasks() {
+    let page = await getPage(`/tasks?${listQuery(filter, cursor)}`, signal);
+    while (page.items.length === 0 && page.next) {
+      if (rows.size === 0) showNote("Looking through older tasks…");
+      page = await getPage(page.next, signal);
+    }
+    return page;
   }
 
   function showNote(text) {

@@ -15,7 +15,7 @@ pub(super) type Ids = BTreeMap<i64, TaskId>;
 /// Compares what the store holds with what the model says.
 pub(super) async fn compare(store: &Store, ids: &Ids, model: &Model) {
     let all = ListFilter { limit: 1000, ..ListFilter::default() };
-    let records = store.list(&all).await.unwrap();
+    let records = store.list(&all).await.unwrap().records;
     let seen: Vec<_> = records.iter().map(|record| Seen::of_record(record, ids)).collect();
     let expected: Vec<_> =
         model.tasks.iter().rev().map(|(&seq, task)| Seen::of_model(seq, task)).collect();
@@ -38,7 +38,7 @@ pub(super) async fn compare(store: &Store, ids: &Ids, model: &Model) {
         (by_type, model.list(|task| task.new.kind == kind)),
         (by_tag, model.list(|task| task.new.tag == Some(tag))),
     ] {
-        let listed = store.list(&filter).await.unwrap();
+        let listed = store.list(&filter).await.unwrap().records;
         let listed: Vec<_> = listed.iter().map(|record| record.seq).collect();
         assert_eq!(listed, expected, "{filter:?}");
     }
@@ -67,7 +67,7 @@ pub(super) async fn compare(store: &Store, ids: &Ids, model: &Model) {
 
 async fn count(store: &Store, table: &str) -> usize {
     let query = sqlx::query(AssertSqlSafe(format!("SELECT count(*) FROM {table}")));
-    query.fetch_one(&store.readers).await.unwrap().get::<i64, _>(0) as usize
+    query.fetch_one(store.readers.points()).await.unwrap().get::<i64, _>(0) as usize
 }
 
 pub(super) fn seq_of(ids: &Ids, id: TaskId) -> i64 {

@@ -14,7 +14,8 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::store::open::{MIGRATIONS, migrate};
 use crate::store::{
-    AttemptEnd, Cancellation, Limits, NewTask, Opened, Store, StoredProgress, TaskRecord, open,
+    AttemptEnd, Cancellation, Limits, NewTask, Opened, Store, StoredProgress, TaskRecord,
+    keep_times, open,
 };
 use crate::task::{Task, TaskContext, TaskId, TaskResult, TaskStatus, async_trait};
 
@@ -156,11 +157,18 @@ async fn a_finished_task_keeps_its_status_whatever_the_statement() {
 
 #[tokio::test]
 async fn a_database_of_an_older_schema_keeps_its_tasks() {
+    for steps in 1..MIGRATIONS.len() {
+        bring_up_to_date(&MIGRATIONS[..steps]).await;
+    }
+}
+
+/// Opens a database of an older schema.
+async fn bring_up_to_date(schema: &[(i64, &'static str, &'static str)]) {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("tasks.db");
     let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
     let mut database = SqliteConnection::connect_with(&options).await.unwrap();
-    migrate(&path, &mut database, &MIGRATIONS[..2]).await.unwrap();
+    migrate(&path, &mut database, schema).await.unwrap();
     let statuses = ["pending", "running", "completed", "failed", "cancelled"];
     for status in statuses {
         let insert = sqlx::query(
@@ -175,6 +183,11 @@ async fn a_database_of_an_older_schema_keeps_its_tasks() {
     let (store, writer, _) = start(&folder).await;
     for status in ["completed", "failed", "cancelled"] {
         assert_eq!(store.counts().get(status.parse().unwrap()), 1, "{status}");
+    }
+    tokio::spawn(keep_times(store.clone()));
+    let index = "SELECT 1 FROM sqlite_schema WHERE name = 'tasks_by_time'";
+    while sqlx::query(index).fetch_optional(store.readers.points()).await.unwrap().is_some() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     store.close().await;
     writer.await.unwrap();
