@@ -9,8 +9,8 @@ use sqlx::{Row, SqliteConnection};
 use super::transitions::parse;
 use crate::task::TaskStatus;
 
-/// How long the start waits for the finished tasks to be counted: enough for millions of them.
-const COUNT_WAIT: Duration = Duration::from_millis(500);
+/// How long the start waits for the finished tasks to be counted: enough for a million or two.
+const COUNT_WAIT: Duration = Duration::from_millis(250);
 
 /// Number of stored tasks of each status. Counted once at the start, then changed by the writer with each
 /// commit, and read by everyone.

@@ -48,10 +48,11 @@ impl Store {
         Ok(row.as_ref().map(TaskRecord::from_row).transpose()?)
     }
 
-    /// Whether at most [`MAX_EXAMINED`] tasks have one of these statuses.
+    /// Whether a page can look at all tasks with these statuses. Finished ones are many sooner or later.
     fn are_few(&self, statuses: &[TaskStatus]) -> bool {
         let tasks: u64 = statuses.iter().map(|&status| self.counts.get(status)).sum();
-        !statuses.is_empty() && tasks <= MAX_EXAMINED.unsigned_abs()
+        let unfinished = !statuses.iter().any(|status| status.is_final());
+        unfinished && !statuses.is_empty() && tasks <= MAX_EXAMINED.unsigned_abs()
     }
 }
 
