@@ -338,6 +338,48 @@ async fn a_timeout_ends_a_task_that_ignores_it_and_frees_its_slots() {
 }
 
 #[tokio::test]
+async fn abandoned_threads_hold_their_slots_and_as_many_more_are_lent_once() {
+    const SLOTS: usize = 2;
+    let server = Server::start_with(|config| config.cpu_slots = SLOTS).await;
+    let limits = json!({ "timeout_seconds": 0.05 });
+    for abandoned in 1..=2 * SLOTS {
+        assert_eq!(server.get("/health/ready").await["status"], "ok");
+        let id = server.submit("ignore everything", "lent", limits.clone()).await;
+        assert_eq!(server.ended(&id).await["status"], "failed");
+        let ready = server.get("/health/ready").await;
+        assert_eq!(ready["abandoned_threads"], abandoned, "{ready}");
+    }
+    let answer = server.client.get(server.url("/health/ready")).send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    let ready: Value = answer.json().await.unwrap();
+    assert_eq!(ready["status"], "blocked", "{ready}");
+    let reason = ready["reason"].as_str().unwrap();
+    assert!(reason.starts_with("4 abandoned threads hold all CPU slots"), "{reason}");
+    // There is no slot left for blocking work, and all others work on.
+    let waiting = server.submit("panic in a thread", "", limits).await;
+    while server.get(&format!("/tasks/{waiting}")).await["message"]
+        != "Waiting for one of 2 CPU slots"
+    {}
+    server.works().await;
+    assert_eq!(server.get(&format!("/tasks/{waiting}")).await["status"], "running");
+    GATES.open("lent");
+    assert_eq!(server.ended(&waiting).await["error"], "the task panicked: no thread");
+    while server.get("/health/ready").await["abandoned_threads"] != 0 {}
+    assert_eq!(server.get("/health/ready").await["status"], "ok");
+    // Nothing is lent any more.
+    let first = server.submit("ignore everything", "again", json!({})).await;
+    let second = server.submit("ignore everything", "again", json!({})).await;
+    let third = server.submit("ignore everything", "again", json!({})).await;
+    while server.get(&format!("/tasks/{third}")).await["message"]
+        != "Waiting for one of 2 CPU slots"
+    {}
+    GATES.open("again");
+    for id in [first, second, third] {
+        assert_eq!(server.ended(&id).await["status"], "completed");
+    }
+}
+
+#[tokio::test]
 async fn the_wait_for_a_cpu_slot_is_told_and_not_counted_as_time() {
     let server = Server::start_with(|config| config.cpu_slots = 1).await;
     let first = server.submit("ignore everything", "slot", json!({})).await;

@@ -238,6 +238,7 @@ impl TaskManager {
             running: self.shared.live.len(),
             pending: self.shared.admission.pending(),
             abandoned_threads: self.shared.cpu_slots.abandoned(),
+            cpu_slots_exhausted: self.shared.cpu_slots.exhausted(),
         }
     }
 
