@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -105,6 +105,17 @@ impl Task for Scripted {
                     Ok(())
                 })
                 .await?;
+            }
+            // What async code must not do, though it awaits in between: compute.
+            "spin" => {
+                GATES.open(&format!("{gate} reached"));
+                while !ctx.is_cancelled() {
+                    let began = Instant::now();
+                    while began.elapsed() < Duration::from_millis(200) {
+                        std::hint::spin_loop();
+                    }
+                    tokio::task::yield_now().await;
+                }
             }
             // What async code must not do: hold its thread.
             "hold the thread" => {
@@ -420,6 +431,43 @@ async fn code_that_holds_its_threads_does_not_hold_up_the_server() {
     }
     GATES.open("held");
     server.works().await;
+}
+
+#[tokio::test]
+async fn tasks_that_compute_between_awaits_do_not_starve_the_others() {
+    let server = Server::start().await;
+    let spinners = 2 * std::thread::available_parallelism().unwrap().get();
+    let mut ids = Vec::new();
+    for spinner in 0..spinners {
+        let gate = format!("spinner {spinner}");
+        ids.push(server.submit("spin", &gate, json!({})).await);
+    }
+    for spinner in 0..spinners {
+        reached(&format!("spinner {spinner}")).await;
+    }
+    // Where each step waits for the polls of two spinners, they take more than two minutes.
+    let body = json!({
+        "task_type": "dummy_long",
+        "parameters": { "duration": 1.0, "steps": 400 },
+        "timeout_seconds": 60,
+    });
+    let mut victims = Vec::new();
+    for _ in 0..4 {
+        let answer = server.client.post(server.url("/tasks")).json(&body).send().await.unwrap();
+        let answer: Value = answer.json().await.unwrap();
+        victims.push(answer["task_id"].as_str().unwrap().to_owned());
+    }
+    for id in &victims {
+        let victim = server.ended(id).await;
+        assert_eq!(victim["status"], "completed", "{victim:#}");
+    }
+    for id in &ids {
+        assert_eq!(server.get(&format!("/tasks/{id}")).await["status"], "running");
+        server.delete(id).await;
+    }
+    for id in &ids {
+        assert_eq!(server.ended(id).await["status"], "cancelled");
+    }
 }
 
 #[tokio::test]

@@ -70,13 +70,16 @@ impl TaskContext {
         &self.attempt.token
     }
 
-    /// Sleeps, and wakes at once when the task should stop.
+    /// Sleeps, and wakes at once when the task should stop. A sleep of no time lets other tasks go
+    /// first.
     ///
     /// # Errors
     /// [`TaskError::Cancelled`] if the task should stop.
     pub async fn sleep(&self, duration: Duration) -> Result<(), TaskError> {
         if duration.is_zero() {
-            return self.check_cancelled();
+            self.check_cancelled()?;
+            tokio::task::yield_now().await;
+            return Ok(());
         }
         tokio::select! {
             biased;
