@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -105,6 +105,17 @@ impl Task for Scripted {
                     Ok(())
                 })
                 .await?;
+            }
+            // What async code must not do, though it awaits in between: compute.
+            "spin" => {
+                GATES.open(&format!("{gate} reached"));
+                while !ctx.is_cancelled() {
+                    let began = Instant::now();
+                    while began.elapsed() < Duration::from_millis(200) {
+                        std::hint::spin_loop();
+                    }
+                    tokio::task::yield_now().await;
+                }
             }
             // What async code must not do: hold its thread.
             "hold the thread" => {
@@ -338,6 +349,48 @@ async fn a_timeout_ends_a_task_that_ignores_it_and_frees_its_slots() {
 }
 
 #[tokio::test]
+async fn abandoned_threads_hold_their_slots_and_as_many_more_are_lent_once() {
+    const SLOTS: usize = 2;
+    let server = Server::start_with(|config| config.cpu_slots = SLOTS).await;
+    let limits = json!({ "timeout_seconds": 0.05 });
+    for abandoned in 1..=2 * SLOTS {
+        assert_eq!(server.get("/health/ready").await["status"], "ok");
+        let id = server.submit("ignore everything", "lent", limits.clone()).await;
+        assert_eq!(server.ended(&id).await["status"], "failed");
+        let ready = server.get("/health/ready").await;
+        assert_eq!(ready["abandoned_threads"], abandoned, "{ready}");
+    }
+    let answer = server.client.get(server.url("/health/ready")).send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    let ready: Value = answer.json().await.unwrap();
+    assert_eq!(ready["status"], "blocked", "{ready}");
+    let reason = ready["reason"].as_str().unwrap();
+    assert!(reason.starts_with("4 abandoned threads hold all CPU slots"), "{reason}");
+    // There is no slot left for blocking work, and all others work on.
+    let waiting = server.submit("panic in a thread", "", limits).await;
+    while server.get(&format!("/tasks/{waiting}")).await["message"]
+        != "Waiting for one of 2 CPU slots"
+    {}
+    server.works().await;
+    assert_eq!(server.get(&format!("/tasks/{waiting}")).await["status"], "running");
+    GATES.open("lent");
+    assert_eq!(server.ended(&waiting).await["error"], "the task panicked: no thread");
+    while server.get("/health/ready").await["abandoned_threads"] != 0 {}
+    assert_eq!(server.get("/health/ready").await["status"], "ok");
+    // Nothing is lent any more.
+    let first = server.submit("ignore everything", "again", json!({})).await;
+    let second = server.submit("ignore everything", "again", json!({})).await;
+    let third = server.submit("ignore everything", "again", json!({})).await;
+    while server.get(&format!("/tasks/{third}")).await["message"]
+        != "Waiting for one of 2 CPU slots"
+    {}
+    GATES.open("again");
+    for id in [first, second, third] {
+        assert_eq!(server.ended(&id).await["status"], "completed");
+    }
+}
+
+#[tokio::test]
 async fn the_wait_for_a_cpu_slot_is_told_and_not_counted_as_time() {
     let server = Server::start_with(|config| config.cpu_slots = 1).await;
     let first = server.submit("ignore everything", "slot", json!({})).await;
@@ -378,6 +431,43 @@ async fn code_that_holds_its_threads_does_not_hold_up_the_server() {
     }
     GATES.open("held");
     server.works().await;
+}
+
+#[tokio::test]
+async fn tasks_that_compute_between_awaits_do_not_starve_the_others() {
+    let server = Server::start().await;
+    let spinners = 2 * std::thread::available_parallelism().unwrap().get();
+    let mut ids = Vec::new();
+    for spinner in 0..spinners {
+        let gate = format!("spinner {spinner}");
+        ids.push(server.submit("spin", &gate, json!({})).await);
+    }
+    for spinner in 0..spinners {
+        reached(&format!("spinner {spinner}")).await;
+    }
+    // Where each step waits for the polls of two spinners, they take more than two minutes.
+    let body = json!({
+        "task_type": "dummy_long",
+        "parameters": { "duration": 1.0, "steps": 400 },
+        "timeout_seconds": 60,
+    });
+    let mut victims = Vec::new();
+    for _ in 0..4 {
+        let answer = server.client.post(server.url("/tasks")).json(&body).send().await.unwrap();
+        let answer: Value = answer.json().await.unwrap();
+        victims.push(answer["task_id"].as_str().unwrap().to_owned());
+    }
+    for id in &victims {
+        let victim = server.ended(id).await;
+        assert_eq!(victim["status"], "completed", "{victim:#}");
+    }
+    for id in &ids {
+        assert_eq!(server.get(&format!("/tasks/{id}")).await["status"], "running");
+        server.delete(id).await;
+    }
+    for id in &ids {
+        assert_eq!(server.ended(id).await["status"], "cancelled");
+    }
 }
 
 #[tokio::test]

@@ -49,8 +49,11 @@ pub(super) async fn live() -> Json<Greeting> {
 /// How busy the server is.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Readiness {
-    /// `ok` or `draining`.
+    /// `ok`, `draining`, or `blocked` while abandoned threads hold all CPU slots.
     status: &'static str,
+    /// Why the server is not ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     /// Tasks that run.
     running: usize,
     /// Tasks that wait.
@@ -64,19 +67,32 @@ pub(super) struct Readiness {
     get, path = "/health/ready", tag = "service", security(()),
     responses(
         (status = 200, body = Readiness, description = "It does"),
-        (status = 503, body = Readiness, description = "It is shutting down"),
+        (status = 503, body = Readiness, description = "It is shutting down, or blocking work cannot run"),
     )
 )]
 pub(super) async fn ready(State(manager): State<TaskManager>) -> Result<Response, ApiError> {
     // Shows that the database answers, too.
     manager.current().await?;
     let load = manager.load();
-    let (code, status) = match manager.is_draining() {
-        true => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
-        false => (StatusCode::OK, "ok"),
+    let (status, reason) = if manager.is_draining() {
+        ("draining", Some("the server is shutting down".to_owned()))
+    } else if load.cpu_slots_exhausted {
+        let threads = load.abandoned_threads;
+        let reason = format!(
+            "{threads} abandoned threads hold all CPU slots, lent ones included: blocking work \
+             waits until one of them ends; a restart ends them all"
+        );
+        ("blocked", Some(reason))
+    } else {
+        ("ok", None)
+    };
+    let code = match reason {
+        Some(_) => StatusCode::SERVICE_UNAVAILABLE,
+        None => StatusCode::OK,
     };
     let readiness = Readiness {
         status,
+        reason,
         running: load.running,
         pending: load.pending,
         abandoned_threads: load.abandoned_threads,

@@ -15,6 +15,7 @@ mod live;
 mod metrics;
 mod outcome;
 mod output;
+mod polls;
 mod progress;
 mod runner;
 mod runtime;
@@ -50,6 +51,7 @@ use metrics::Metrics;
 pub(crate) use outcome::{
     CancelCounts, CancelOutcome, Load, OutputError, Page, RetryError, SubmitError,
 };
+use polls::SlowThreads;
 use runtime::TaskRuntime;
 pub use start::{ManagerOptions, StartError};
 use stats::History;
@@ -69,6 +71,7 @@ struct Shared {
     registry: TaskRegistry,
     files: Arc<Files>,
     cpu_slots: CpuSlots,
+    slow_threads: SlowThreads,
     runtime: TaskRuntime,
     admission: Admission,
     max_running: usize,
@@ -233,6 +236,7 @@ impl TaskManager {
             running: self.shared.live.len(),
             pending: self.shared.admission.pending(),
             abandoned_threads: self.shared.cpu_slots.abandoned(),
+            cpu_slots_exhausted: self.shared.cpu_slots.exhausted(),
         }
     }
 

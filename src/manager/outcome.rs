@@ -87,4 +87,6 @@ pub(crate) struct Load {
     pub(crate) pending: usize,
     /// Threads whose attempt was given up.
     pub(crate) abandoned_threads: usize,
+    /// Whether they hold every CPU slot, so that blocking work has to wait for them.
+    pub(crate) cpu_slots_exhausted: bool,
 }

@@ -17,6 +17,7 @@ use tracing::{Instrument, debug, error, info_span, warn};
 use super::Shared;
 use super::conclusion::{Outcome, conclude};
 use super::live::LiveTask;
+use super::polls::WatchedPolls;
 use crate::store::{AttemptEnd, StoreError, TaskRecord};
 use crate::task::{Attempt, SlotWait, Task, TaskContext, TaskError, TaskResult, with_causes};
 
@@ -68,7 +69,7 @@ async fn execute(shared: &Shared, live: &LiveTask, task: Box<dyn Task>) -> TaskR
     });
     tokio::select! {
         biased;
-        result = task.execute(ctx) => result,
+        result = WatchedPolls::new(task.execute(ctx), &shared.slow_threads) => result,
         // Dropped here, at whatever await it had reached.
         () = live.token.cancelled() => Err(TaskError::Cancelled),
     }

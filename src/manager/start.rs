@@ -19,6 +19,7 @@ use super::events::Events;
 use super::listener::Listener;
 use super::live::LiveTasks;
 use super::metrics::Metrics;
+use super::polls::SlowThreads;
 use super::runtime::TaskRuntime;
 use super::stats::History;
 use super::{Shared, TaskManager, due, events, janitor, progress, stats};
@@ -108,6 +109,7 @@ impl TaskManager {
             registry,
             files,
             cpu_slots: CpuSlots::new(options.cpu_slots),
+            slow_threads: SlowThreads::new(),
             runtime: TaskRuntime::start().map_err(StartError::Threads)?,
             max_running: options.max_running,
             limits,

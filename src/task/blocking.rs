@@ -1,7 +1,6 @@
 //! CPU-bound work: a bounded number of slots for all tasks, and a tally of what each attempt has
 //! running in them.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,48 +8,117 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// The slots that all attempts share for CPU-bound closures (`--cpu-slots`).
+///
+/// A thread whose attempt was given up keeps its slot until it ends. While such abandoned threads
+/// hold every slot, as many more are lent, once, so that a careless task does not take the CPU away
+/// from all others. When abandoned threads hold those as well, closures wait.
 #[derive(Clone, Debug)]
-pub struct CpuSlots {
+pub struct CpuSlots(Arc<Shared>);
+
+/// Closures take permits from the semaphore; its permits, free and taken, are `total`, `total` more
+/// while slots are lent, and `owed` more while lent slots that are still in use are called back.
+/// `ledger` guards every change of their number.
+#[derive(Debug)]
+struct Shared {
     semaphore: Arc<Semaphore>,
     total: usize,
-    waiting: Arc<AtomicUsize>,
-    abandoned: Arc<AtomicUsize>,
+    waiting: AtomicUsize,
+    ledger: Mutex<Ledger>,
+}
+
+#[derive(Debug, Default)]
+struct Ledger {
+    /// Closures that run although their attempt was given up.
+    abandoned: usize,
+    lent: bool,
+    /// Permits to destroy when they are given back.
+    owed: usize,
 }
 
 impl CpuSlots {
-    /// That many closures run at once.
+    /// Slots for that many closures at once.
     pub fn new(total: usize) -> Self {
-        Self {
+        Self(Arc::new(Shared {
             semaphore: Arc::new(Semaphore::new(total)),
             total,
-            waiting: Arc::default(),
-            abandoned: Arc::default(),
-        }
+            waiting: AtomicUsize::new(0),
+            ledger: Mutex::default(),
+        }))
     }
 
-    /// How many slots there are.
+    /// Number of slots, without those that are lent.
     pub fn total(&self) -> usize {
-        self.total
+        self.0.total
     }
 
-    /// How many closures still run after their attempt was given up.
+    /// Number of closures that still run after their attempt was given up.
     pub fn abandoned(&self) -> usize {
-        self.abandoned.load(Ordering::Relaxed)
+        self.0.ledger().abandoned
+    }
+
+    /// Whether abandoned threads hold every slot, the lent ones too, so that closures have to wait.
+    pub(crate) fn exhausted(&self) -> bool {
+        self.abandoned() >= 2 * self.0.total
     }
 
     /// Whether somebody waits for a slot.
     pub(super) fn wanted(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+        self.0.waiting.load(Ordering::Relaxed) > 0
     }
 
-    pub(super) fn try_acquire(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.semaphore).try_acquire_owned().ok()
+    pub(super) fn try_acquire(&self) -> Option<CpuSlot> {
+        let permit = Arc::clone(&self.0.semaphore).try_acquire_owned().ok()?;
+        Some(CpuSlot { permit: Some(permit), slots: self.clone() })
     }
 
-    pub(super) async fn acquire(&self) -> OwnedSemaphorePermit {
-        let _waiting = Counted::new(&self.waiting);
-        let acquired = Arc::clone(&self.semaphore).acquire_owned().await;
-        acquired.expect("the semaphore of the CPU slots is never closed")
+    pub(super) async fn acquire(&self) -> CpuSlot {
+        let _waiting = Counted::new(&self.0.waiting);
+        let acquired = Arc::clone(&self.0.semaphore).acquire_owned().await;
+        let permit = acquired.expect("the semaphore of the CPU slots is never closed");
+        CpuSlot { permit: Some(permit), slots: self.clone() }
+    }
+}
+
+impl Shared {
+    /// Changes the number of abandoned closures, and lends or calls back slots accordingly.
+    fn change_abandoned(&self, change: impl FnOnce(usize) -> usize) {
+        let mut ledger = self.ledger();
+        ledger.abandoned = change(ledger.abandoned);
+        let lend = ledger.abandoned >= self.total;
+        if lend == ledger.lent {
+            return;
+        }
+        ledger.lent = lend;
+        if lend {
+            // What is still owed counts as lent again.
+            self.semaphore.add_permits(self.total - std::mem::take(&mut ledger.owed));
+        } else {
+            ledger.owed = self.total - self.semaphore.forget_permits(self.total);
+        }
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A slot in use. Dropping it gives it back.
+#[derive(Debug)]
+pub(super) struct CpuSlot {
+    permit: Option<OwnedSemaphorePermit>,
+    slots: CpuSlots,
+}
+
+impl Drop for CpuSlot {
+    fn drop(&mut self) {
+        let mut ledger = self.slots.0.ledger();
+        if ledger.owed > 0 {
+            ledger.owed -= 1;
+            self.permit.take().into_iter().for_each(OwnedSemaphorePermit::forget);
+        } else {
+            // Under the lock: a slot that is called back meanwhile must find it free, or owed.
+            self.permit = None;
+        }
     }
 }
 
@@ -71,23 +139,19 @@ impl Drop for Counted<'_> {
 }
 
 /// The closures that one attempt has running.
+///
+/// `running` is published to whoever waits for the end of all; `given_up` guards the count of
+/// abandoned closures: a closure that begins or ends sees whether it belongs there.
 #[derive(Debug)]
 pub(crate) struct BlockingWork {
-    closures: Mutex<Closures>,
-    count: watch::Sender<usize>,
+    running: watch::Sender<usize>,
+    given_up: Mutex<bool>,
     slots: CpuSlots,
-}
-
-#[derive(Debug, Default)]
-struct Closures {
-    next: u64,
-    /// The slot of each closure; `None` once it was taken away.
-    running: HashMap<u64, Option<OwnedSemaphorePermit>>,
 }
 
 impl BlockingWork {
     pub(crate) fn new(slots: CpuSlots) -> Self {
-        Self { closures: Mutex::default(), count: watch::Sender::new(0), slots }
+        Self { running: watch::Sender::new(0), given_up: Mutex::new(false), slots }
     }
 
     pub(super) fn slots(&self) -> &CpuSlots {
@@ -95,33 +159,34 @@ impl BlockingWork {
     }
 
     /// Counts a closure in; the guard that travels with it counts it out.
-    pub(super) fn begin(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> RunningClosure {
-        let mut closures = self.lock();
-        let number = closures.next;
-        closures.next += 1;
-        closures.running.insert(number, Some(permit));
-        drop(closures);
-        self.count.send_modify(|count| *count += 1);
-        RunningClosure { work: Arc::clone(self), number }
+    pub(super) fn begin(self: &Arc<Self>, slot: CpuSlot) -> RunningClosure {
+        let given_up = self.given_up();
+        if *given_up {
+            self.slots.0.change_abandoned(|abandoned| abandoned + 1);
+        }
+        self.running.send_modify(|running| *running += 1);
+        drop(given_up);
+        RunningClosure { work: Arc::clone(self), _slot: slot }
     }
 
     /// Waits until no closure of this attempt runs any more.
     pub(crate) async fn finished(&self) {
         // Cannot fail: the sender is right here.
-        let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
+        let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
     }
 
-    /// Gives the slots of whatever still runs back to others and counts the threads as abandoned.
-    /// Returns how many there were.
+    /// Counts what still runs, and what begins from now on, as abandoned. Returns the number of
+    /// closures that still run. They keep their slots.
     pub(crate) fn abandon(&self) -> usize {
-        let mut closures = self.lock();
-        let given_up = closures.running.values_mut().filter_map(Option::take).count();
-        self.slots.abandoned.fetch_add(given_up, Ordering::Relaxed);
-        given_up
+        let mut given_up = self.given_up();
+        *given_up = true;
+        let running = *self.running.borrow();
+        self.slots.0.change_abandoned(|abandoned| abandoned + running);
+        running
     }
 
-    fn lock(&self) -> MutexGuard<'_, Closures> {
-        self.closures.lock().unwrap_or_else(PoisonError::into_inner)
+    fn given_up(&self) -> MutexGuard<'_, bool> {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -129,15 +194,16 @@ impl BlockingWork {
 #[derive(Debug)]
 pub(super) struct RunningClosure {
     work: Arc<BlockingWork>,
-    number: u64,
+    _slot: CpuSlot,
 }
 
 impl Drop for RunningClosure {
     fn drop(&mut self) {
-        if let Some(None) = self.work.lock().running.remove(&self.number) {
-            self.work.slots.abandoned.fetch_sub(1, Ordering::Relaxed);
+        let given_up = self.work.given_up();
+        if *given_up {
+            self.work.slots.0.change_abandoned(|abandoned| abandoned - 1);
         }
-        self.work.count.send_modify(|count| *count -= 1);
+        self.work.running.send_modify(|running| *running -= 1);
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
+use super::blocking::CpuSlot;
 use super::{BlockingWork, Files, OutputFile, Progress, SlotWait, TaskError, TaskInfo};
 
 /// The hand that the server lends a running task: progress, cancellation, files, CPU time.
@@ -69,13 +70,16 @@ impl TaskContext {
         &self.attempt.token
     }
 
-    /// Sleeps, and wakes at once when the task should stop.
+    /// Sleeps, and wakes at once when the task should stop. A sleep of no time lets other tasks go
+    /// first.
     ///
     /// # Errors
     /// [`TaskError::Cancelled`] if the task should stop.
     pub async fn sleep(&self, duration: Duration) -> Result<(), TaskError> {
         if duration.is_zero() {
-            return self.check_cancelled();
+            self.check_cancelled()?;
+            tokio::task::yield_now().await;
+            return Ok(());
         }
         tokio::select! {
             biased;
@@ -144,7 +148,8 @@ impl TaskContext {
     /// task says so in its message, and its timeout does not tick.
     ///
     /// A closure cannot be stopped from outside. One that takes long calls
-    /// [`check_cancelled`](Self::check_cancelled) in its loop.
+    /// [`check_cancelled`](Self::check_cancelled) in its loop; otherwise it keeps its slot after a
+    /// timeout.
     ///
     /// # Errors
     /// What `work` returns, or [`TaskError::Cancelled`] if the task should stop before it began.
@@ -157,15 +162,16 @@ impl TaskContext {
         F: FnOnce(&TaskContext) -> Result<T, TaskError> + Send + 'static,
     {
         let attempt = &self.attempt;
-        let permit = match attempt.blocking.slots().try_acquire() {
-            Some(permit) => permit,
+        let slot = match attempt.blocking.slots().try_acquire() {
+            Some(slot) => slot,
             None => self.wait_for_slot().await?,
         };
-        let running = attempt.blocking.begin(permit);
+        let running = attempt.blocking.begin(slot);
         let ctx = self.clone();
         let span = Span::current();
         let thread = tokio::task::spawn_blocking(move || {
             let _running = running;
+            ctx.check_cancelled()?;
             span.in_scope(|| work(&ctx))
         });
         match thread.await {
@@ -176,7 +182,7 @@ impl TaskContext {
         }
     }
 
-    async fn wait_for_slot(&self) -> Result<tokio::sync::OwnedSemaphorePermit, TaskError> {
+    async fn wait_for_slot(&self) -> Result<CpuSlot, TaskError> {
         let attempt = &self.attempt;
         let slots = attempt.blocking.slots();
         let _waiting = attempt.slot_wait.begin();
@@ -186,9 +192,9 @@ impl TaskContext {
         tokio::select! {
             biased;
             () = self.cancelled() => Err(TaskError::Cancelled),
-            permit = slots.acquire() => {
+            slot = slots.acquire() => {
                 attempt.progress.swap_message(before);
-                Ok(permit)
+                Ok(slot)
             }
         }
     }

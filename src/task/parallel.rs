@@ -79,9 +79,9 @@ impl TaskContext {
             work(&mut || {
                 helpers.extract_if(.., |helper| helper.is_finished()).for_each(join);
                 if helpers.len() + 1 < threads
-                    && let Some(permit) = slots.try_acquire()
+                    && let Some(slot) = slots.try_acquire()
                 {
-                    let (running, span) = (self.attempt.blocking.begin(permit), span.clone());
+                    let (running, span) = (self.attempt.blocking.begin(slot), span.clone());
                     let helper = thread::Builder::new().spawn_scoped(scope, move || {
                         let _running = running;
                         span.in_scope(|| work(&mut || !slots.wanted()));

@@ -11,6 +11,9 @@ use crate::task::{InvalidParameters, Task, TaskContext, TaskResult, async_trait}
 /// Upper limit of `duration`: a hundred years, in seconds.
 const MAX_DURATION: f64 = 100.0 * 365.25 * 86_400.0;
 
+/// Upper limit of `steps`: more than anybody can tell apart, and done in seconds if `duration` is 0.
+const MAX_STEPS: u32 = 1_000_000;
+
 /// Sleeps for `duration` seconds in `steps` equal steps, reporting progress after each.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -19,7 +22,7 @@ pub(super) struct DummyTask {
     #[schemars(range(min = 0.0, max = MAX_DURATION))]
     duration: f64,
     /// Number of steps.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = MAX_STEPS))]
     steps: u32,
 }
 
@@ -32,7 +35,11 @@ impl Task for DummyTask {
             (0.0..=MAX_DURATION).contains(&self.duration),
             format!("between 0 and {MAX_DURATION} seconds"),
         );
-        invalid.expect("steps", self.steps >= 1, "at least 1");
+        invalid.expect(
+            "steps",
+            (1..=MAX_STEPS).contains(&self.steps),
+            format!("between 1 and {MAX_STEPS}"),
+        );
         invalid.into_result()
     }
 
@@ -69,6 +76,18 @@ mod tests {
         );
         assert_eq!(run.progress.read().percent, 100.0);
         assert_eq!(run.progress.read().message, "Processing step 3/3");
+    }
+
+    #[tokio::test]
+    async fn a_dummy_in_a_hurry_lets_others_go_first() {
+        let run = TestRun::new(std::path::Path::new("."), None, None);
+        let dummy = run.run(Box::new(DummyTask { duration: 0.0, steps: 100_000 }));
+        let other = async {
+            tokio::task::yield_now().await;
+            run.progress.read().percent
+        };
+        let (result, percent) = tokio::join!(dummy, other);
+        assert!(result.is_ok() && percent < 1.0, "{percent}");
     }
 
     #[tokio::test]

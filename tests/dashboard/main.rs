@@ -27,7 +27,7 @@ async fn open(args: &[&str], path: &str) -> Option<(Server, Browser)> {
 
 /// A submission that reports progress ten times a second and outlives the test.
 fn busy() -> Value {
-    json!({ "task_type": "dummy_long", "parameters": { "duration": 1e6, "steps": 10_000_000 } })
+    json!({ "task_type": "dummy_long", "parameters": { "duration": 1e5, "steps": 1_000_000 } })
 }
 
 fn page_of(id: &str) -> String {
