@@ -197,29 +197,33 @@ async fn record_gap(store: &Store, begin: i64) -> Result<Option<i64>, StoreError
     if gap.end <= first {
         return Ok(Some(first));
     }
-    let rows = sqlx::query(
-        "SELECT seq / ?1, min(created_at), max(created_at) FROM tasks \
-         WHERE seq >= ?2 AND seq < ?3 GROUP BY seq / ?1",
-    )
-    .bind(BLOCK)
-    .bind(gap.start * BLOCK)
-    .bind(gap.end * BLOCK)
-    .fetch_all(scan.connection())
-    .await
-    .map_err(StoreError::from);
+    let blocks = read_blocks(scan.connection(), gap.clone()).await.map_err(StoreError::from);
     scan.finish();
-    let rows = match rows {
-        // It is left unrecorded, so lists look at each of its rows.
+    let blocks = match blocks {
+        // They are left unrecorded, so lists look at each of their rows.
         Err(StoreError::Overloaded) => return Ok(Some(gap.end)),
-        rows => rows?,
+        blocks => blocks?,
     };
-    let blocks = rows.iter().map(|row| {
-        let [block, earliest, latest] = [row.try_get(0)?, row.try_get(1)?, row.try_get(2)?];
-        Ok(BlockTimes { block, earliest, latest })
-    });
-    let blocks = blocks.collect::<sqlx::Result<_>>()?;
     store.record_times(TimesStep { blocks, first, drop_index: false }).await?;
     Ok(Some(gap.end))
+}
+
+async fn read_blocks(
+    connection: &mut SqliteConnection,
+    blocks: Range<i64>,
+) -> sqlx::Result<Vec<BlockTimes>> {
+    let mut times = Vec::new();
+    for block in blocks {
+        let ends =
+            "SELECT min(created_at), max(created_at) FROM tasks WHERE seq >= ?1 AND seq < ?2";
+        let ends = sqlx::query(ends).bind(block * BLOCK).bind((block + 1) * BLOCK);
+        let row = ends.fetch_one(&mut *connection).await?;
+        // Without tasks there is nothing to record.
+        if let (Some(earliest), Some(latest)) = (row.try_get(0)?, row.try_get(1)?) {
+            times.push(BlockTimes { block, earliest, latest });
+        }
+    }
+    Ok(times)
 }
 
 /// Drops the index that the record has taken the place of, if it is still there.
