@@ -50,6 +50,7 @@ pub(crate) use record::TaskRecord;
 pub(crate) use transitions::CANCELLED_MESSAGE;
 pub(crate) use writer::Writer;
 
+pub(crate) use retention::{ERASE_STEP, Stretch};
 use crate::task::{Task, TaskId, TaskStatus, Timestamp};
 
 /// How many changes may wait for the writer before those who bring more wait too.
@@ -145,10 +146,8 @@ pub(crate) struct AttemptEnd {
 /// One step of erasing what is old.
 #[derive(Debug)]
 pub(crate) struct EraseStep {
-    /// Tasks with a `seq` above this are looked at.
-    pub(crate) after: i64,
-    /// Tasks that ended before this time are erased; `None` for none.
-    pub(crate) cutoff: Option<Timestamp>,
+    /// Finished tasks, by `seq`.
+    pub(crate) tasks: Vec<i64>,
     /// Idempotency keys from before this time are erased.
     pub(crate) keys_cutoff: Timestamp,
 }
@@ -235,9 +234,9 @@ impl Store {
         self.change(|answer| Change::Promote(seqs, answer)).await
     }
 
-    /// Erases one step's worth of finished tasks that ended before `cutoff`, and of idempotency
-    /// keys from before `keys_cutoff`. Returns where the next step begins, if there is more.
-    pub(crate) async fn erase(&self, step: EraseStep) -> Result<Option<i64>, StoreError> {
+    /// Erases finished tasks, and one step's worth of idempotency keys from before `keys_cutoff`.
+    /// Returns whether there may be more such keys.
+    pub(crate) async fn erase(&self, step: EraseStep) -> Result<bool, StoreError> {
         self.change(|answer| Change::Erase(step, answer)).await
     }
 

@@ -31,6 +31,7 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "fewer indexes", include_str!("../../migrations/sqlite/0002_fewer_indexes.sql")),
     (3, "cheaper checks", include_str!("../../migrations/sqlite/0003_cheaper_checks.sql")),
 ];
+    (5, "keys outlive tasks", include_str!("../../migrations/sqlite/0005_keys_outlive_tasks.sql")),
 
 /// How many connections read.
 const READERS: u32 = 4;
