@@ -65,9 +65,10 @@ impl Observer for Listener {
                     }
                     runner::start(shared, *record, task);
                 }
+                Committed::SetAside(seq) => shared.admission.set_aside(seq),
                 Committed::Scheduled(seq, time) => self.wait(Due::At(seq, time)),
                 Committed::Cancelled(id, seq, record) => {
-                    shared.admission.left();
+                    shared.admission.cancelled(seq);
                     self.wait(Due::Never(seq));
                     shared.waiters.wake(id);
                     let Some(record) = record else { continue };

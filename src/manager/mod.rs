@@ -124,11 +124,8 @@ impl TaskManager {
             Ok(()) => {}
             Err(Refusal::QueueFull(limit)) => return Err(SubmitError::QueueFull(limit)),
             Err(Refusal::Busy(latest)) => {
-                let busy = match Box::pin(self.current()).await? {
-                    Some(info) => Some(info.task_id),
-                    None => latest,
-                };
-                return Err(SubmitError::Busy(busy));
+                let busy = Box::pin(self.occupant()).await?;
+                return Err(SubmitError::Busy(busy.or(latest)));
             }
         }
         match (place.submit(task).await?, idempotency) {
@@ -140,6 +137,16 @@ impl TaskManager {
     }
 
     /// Checks what a submission checks, and what is else only met when the task runs. Returns the
+    /// What keeps an exclusive server busy: the task that began to run last, else the pending one that was
+    /// submitted last and can run.
+    async fn occupant(&self) -> Result<Option<TaskId>, StoreError> {
+        if let Some(live) = self.shared.live.newest() {
+            return Ok(Some(live.claimed.task_id));
+        }
+        let types: Vec<_> = TaskType::ALL.iter().map(|task_type| task_type.name()).collect();
+        self.shared.store.newest_runnable(&types).await
+    }
+
     /// parameters with the defaults filled in.
     pub(crate) async fn dry_run(
         &self,

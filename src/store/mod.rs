@@ -22,6 +22,7 @@ mod recovery;
 mod retention;
 mod rows;
 mod submissions;
+mod runnable;
 mod transaction;
 mod transitions;
 mod writer;

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::counts::Counts;
 use super::places::{Limits, Places};
 use super::writer::State;
-use super::{QUEUE_LENGTH, Store, Writer, import, queries, recovery};
+use super::{QUEUE_LENGTH, Store, Writer, import, queries, recovery, runnable};
 use crate::task::{TaskId, with_causes};
 
 /// Before this version two connections could damage a database in WAL mode.
@@ -46,6 +46,13 @@ pub enum OpenError {
     )]
     InUse(PathBuf),
     /// The file belongs to something else.
+    /// Another process holds the lock on the database itself, but not that of its name.
+    #[error(
+        "database `{}` is in use by another task-server under another name, through a hard link or a \
+         bind mount: stop that one, or name another file with --database",
+        .0.display()
+    )]
+    InUseElsewhere(PathBuf),
     #[error(
         "`{}` is a database of another program: name another file with --database",
         .0.display()
@@ -156,7 +163,8 @@ pub(crate) async fn open(
     limits: Limits,
     remove_partial: impl Fn(&str, TaskId, i64),
 ) -> Result<Opened, OpenError> {
-    let lock = lock(path)?;
+    // Before SQLite opens the database for the first time.
+    let locks = Locks::take(path)?;
     let failed = |error: sqlx::Error| explain(path, &error);
     let options = SqliteConnectOptions::new()
         .filename(path)
@@ -209,7 +217,7 @@ pub(crate) async fn open(
     let writer = Writer::new(connection, lock, receiver, state);
     let log = with_suffix(path, "-wal");
     let store = Store { queue: sender, readers, lookups, claiming, counts, log };
-    Ok(Opened { store, writer, due })
+    Ok(Opened { store, writer, due, unrunnable })
 }
 
 /// Takes the lock of a file of its own: one on the database would be SQLite's to lose, as closing

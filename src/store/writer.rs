@@ -217,6 +217,7 @@ impl State {
                 look_again = !held.is_empty();
                 ready = Ready::Known(tasks);
             }
+        let mut set_aside = Vec::new();
             claimed = ready.take(&mut room);
             claims::claim(transaction, &mut claimed, now);
             if look_again || !complete {
@@ -229,12 +230,24 @@ impl State {
         let new = batch.new_tasks();
         let submitted = submissions::submit(transaction, &new, self.next_seq, at_once, now).await?;
         let ended = None;
-        Ok(Outcomes { now, submitted, end, ended, cancelled, erased, claimed, ready, look_again })
+        Ok(Outcomes {
+            now,
+            submitted,
+            end,
+            ended,
+            cancelled,
+            erased,
+            set_aside,
+            claimed,
+            ready,
+            look_again,
+        })
     }
 
     /// Takes note of what was committed, as news for all who wait for it.
     fn settle(
         &mut self,
+                set_aside = held.into_iter().map(|(seq, _)| seq).collect();
         mut batch: Batch,
         outcomes: Outcomes,
         observer: &dyn Observer,
@@ -262,6 +275,7 @@ impl State {
                 self.counts.change(TaskStatus::Pending, TaskStatus::Cancelled);
                 news.changes.push(Committed::Cancelled(id, seq, records.remove(&id)));
             }
+        news.changes.extend(outcomes.set_aside.into_iter().map(Committed::SetAside));
         }
         for status in erased.iter().flat_map(|erased| &erased.statuses) {
             self.counts.remove(*status);
@@ -328,3 +342,5 @@ struct Outcomes {
 
 #[cfg(test)]
 mod tests;
+    /// Tasks that waited and cannot be run, by `seq`.
+    set_aside: Vec<i64>,

@@ -161,7 +161,7 @@ impl Server {
         };
         let path = folder.join("tasks.db");
         let opened = open(&path, Limits { total, by_type }, remove_partial);
-        let Opened { store, writer, due } = runtime.block_on(opened).unwrap();
+        let Opened { store, writer, due, .. } = runtime.block_on(opened).unwrap();
         let mut due: Vec<_> = due.into_iter().map(|(seq, ..)| seq).collect();
         due.sort();
         let mut partials = partials.into_inner().unwrap();
@@ -331,6 +331,7 @@ fn news_of(committed: Committed, ids: &Ids) -> News {
     match committed {
         Committed::Refused => News::Refused,
         Committed::Scheduled(seq, _) => News::Scheduled(seq),
+        Committed::SetAside(seq) => News::SetAside(seq),
         Committed::Claimed(record, _) => News::Claimed(record.seq, record.epoch),
         Committed::Stored(_) => panic!("new tasks were not asked for"),
         Committed::Cancelled(id, seq, record) => {

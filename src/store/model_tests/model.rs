@@ -256,6 +256,7 @@ impl Model {
                 task.held = true;
                 task.message = "unreadable".to_owned();
                 self.told.held += 1;
+                news.push(News::SetAside(seq));
                 left_empty.extend(one_look.then_some(task.new.kind));
                 continue;
             }
