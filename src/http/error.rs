@@ -69,6 +69,12 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
 
+    /// A task can be cancelled no more, and how it ended is still being stored.
+    pub(super) fn ending() -> Self {
+        let detail = "the task has ended, and that is still being stored: ask again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "1")
+    }
+
     fn draining() -> Self {
         let detail = "the server is shutting down, submit again after its restart";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "5")
