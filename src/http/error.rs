@@ -98,6 +98,13 @@ impl From<StoreError> for ApiError {
                 StatusCode::INSUFFICIENT_STORAGE,
                 "the disk that holds the database is full: make room and try again",
             ),
+            StoreError::FileLost(name) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!(
+                    "`{name}` was deleted or replaced while the server was using it, so nothing more \
+                     is accepted: put it back if it was moved, and restart the server"
+                ),
+            ),
             StoreError::Closed => Self::draining(),
             StoreError::Database(_) => Self::internal(&with_causes(&error)),
         }

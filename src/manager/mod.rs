@@ -104,6 +104,7 @@ impl TaskManager {
             return self.admit(submission).await;
         };
         let _turn = shared.keys.take(&idempotency.key).await;
+        shared.store.check_files()?;
         match shared.store.replay(&idempotency.key).await? {
             Some(replay) => replayed(&idempotency, replay),
             None => self.admit(submission).await,
@@ -136,7 +137,6 @@ impl TaskManager {
         }
     }
 
-    /// Checks what a submission checks, and what is else only met when the task runs. Returns the
     /// What keeps an exclusive server busy: the task that began to run last, else the pending one that was
     /// submitted last and can run.
     async fn occupant(&self) -> Result<Option<TaskId>, StoreError> {
@@ -147,6 +147,7 @@ impl TaskManager {
         self.shared.store.newest_runnable(&types).await
     }
 
+    /// Checks what a submission checks, and what is else only met when the task runs. Returns the
     /// parameters with the defaults filled in.
     pub(crate) async fn dry_run(
         &self,
@@ -246,6 +247,11 @@ impl TaskManager {
             pending: self.shared.admission.pending(),
             abandoned_threads: self.shared.cpu_slots.abandoned(),
         }
+    }
+
+    /// Whether what is accepted can be stored.
+    pub(crate) fn check_files(&self) -> Result<(), StoreError> {
+        self.shared.store.check_files()
     }
 
     /// Whether the server has begun to shut down.

@@ -8,6 +8,7 @@ mod backup;
 mod batch;
 mod claims;
 mod counts;
+mod files;
 mod idempotency;
 mod import;
 #[cfg(test)]
@@ -21,8 +22,8 @@ mod record;
 mod recovery;
 mod retention;
 mod rows;
-mod submissions;
 mod runnable;
+mod submissions;
 mod transaction;
 mod transitions;
 mod writer;
@@ -39,6 +40,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use backup::{BackupError, backup};
 use batch::Change;
 pub(crate) use counts::Counts;
+use files::DatabaseFiles;
 pub(crate) use idempotency::KEY_LIFETIME;
 pub(crate) use news::{Committed, Observer};
 pub use open::OpenError;
@@ -48,10 +50,10 @@ pub(crate) use places::Limits;
 use queries::Lookup;
 pub(crate) use queries::{Cursor, ListFilter};
 pub(crate) use record::TaskRecord;
+pub(crate) use retention::{ERASE_STEP, Stretch};
 pub(crate) use transitions::CANCELLED_MESSAGE;
 pub(crate) use writer::Writer;
 
-pub(crate) use retention::{ERASE_STEP, Stretch};
 use crate::task::{Task, TaskId, TaskStatus, Timestamp};
 
 /// How many changes may wait for the writer before those who bring more wait too.
@@ -67,6 +69,7 @@ pub(crate) struct Store {
     counts: Arc<Counts>,
     /// The write-ahead log.
     log: PathBuf,
+    files: Arc<DatabaseFiles>,
 }
 
 /// A task as it is submitted.
@@ -187,6 +190,9 @@ pub(crate) enum StoreError {
     /// There is no room for the change; it was not made.
     #[error("the disk that holds the database is full")]
     DiskFull,
+    /// Nothing more is stored, because SQLite writes to a file that has no name any more.
+    #[error("`{0}` was deleted or replaced while the server was using it")]
+    FileLost(Arc<str>),
     /// Anything else.
     #[error("the database failed")]
     Database(#[source] Arc<sqlx::Error>),
@@ -209,6 +215,11 @@ impl From<sqlx::Error> for StoreError {
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 impl Store {
+    /// Whether the files of the database are still there; if not, nothing that was accepted counts.
+    pub(crate) fn check_files(&self) -> Result<(), StoreError> {
+        self.files.check()
+    }
+
     /// Waits for a place in the queue.
     pub(crate) async fn place(&self) -> Result<Place<'_>, StoreError> {
         self.queue.reserve().await.map(Place).map_err(|_| StoreError::Closed)

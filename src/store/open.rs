@@ -1,6 +1,6 @@
 //! Opens the database: locked against a second server, known to be ours, and up to date.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use sqlx::{ConnectOptions, Connection, Row, SqlSafeStr, SqliteConnection};
 use tokio::sync::mpsc;
 
 use super::counts::Counts;
+use super::files::{self, DatabaseFiles, Locks, primary_code};
 use super::places::{Limits, Places};
 use super::writer::State;
 use super::{QUEUE_LENGTH, Store, Writer, import, queries, recovery, runnable};
@@ -30,8 +31,8 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "tasks", include_str!("../../migrations/sqlite/0001_tasks.sql")),
     (2, "fewer indexes", include_str!("../../migrations/sqlite/0002_fewer_indexes.sql")),
     (3, "cheaper checks", include_str!("../../migrations/sqlite/0003_cheaper_checks.sql")),
-];
     (5, "keys outlive tasks", include_str!("../../migrations/sqlite/0005_keys_outlive_tasks.sql")),
+];
 
 /// How many connections read.
 const READERS: u32 = 4;
@@ -45,7 +46,6 @@ pub enum OpenError {
         .0.display()
     )]
     InUse(PathBuf),
-    /// The file belongs to something else.
     /// Another process holds the lock on the database itself, but not that of its name.
     #[error(
         "database `{}` is in use by another task-server under another name, through a hard link or a \
@@ -53,6 +53,7 @@ pub enum OpenError {
         .0.display()
     )]
     InUseElsewhere(PathBuf),
+    /// The file belongs to something else.
     #[error(
         "`{}` is a database of another program: name another file with --database",
         .0.display()
@@ -111,6 +112,8 @@ pub(crate) struct Opened {
     pub(crate) writer: Writer,
     /// Tasks that wait for a time.
     pub(crate) due: Vec<recovery::StoredDue>,
+    /// Pending tasks of types that are not known, by `seq`.
+    pub(crate) unrunnable: Vec<i64>,
 }
 
 /// The files that SQLite and the lock keep beside the database, and the database itself.
@@ -146,7 +149,7 @@ pub(crate) fn real_path(path: &Path) -> Result<PathBuf, OpenError> {
     path.canonicalize().map_err(unusable)
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -196,6 +199,7 @@ pub(crate) async fn open(
     let due = recovery::due(&mut connection).await.map_err(failed)?;
     let counts = Arc::new(Counts::read(&mut connection).await.map_err(failed)?);
 
+    let unrunnable = runnable::of_unknown_types(&mut connection, &limits).await.map_err(failed)?;
     let suspects = recovery::has_suspects(&mut connection).await.map_err(failed)?;
     let last_seq = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'tasks'";
     let next_seq = number(&mut connection, last_seq).await.map_err(failed)? + 1;
@@ -204,7 +208,9 @@ pub(crate) async fn open(
         .max_connections(READERS)
         .test_before_acquire(false)
         .connect_lazy_with(options.read_only(true).create_if_missing(false));
+    let files = Arc::new(DatabaseFiles::of(path)?);
     let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
+    tokio::spawn(files::watch(Arc::clone(&files), sender.downgrade()));
     let claiming = Arc::new(AtomicBool::new(true));
     let (lookups, asked) = mpsc::unbounded_channel();
     tokio::spawn(queries::look_up(readers.clone(), asked));
@@ -214,27 +220,10 @@ pub(crate) async fn open(
         next_seq,
         Arc::clone(&counts),
     );
-    let writer = Writer::new(connection, lock, receiver, state);
+    let writer = Writer::new(connection, locks, Arc::clone(&files), receiver, state);
     let log = with_suffix(path, "-wal");
-    let store = Store { queue: sender, readers, lookups, claiming, counts, log };
+    let store = Store { queue: sender, readers, lookups, claiming, counts, log, files };
     Ok(Opened { store, writer, due, unrunnable })
-}
-
-/// Takes the lock of a file of its own: one on the database would be SQLite's to lose, as closing
-/// any handle of a file drops the locks that the process has on it.
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let lock_path = with_suffix(path, ".lock");
-    let unusable = |error: io::Error| {
-        let lock_path = lock_path.display();
-        let reason = format!("cannot lock `{lock_path}`: {error}; its folder has to be writable");
-        OpenError::Unusable { path: path.to_owned(), reason }
-    };
-    let file = File::create(&lock_path).map_err(unusable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(unusable(error)),
-    }
 }
 
 /// Whose file was found.
@@ -316,9 +305,7 @@ pub(super) async fn number(
 pub(super) fn explain(path: &Path, error: &sqlx::Error) -> OpenError {
     const SQLITE_CORRUPT: i32 = 11;
     const SQLITE_NOTADB: i32 = 26;
-    let code = error.as_database_error().and_then(|error| error.code());
-    // Beyond the lowest byte an extended code tells more.
-    match code.and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff) {
+    match primary_code(error) {
         Some(SQLITE_NOTADB) => OpenError::NotADatabase(path.to_owned()),
         Some(SQLITE_CORRUPT) => OpenError::Damaged(path.to_owned()),
         _ => OpenError::Unusable { path: path.to_owned(), reason: with_causes(error) },

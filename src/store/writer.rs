@@ -6,7 +6,6 @@
 //! wait for it, the next one is on its way to the disk.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -17,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::batch::{Answers, Batch, Change};
 use super::counts::Counts;
+use super::files::{DatabaseFiles, Locks};
 use super::news::{Committed, News, Observer};
 use super::places::Places;
 use super::ready::{Ready, ReadyTask};
@@ -24,7 +24,7 @@ use super::retention::Erased;
 use super::transaction::{Transaction, Written};
 use super::transitions::Cancelled;
 use super::{CancelEffect, StoreError, Submitted, claims, retention, submissions, transitions};
-use crate::task::{TaskStatus, Timestamp};
+use crate::task::{TaskStatus, Timestamp, with_causes};
 
 /// Upper limit of the changes in one transaction, so that the first of them is not kept waiting.
 const MAX_BATCH: usize = 1024;
@@ -32,8 +32,10 @@ const MAX_BATCH: usize = 1024;
 /// Owns the connection that writes.
 pub(crate) struct Writer {
     connection: SqliteConnection,
-    /// Keeps other servers away from the database.
-    lock: File,
+    locks: Locks,
+    files: Arc<DatabaseFiles>,
+    /// Whether the log was merged after one of the files was lost.
+    saved: bool,
     queue: mpsc::Receiver<Change>,
     /// A change that did not go into the batch before.
     next: Option<Change>,
@@ -55,11 +57,12 @@ pub(super) struct State {
 impl Writer {
     pub(super) fn new(
         connection: SqliteConnection,
-        lock: File,
+        locks: Locks,
+        files: Arc<DatabaseFiles>,
         queue: mpsc::Receiver<Change>,
         state: State,
     ) -> Self {
-        Self { connection, lock, queue, next: None, state }
+        Self { connection, locks, files, saved: false, queue, next: None, state }
     }
 
     /// Works until the store is closed.
@@ -83,7 +86,7 @@ impl Writer {
             if let Some(answer) = close {
                 news.tell(&*observer);
                 let closed = self.connection.close().await.map_err(StoreError::from);
-                drop(self.lock);
+                drop(self.locks);
                 let _ = answer.send(closed);
                 return;
             }
@@ -111,13 +114,13 @@ impl Writer {
         let mut news = News::default();
         match self.try_commit(&batch, observer).await {
             Ok(outcomes) => self.state.settle(batch, outcomes, observer, &mut news),
-            Err(error) if batch.len() <= 1 => news.refuse(batch, error.into()),
+            Err(error) if batch.len() <= 1 => news.refuse(batch, error),
             Err(error) => {
                 tracing::debug!(%error, changes = batch.len(), "batch failed, one by one now");
                 for single in batch.split() {
                     match self.try_commit(&single, observer).await {
                         Ok(outcomes) => self.state.settle(single, outcomes, observer, &mut news),
-                        Err(error) => news.refuse(single, error.into()),
+                        Err(error) => news.refuse(single, error),
                     }
                 }
             }
@@ -129,8 +132,9 @@ impl Writer {
         &mut self,
         batch: &Batch,
         observer: &dyn Observer,
-    ) -> sqlx::Result<Outcomes> {
+    ) -> Result<Outcomes, StoreError> {
         self.state.look_again = false;
+        self.check_files().await?;
         let begin = Instant::now();
         let mut transaction = Transaction::begin(&mut self.connection, batch.rows());
         let done = match self.state.apply(&mut transaction, batch, observer).await {
@@ -142,15 +146,31 @@ impl Writer {
             Err(error) => {
                 // An error here says that there is no transaction any more, which is as good.
                 let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
-                return Err(error);
+                return Err(self.files.explain(error));
             }
         };
+        // Nobody is told of what is in a file that the next start will not find.
+        self.check_files().await?;
         if outcomes.end.is_some_and(|end| changed.by(end) != batch.ends.len() as u64) {
             // Not all of them owned their tasks.
             outcomes.ended = transitions::ended(&mut self.connection, &batch.ends()).await.ok();
         }
         observer.wrote(batch.len(), begin.elapsed());
         Ok(outcomes)
+    }
+
+    /// Fails if a file of the database was lost. If that is the log, SQLite still has it open, and what
+    /// was accepted is saved from it into the database.
+    async fn check_files(&mut self) -> Result<(), StoreError> {
+        let Err(lost) = self.files.check() else { return Ok(()) };
+        if !std::mem::replace(&mut self.saved, true) {
+            let merge = sqlx::query("PRAGMA wal_checkpoint(FULL)");
+            if let Err(error) = merge.execute(&mut self.connection).await {
+                let error = with_causes(&error);
+                tracing::error!(error, "cannot merge the write-ahead log into the database");
+            }
+        }
+        Err(lost)
     }
 }
 
@@ -197,6 +217,7 @@ impl State {
             ready = Ready::Unknown;
         }
         let mut claimed = Vec::new();
+        let mut set_aside = Vec::new();
         let mut look_again = false;
         if claiming && room.total > 0 {
             let mut complete = true;
@@ -215,9 +236,9 @@ impl State {
                 claims::hold(transaction, &held);
                 // The places of what was set aside are still free, and nothing else may come along.
                 look_again = !held.is_empty();
+                set_aside = held.into_iter().map(|(seq, _)| seq).collect();
                 ready = Ready::Known(tasks);
             }
-        let mut set_aside = Vec::new();
             claimed = ready.take(&mut room);
             claims::claim(transaction, &mut claimed, now);
             if look_again || !complete {
@@ -247,7 +268,6 @@ impl State {
     /// Takes note of what was committed, as news for all who wait for it.
     fn settle(
         &mut self,
-                set_aside = held.into_iter().map(|(seq, _)| seq).collect();
         mut batch: Batch,
         outcomes: Outcomes,
         observer: &dyn Observer,
@@ -255,6 +275,7 @@ impl State {
     ) {
         let tell_new = observer.wants_new_tasks();
         let Outcomes { now, submitted, ended, cancelled, erased, claimed, .. } = outcomes;
+        news.changes.extend(outcomes.set_aside.into_iter().map(Committed::SetAside));
         self.ready = outcomes.ready;
         self.look_again |= outcomes.look_again;
         for end in batch.ends.drain(..) {
@@ -275,7 +296,6 @@ impl State {
                 self.counts.change(TaskStatus::Pending, TaskStatus::Cancelled);
                 news.changes.push(Committed::Cancelled(id, seq, records.remove(&id)));
             }
-        news.changes.extend(outcomes.set_aside.into_iter().map(Committed::SetAside));
         }
         for status in erased.iter().flat_map(|erased| &erased.statuses) {
             self.counts.remove(*status);
@@ -333,6 +353,8 @@ struct Outcomes {
     cancelled: Cancelled,
     /// In the order of the batch.
     erased: Vec<Erased>,
+    /// Tasks that waited and cannot be run, by `seq`.
+    set_aside: Vec<i64>,
     /// Tasks that waited.
     claimed: Vec<ReadyTask>,
     /// What waits yet, without what was submitted.
@@ -342,5 +364,3 @@ struct Outcomes {
 
 #[cfg(test)]
 mod tests;
-    /// Tasks that waited and cannot be run, by `seq`.
-    set_aside: Vec<i64>,
