@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::{EXIT_CODES, Exit, Failure, Outcome};
 use super::settings::SettingsFile;
@@ -19,6 +20,8 @@ Examples:
 The copy holds every task that was accepted before it began. To restore it, stop the server, move
 tasks.db, tasks.db-wal and tasks.db-shm away, and put the copy in the place of tasks.db. Tasks that
 were running run again.";
+
+const STOPPED: &str = "stopped by a signal; there is no copy";
 
 /// Copies the database to a new file, also while the server runs, and checks the copy
 #[derive(Args, Debug)]
@@ -45,7 +48,16 @@ pub(super) async fn run(args: BackupArgs) -> Outcome {
         Some(database) => database,
         None => args.settings.load()?.database,
     };
-    let made = backup(&database, &args.file).await.map_err(|error| {
+    let no_signals =
+        |error| Failure::new(Exit::Internal, format!("cannot listen for signals: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let made = tokio::select! {
+        made = backup(&database, &args.file) => made,
+        _ = interrupt.recv() => return Err(Failure::new(Exit::Interrupted, STOPPED)),
+        _ = terminate.recv() => return Err(Failure::new(Exit::Terminated, STOPPED)),
+    };
+    let made = made.map_err(|error| {
         let exit = match error {
             BackupError::NoDatabase(_) => Exit::NoInput,
             BackupError::Exists(_) => Exit::CannotCreate,

@@ -23,7 +23,8 @@ Exit codes:
   75  the server is busy or shutting down, or another task is in the way: try later
   76  what answers is no task-server
   77  no permission: the API key is missing or wrong
- 130  interrupted by Ctrl-C; a task that was watched goes on";
+ 130  interrupted by Ctrl-C; a task that was watched goes on
+ 143  ended by SIGTERM";
 
 /// An exit code. Those from 64 on have the meaning that BSD's `sysexits.h` gives them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,7 @@ pub(super) enum Exit {
     Protocol = 76,
     NoPermission = 77,
     Interrupted = 130,
+    Terminated = 143,
 }
 
 impl From<Exit> for ExitCode {

@@ -69,6 +69,12 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
 
+    /// A task can be cancelled no more, and how it ended is still being stored.
+    pub(super) fn ending() -> Self {
+        let detail = "the task has ended, and that is still being stored: ask again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "1")
+    }
+
     fn draining() -> Self {
         let detail = "the server is shutting down, submit again after its restart";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "5")
@@ -97,6 +103,13 @@ impl From<StoreError> for ApiError {
                 "too many lists are being read: try again in a moment",
             )
             .with(header::RETRY_AFTER, "1"),
+            StoreError::FileLost(name) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!(
+                    "`{name}` was deleted or replaced while the server was using it, so nothing more \
+                     is accepted: put it back if it was moved, and restart the server"
+                ),
+            ),
             StoreError::Closed => Self::draining(),
             StoreError::Database(_) => Self::internal(&with_causes(&error)),
         }

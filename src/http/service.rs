@@ -71,6 +71,7 @@ pub(super) struct Readiness {
     )
 )]
 pub(super) async fn ready(State(manager): State<TaskManager>) -> Result<Response, ApiError> {
+    manager.check_files()?;
     // Shows that the database answers, too.
     manager.current().await?;
     let load = manager.load();

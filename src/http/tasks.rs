@@ -304,6 +304,7 @@ pub(super) async fn cancel(
         CancelOutcome::Requested => {
             (StatusCode::ACCEPTED, TaskStatus::Running, "Cancellation requested")
         }
+        CancelOutcome::Ending => return Err(ApiError::ending()),
         CancelOutcome::Unknown => return Err(ApiError::task_not_found()),
         CancelOutcome::AlreadyFinal(status) => {
             let detail = format!("Task cannot be cancelled, it is already {}", status.name());

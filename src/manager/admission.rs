@@ -1,5 +1,7 @@
-//! Counts what is unfinished, so that limits hold before anything is stored.
+//! Counts what is unfinished, so that limits hold before anything is stored. What this build cannot run
+//! does not count: it would be in the way of everyone for ever.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::task::TaskId;
@@ -17,6 +19,8 @@ pub(super) struct Admission {
 struct Counts {
     pending: usize,
     unfinished: usize,
+    /// Pending tasks that are not counted, by `seq`: this build cannot run them.
+    unrunnable: HashSet<i64>,
     /// The task that was let in last.
     latest: Option<TaskId>,
 }
@@ -31,8 +35,17 @@ pub(super) enum Refusal {
 }
 
 impl Admission {
-    pub(super) fn new(max_pending: usize, exclusive: bool, pending: usize) -> Self {
-        let counts = Counts { pending, unfinished: pending, latest: None };
+    /// `pending` are all pending tasks that are stored, `unrunnable` those among them that are known
+    /// to be.
+    pub(super) fn new(
+        max_pending: usize,
+        exclusive: bool,
+        pending: usize,
+        unrunnable: Vec<i64>,
+    ) -> Self {
+        let unrunnable = HashSet::from_iter(unrunnable);
+        let pending = pending.saturating_sub(unrunnable.len());
+        let counts = Counts { pending, unfinished: pending, unrunnable, latest: None };
         Self { max_pending, exclusive, counts: Mutex::new(counts) }
     }
 
@@ -51,11 +64,25 @@ impl Admission {
         Ok(())
     }
 
-    /// A task that was let in was not stored, or was cancelled before it ran.
+    /// A task that was let in was not stored.
     pub(super) fn left(&self) {
+        self.lock().leave();
+    }
+
+    /// A pending task was cancelled.
+    pub(super) fn cancelled(&self, seq: i64) {
         let mut counts = self.lock();
-        counts.pending -= 1;
-        counts.unfinished -= 1;
+        if !counts.unrunnable.remove(&seq) {
+            counts.leave();
+        }
+    }
+
+    /// A pending task turned out to be one that this build cannot run.
+    pub(super) fn set_aside(&self, seq: i64) {
+        let mut counts = self.lock();
+        if counts.unrunnable.insert(seq) {
+            counts.leave();
+        }
     }
 
     /// A pending task runs.
@@ -73,12 +100,19 @@ impl Admission {
         self.lock().unfinished -= 1;
     }
 
-    /// How many tasks are pending.
+    /// Number of pending tasks that can run.
     pub(super) fn pending(&self) -> usize {
         self.lock().pending
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counts {
+    fn leave(&mut self) {
+        self.pending -= 1;
+        self.unfinished -= 1;
     }
 }

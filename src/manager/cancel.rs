@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::{Instant, timeout_at};
+
 use super::live::CancelRequest;
 use super::{CancelCounts, CancelOutcome, TaskManager};
 use crate::store::{CancelEffect, Cancellation, ListFilter, StoreError};
@@ -11,6 +13,9 @@ use crate::task::{TaskId, TaskStatus, Timestamp};
 const CANCEL_PIECE: usize = 1000;
 /// How long a cancellation waits for a running task to stop before it answers.
 const CANCEL_WAIT: Duration = Duration::from_secs(1);
+/// How long a cancellation that came too late waits until the end of the task is stored: time enough
+/// for a slow disk, and little enough that its client is still there.
+const END_WAIT: Duration = Duration::from_secs(4);
 
 /// Whether a cancellation means running tasks too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +48,7 @@ impl TaskManager {
     ) -> Result<Option<CancelOutcome>, StoreError> {
         let shared = &self.shared;
         let at = Timestamp::now();
+        let patience = Instant::now() + END_WAIT;
         loop {
             // A running task is stopped in memory first: from then on it cannot complete.
             let live = shared.live.get(id).filter(|_| running == Running::Included);
@@ -50,10 +56,13 @@ impl TaskManager {
                 None => false,
                 Some(live) => match live.request_cancel(at) {
                     CancelRequest::Accepted => true,
-                    CancelRequest::TooLate => {
-                        live.over.cancelled().await;
-                        false
-                    }
+                    CancelRequest::TooLate => match timeout_at(patience, live.end_tried()).await {
+                        Ok(tried) => {
+                            tried?;
+                            false
+                        }
+                        Err(_) => return Ok(Some(CancelOutcome::Ending)),
+                    },
                 },
             };
             let wish = Cancellation { id, at, accepted_by_runner };
@@ -97,7 +106,11 @@ impl TaskManager {
                     Some(CancelOutcome::Cancelled) => counts.cancelled += 1,
                     Some(CancelOutcome::Requested) => counts.requested += 1,
                     // It ended by itself just now.
-                    Some(CancelOutcome::AlreadyFinal(_) | CancelOutcome::Unknown) => {}
+                    Some(
+                        CancelOutcome::AlreadyFinal(_)
+                        | CancelOutcome::Ending
+                        | CancelOutcome::Unknown,
+                    ) => {}
                     // It was claimed just now, so it does not match any more.
                     None => continue,
                 }

@@ -65,9 +65,10 @@ impl Observer for Listener {
                     }
                     runner::start(shared, *record, task);
                 }
+                Committed::SetAside(seq) => shared.admission.set_aside(seq),
                 Committed::Scheduled(seq, time) => self.wait(Due::At(seq, time)),
                 Committed::Cancelled(id, seq, record) => {
-                    shared.admission.left();
+                    shared.admission.cancelled(seq);
                     self.wait(Due::Never(seq));
                     shared.waiters.wake(id);
                     let Some(record) = record else { continue };
@@ -77,7 +78,12 @@ impl Observer for Listener {
                         shared.events.changed(Some(TaskStatus::Pending), epoch, info);
                     }
                 }
-                Committed::NotEnded(end, error) => runner::end_again(shared, end, &error),
+                Committed::NotEnded(end, error) => {
+                    if let Some(live) = shared.live.get(end.id) {
+                        live.end_refused(&error);
+                    }
+                    runner::end_again(shared, end, &error);
+                }
                 Committed::Disowned(end) => {
                     // Cannot happen while one server owns the database; then the task is not ours.
                     tracing::error!(task.id = %end.id, "the end of an attempt found its task in other hands");

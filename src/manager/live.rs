@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::events::Stamp;
-use crate::store::{AttemptEnd, TaskRecord};
+use crate::store::{AttemptEnd, StoreError, TaskRecord};
 use crate::task::{
     BlockingWork, CpuSlots, OutputFile, Progress, SlotWait, TaskId, TaskInfo, Timestamp,
 };
@@ -28,6 +28,8 @@ pub(super) struct LiveTask {
     pub(super) token: CancellationToken,
     /// Cancelled when the end of the attempt is committed.
     pub(super) over: CancellationToken,
+    /// Why the end of the attempt was not stored when that was tried last.
+    refused: watch::Sender<Option<StoreError>>,
     pub(super) blocking: Arc<BlockingWork>,
     pub(super) slot_wait: Arc<SlotWait>,
     /// What the task has created to be published.
@@ -91,6 +93,7 @@ impl LiveTask {
             progress: Arc::new(progress),
             token: CancellationToken::new(),
             over: CancellationToken::new(),
+            refused: watch::Sender::new(None),
             blocking: Arc::new(BlockingWork::new(slots)),
             slot_wait: Arc::default(),
             output: Arc::default(),
@@ -145,6 +148,24 @@ impl LiveTask {
         }
         *phase = Phase::Finishing;
         None
+    }
+
+    /// The end of the attempt could not be stored, and is tried again.
+    pub(super) fn end_refused(&self, error: &StoreError) {
+        self.refused.send_replace(Some(error.clone()));
+    }
+
+    /// Resolves when the end of the attempt is stored, or could not be.
+    pub(super) async fn end_tried(&self) -> Result<(), StoreError> {
+        let mut refused = self.refused.subscribe();
+        tokio::select! {
+            biased;
+            () = self.over.cancelled() => Ok(()),
+            error = refused.wait_for(Option::is_some) => {
+                // Cannot fail: the sender is right here.
+                error.ok().and_then(|error| error.clone()).map_or(Ok(()), Err)
+            }
+        }
     }
 
     pub(super) fn cancel_requested_at(&self) -> Option<Timestamp> {

@@ -107,6 +107,7 @@ impl TaskManager {
             return self.admit(submission).await;
         };
         let _turn = shared.keys.take(&idempotency.key).await;
+        shared.store.check_files()?;
         match shared.store.replay(&idempotency.key).await? {
             Some(replay) => replayed(&idempotency, replay),
             None => self.admit(submission).await,
@@ -127,11 +128,8 @@ impl TaskManager {
             Ok(()) => {}
             Err(Refusal::QueueFull(limit)) => return Err(SubmitError::QueueFull(limit)),
             Err(Refusal::Busy(latest)) => {
-                let busy = match Box::pin(self.current()).await? {
-                    Some(info) => Some(info.task_id),
-                    None => latest,
-                };
-                return Err(SubmitError::Busy(busy));
+                let busy = Box::pin(self.occupant()).await?;
+                return Err(SubmitError::Busy(busy.or(latest)));
             }
         }
         match (place.submit(task).await?, idempotency) {
@@ -140,6 +138,16 @@ impl TaskManager {
             (Submitted::Replayed(replay), Some(asked)) => replayed(&asked, replay),
             (Submitted::Replayed(_), None) => unreachable!("nothing is replayed without a key"),
         }
+    }
+
+    /// What keeps an exclusive server busy: the task that began to run last, else the pending one that was
+    /// submitted last and can run.
+    async fn occupant(&self) -> Result<Option<TaskId>, StoreError> {
+        if let Some(live) = self.shared.live.newest() {
+            return Ok(Some(live.claimed.task_id));
+        }
+        let types: Vec<_> = TaskType::ALL.iter().map(|task_type| task_type.name()).collect();
+        self.shared.store.newest_runnable(&types).await
     }
 
     /// Checks what a submission checks, and what is else only met when the task runs. Returns the
@@ -238,6 +246,11 @@ impl TaskManager {
             abandoned_threads: self.shared.cpu_slots.abandoned(),
             cpu_slots_exhausted: self.shared.cpu_slots.exhausted(),
         }
+    }
+
+    /// Whether what is accepted can be stored.
+    pub(crate) fn check_files(&self) -> Result<(), StoreError> {
+        self.shared.store.check_files()
     }
 
     /// Whether the server has begun to shut down.

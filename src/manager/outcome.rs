@@ -29,6 +29,8 @@ pub(crate) enum CancelOutcome {
     /// It runs, was asked to stop, and has not done so yet.
     Requested,
     AlreadyFinal(TaskStatus),
+    /// It has ended, and that is still being stored.
+    Ending,
     Unknown,
 }
 

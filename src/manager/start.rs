@@ -91,7 +91,7 @@ impl TaskManager {
             total: options.max_running,
             by_type: limits.iter().map(|(task_type, &limit)| (task_type.name(), limit)).collect(),
         };
-        let Opened { store, writer, due: stored_due } =
+        let Opened { store, writer, due: stored_due, unrunnable } =
             store::open(&database, store_limits, remove_partial).await?;
         let (due, incoming) = mpsc::unbounded_channel();
         for (seq, due_at, run_at) in stored_due {
@@ -114,7 +114,7 @@ impl TaskManager {
             max_running: options.max_running,
             limits,
             keys: Arc::default(),
-            admission: Admission::new(options.max_pending, options.exclusive, pending),
+            admission: Admission::new(options.max_pending, options.exclusive, pending, unrunnable),
             live: LiveTasks::new(),
             waiters: Arc::default(),
             events,

@@ -1,14 +1,20 @@
 //! A copy of the database, made while a server may be using it.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
+use tempfile::{Builder, NamedTempFile, TempDir};
 
 use super::open::{APPLICATION_ID, OpenError, explain, number};
+
+/// Name of the folder in which a copy is made. No other program has such ones.
+const PART_PREFIX: &str = ".task-server-backup-";
+const PART_SUFFIX: &str = ".part";
 
 /// A copy that was made and looked over.
 #[derive(Debug)]
@@ -35,7 +41,7 @@ pub(crate) enum BackupError {
 }
 
 /// Copies the database as it is at one moment to a new file, which appears when it is whole, on the
-/// disk, and checked. Whoever uses the database is not held up.
+/// disk, and checked. Whoever uses the database is not held up. If this is dropped nothing is left.
 pub(crate) async fn backup(database: &Path, target: &Path) -> Result<Backup, BackupError> {
     if !database.exists() {
         return Err(BackupError::NoDatabase(database.to_owned()));
@@ -48,9 +54,9 @@ pub(crate) async fn backup(database: &Path, target: &Path) -> Result<Backup, Bac
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };
-    // Removed unless it becomes the target.
-    let part = tempfile::Builder::new().prefix(".backup-").suffix(".part").tempfile_in(folder);
-    let part = part.map_err(write_error)?;
+    remove_abandoned(folder);
+    let part_folder = PartFolder::new(folder).map_err(write_error)?;
+    let part = NamedTempFile::new_in(&part_folder.folder).map_err(write_error)?;
     copy(database, part.path()).await?;
     // SQLite does not sync what it copies into.
     part.as_file().sync_all().map_err(write_error)?;
@@ -62,6 +68,50 @@ pub(crate) async fn backup(database: &Path, target: &Path) -> Result<Backup, Bac
     })?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(write_error)?;
     Ok(Backup { bytes, tasks })
+}
+
+/// A folder for an unfinished copy, removed with all that is in it when this is dropped. Its lock tells
+/// that its process is alive; it is on the folder because a lock on the copy would be in SQLite's way
+/// where `flock` and `fcntl` locks are one, as on NFS.
+struct PartFolder {
+    folder: TempDir,
+    _lock: File,
+}
+
+impl PartFolder {
+    fn new(parent: &Path) -> io::Result<Self> {
+        loop {
+            let folder =
+                Builder::new().prefix(PART_PREFIX).suffix(PART_SUFFIX).tempdir_in(parent)?;
+            let lock = File::open(&folder)?;
+            match lock.try_lock() {
+                // Another backup took it for abandoned before it was locked.
+                Err(TryLockError::WouldBlock) => {}
+                Ok(()) if lock.metadata()?.nlink() == 0 => {}
+                // Where there are no locks it cannot be taken for abandoned either.
+                Ok(()) | Err(TryLockError::Error(_)) => return Ok(Self { folder, _lock: lock }),
+            }
+        }
+    }
+}
+
+/// Removes what backups have left whose process was killed, as far as that is possible.
+fn remove_abandoned(parent: &Path) {
+    let Ok(entries) = parent.read_dir() else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_part = name.starts_with(PART_PREFIX) && name.ends_with(PART_SUFFIX);
+        if !is_part || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        if let Ok(folder) = File::open(entry.path())
+            && folder.try_lock().is_ok()
+        {
+            // The lock is held until it is gone.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Copies what is committed at this moment into an empty file.

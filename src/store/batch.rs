@@ -18,7 +18,7 @@ pub(super) enum Change {
     End(Arc<AttemptEnd>),
     Promote(Vec<i64>, Answer<()>),
     Cancel(Cancellation, Answer<CancelEffect>),
-    Erase(EraseStep, Answer<Option<i64>>),
+    Erase(EraseStep, Answer<bool>),
     RecordTimes(TimesStep, Answer<()>),
     Close(Answer<()>),
 }
@@ -31,7 +31,7 @@ pub(super) struct Batch {
     pub(super) ends: Vec<Arc<AttemptEnd>>,
     pub(super) promotes: Vec<(Vec<i64>, Answer<()>)>,
     pub(super) cancels: Vec<(Cancellation, Answer<CancelEffect>)>,
-    pub(super) erasures: Vec<(EraseStep, Answer<Option<i64>>)>,
+    pub(super) erasures: Vec<(EraseStep, Answer<bool>)>,
     pub(super) times: Vec<(TimesStep, Answer<()>)>,
     pub(super) close: Option<Answer<()>>,
 }
@@ -145,7 +145,7 @@ impl Batch {
             let _ = answer.send(Ok(effect));
         }
         for ((_, answer), erased) in self.erasures.into_iter().zip(erased) {
-            let _ = answer.send(Ok(erased.next));
+            let _ = answer.send(Ok(erased.more_keys));
         }
     }
 

@@ -8,6 +8,7 @@ mod backup;
 mod batch;
 mod claims;
 mod counts;
+mod files;
 mod filter;
 mod idempotency;
 mod import;
@@ -24,6 +25,7 @@ mod record;
 mod recovery;
 mod retention;
 mod rows;
+mod runnable;
 mod submissions;
 mod times;
 mod transaction;
@@ -41,6 +43,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use backup::{BackupError, backup};
 use batch::Change;
 pub(crate) use counts::Counts;
+use files::DatabaseFiles;
 pub(crate) use filter::{Cursor, ListFilter, TaskPage};
 pub(crate) use idempotency::KEY_LIFETIME;
 pub(crate) use news::{Committed, Observer};
@@ -51,6 +54,7 @@ pub(crate) use places::Limits;
 use queries::Lookup;
 use readers::Readers;
 pub(crate) use record::TaskRecord;
+pub(crate) use retention::{ERASE_STEP, Stretch};
 pub(crate) use times::keep_times;
 use times::{Times, TimesStep};
 pub(crate) use transitions::CANCELLED_MESSAGE;
@@ -76,6 +80,7 @@ pub(crate) struct Store {
     types: Arc<[String]>,
     /// The write-ahead log.
     log: PathBuf,
+    files: Arc<DatabaseFiles>,
 }
 
 /// A task as it is submitted.
@@ -156,10 +161,8 @@ pub(crate) struct AttemptEnd {
 /// One step of erasing what is old.
 #[derive(Debug)]
 pub(crate) struct EraseStep {
-    /// Tasks with a `seq` above this are looked at.
-    pub(crate) after: i64,
-    /// Tasks that ended before this time are erased; `None` for none.
-    pub(crate) cutoff: Option<Timestamp>,
+    /// Finished tasks, by `seq`.
+    pub(crate) tasks: Vec<i64>,
     /// Idempotency keys from before this time are erased.
     pub(crate) keys_cutoff: Timestamp,
 }
@@ -201,6 +204,9 @@ pub(crate) enum StoreError {
     /// Too many requests wait for a look at the database, or this one took too long.
     #[error("the database is busy with other requests")]
     Overloaded,
+    /// Nothing more is stored, because SQLite writes to a file that has no name any more.
+    #[error("`{0}` was deleted or replaced while the server was using it")]
+    FileLost(Arc<str>),
     /// Anything else.
     #[error("the database failed")]
     Database(#[source] Arc<sqlx::Error>),
@@ -228,6 +234,11 @@ impl From<sqlx::Error> for StoreError {
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 impl Store {
+    /// Whether the files of the database are still there; if not, nothing that was accepted counts.
+    pub(crate) fn check_files(&self) -> Result<(), StoreError> {
+        self.files.check()
+    }
+
     /// Waits for a place in the queue.
     pub(crate) async fn place(&self) -> Result<Place<'_>, StoreError> {
         self.queue.reserve().await.map(Place).map_err(|_| StoreError::Closed)
@@ -254,9 +265,9 @@ impl Store {
         self.change(|answer| Change::Promote(seqs, answer)).await
     }
 
-    /// Erases one step's worth of finished tasks that ended before `cutoff`, and of idempotency
-    /// keys from before `keys_cutoff`. Returns where the next step begins, if there is more.
-    pub(crate) async fn erase(&self, step: EraseStep) -> Result<Option<i64>, StoreError> {
+    /// Erases finished tasks, and one step's worth of idempotency keys from before `keys_cutoff`.
+    /// Returns whether there may be more such keys.
+    pub(crate) async fn erase(&self, step: EraseStep) -> Result<bool, StoreError> {
         self.change(|answer| Change::Erase(step, answer)).await
     }
 

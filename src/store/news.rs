@@ -36,6 +36,8 @@ pub(crate) enum Committed {
     Scheduled(i64, Timestamp),
     /// A pending task is running now, and it is the observer's to run.
     Claimed(Box<TaskRecord>, Box<dyn Task>),
+    /// A pending task was set aside because this server cannot run it; named by its `seq`.
+    SetAside(i64),
     /// A pending task was cancelled; its `seq` beside it, and how it is now if that can be read.
     Cancelled(TaskId, i64, Option<Box<TaskRecord>>),
     /// An attempt ended, at this time.

@@ -1,6 +1,6 @@
 //! Opens the database: locked against a second server, known to be ours, and up to date.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,11 +13,12 @@ use sqlx::{ConnectOptions, Connection, Row, SqlSafeStr, SqliteConnection};
 use tokio::sync::mpsc;
 
 use super::counts::Counts;
+use super::files::{self, DatabaseFiles, Locks, primary_code};
 use super::places::{Limits, Places};
 use super::readers::Readers;
 use super::times::Times;
 use super::writer::State;
-use super::{QUEUE_LENGTH, Store, Writer, import, queries, recovery};
+use super::{QUEUE_LENGTH, Store, Writer, import, queries, recovery, runnable};
 use crate::task::{TaskId, TaskType, with_causes};
 
 /// Before this version two connections could damage a database in WAL mode.
@@ -33,6 +34,7 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "fewer indexes", include_str!("../../migrations/sqlite/0002_fewer_indexes.sql")),
     (3, "cheaper checks", include_str!("../../migrations/sqlite/0003_cheaper_checks.sql")),
     (4, "times", include_str!("../../migrations/sqlite/0004_times.sql")),
+    (5, "keys outlive tasks", include_str!("../../migrations/sqlite/0005_keys_outlive_tasks.sql")),
 ];
 
 /// Why the database cannot be used. The file is as it was.
@@ -44,6 +46,13 @@ pub enum OpenError {
         .0.display()
     )]
     InUse(PathBuf),
+    /// Another process holds the lock on the database itself, but not that of its name.
+    #[error(
+        "database `{}` is in use by another task-server under another name, through a hard link or a \
+         bind mount: stop that one, or name another file with --database",
+        .0.display()
+    )]
+    InUseElsewhere(PathBuf),
     /// The file belongs to something else.
     #[error(
         "`{}` is a database of another program: name another file with --database",
@@ -103,6 +112,8 @@ pub(crate) struct Opened {
     pub(crate) writer: Writer,
     /// Tasks that wait for a time.
     pub(crate) due: Vec<recovery::StoredDue>,
+    /// Pending tasks of types that are not known, by `seq`.
+    pub(crate) unrunnable: Vec<i64>,
 }
 
 /// The files that SQLite and the lock keep beside the database, and the database itself.
@@ -138,7 +149,7 @@ pub(crate) fn real_path(path: &Path) -> Result<PathBuf, OpenError> {
     path.canonicalize().map_err(unusable)
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -155,7 +166,8 @@ pub(crate) async fn open(
     limits: Limits,
     remove_partial: impl Fn(&str, TaskId, i64),
 ) -> Result<Opened, OpenError> {
-    let lock = lock(path)?;
+    // Before SQLite opens the database for the first time.
+    let locks = Locks::take(path)?;
     let failed = |error: sqlx::Error| explain(path, &error);
     let options = SqliteConnectOptions::new()
         .filename(path)
@@ -185,6 +197,7 @@ pub(crate) async fn open(
     import::finish(&mut connection).await.map_err(failed)?;
     recovery::recover(&mut connection, remove_partial).await.map_err(failed)?;
     let due = recovery::due(&mut connection).await.map_err(failed)?;
+    let unrunnable = runnable::of_unknown_types(&mut connection, &limits).await.map_err(failed)?;
     let suspects = recovery::has_suspects(&mut connection).await.map_err(failed)?;
     let last_seq = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'tasks'";
     let next_seq = number(&mut connection, last_seq).await.map_err(failed)? + 1;
@@ -196,7 +209,9 @@ pub(crate) async fn open(
     let counting = SqliteConnection::connect_with(&options).await.map_err(failed)?;
     let counts = Counts::read(counting).await.map_err(failed)?;
     let readers = Readers::open(options).await.map_err(failed)?;
+    let files = Arc::new(DatabaseFiles::of(path)?);
     let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
+    tokio::spawn(files::watch(Arc::clone(&files), sender.downgrade()));
     let claiming = Arc::new(AtomicBool::new(true));
     let (lookups, asked) = mpsc::unbounded_channel();
     tokio::spawn(queries::look_up(readers.clone(), asked));
@@ -207,28 +222,21 @@ pub(crate) async fn open(
         Arc::clone(&counts),
         Arc::clone(&times),
     );
-    let writer = Writer::new(connection, lock, receiver, state);
+    let writer = Writer::new(connection, locks, Arc::clone(&files), receiver, state);
     let log = with_suffix(path, "-wal");
-    let store =
-        Store { queue: sender, readers, lookups, claiming, counts, times, next_seq, types, log };
-    Ok(Opened { store, writer, due })
-}
-
-/// Takes the lock of a file of its own: one on the database would be SQLite's to lose, as closing
-/// any handle of a file drops the locks that the process has on it.
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let lock_path = with_suffix(path, ".lock");
-    let unusable = |error: io::Error| {
-        let lock_path = lock_path.display();
-        let reason = format!("cannot lock `{lock_path}`: {error}; its folder has to be writable");
-        OpenError::Unusable { path: path.to_owned(), reason }
+    let store = Store {
+        queue: sender,
+        readers,
+        lookups,
+        claiming,
+        counts,
+        times,
+        next_seq,
+        types,
+        log,
+        files,
     };
-    let file = File::create(&lock_path).map_err(unusable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(unusable(error)),
-    }
+    Ok(Opened { store, writer, due, unrunnable })
 }
 
 /// Whose file was found.
@@ -323,9 +331,7 @@ pub(super) async fn number(
 pub(super) fn explain(path: &Path, error: &sqlx::Error) -> OpenError {
     const SQLITE_CORRUPT: i32 = 11;
     const SQLITE_NOTADB: i32 = 26;
-    let code = error.as_database_error().and_then(|error| error.code());
-    // Beyond the lowest byte an extended code tells more.
-    match code.and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff) {
+    match primary_code(error) {
         Some(SQLITE_NOTADB) => OpenError::NotADatabase(path.to_owned()),
         Some(SQLITE_CORRUPT) => OpenError::Damaged(path.to_owned()),
         _ => OpenError::Unusable { path: path.to_owned(), reason: with_causes(error) },

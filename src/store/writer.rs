@@ -6,7 +6,6 @@
 //! wait for it, the next one is on its way to the disk.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Instant;
@@ -17,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::batch::{Answers, Batch, Change};
 use super::counts::Counts;
+use super::files::{DatabaseFiles, Locks};
 use super::news::{Committed, News, Observer};
 use super::places::Places;
 use super::ready::{Ready, ReadyTask};
@@ -25,7 +25,7 @@ use super::times::{self, Times};
 use super::transaction::{Transaction, Written};
 use super::transitions::Cancelled;
 use super::{CancelEffect, StoreError, Submitted, claims, retention, submissions, transitions};
-use crate::task::{TaskStatus, Timestamp};
+use crate::task::{TaskStatus, Timestamp, with_causes};
 
 /// Upper limit of the changes in one transaction, so that the first of them is not kept waiting.
 const MAX_BATCH: usize = 1024;
@@ -33,8 +33,10 @@ const MAX_BATCH: usize = 1024;
 /// Owns the connection that writes.
 pub(crate) struct Writer {
     connection: SqliteConnection,
-    /// Keeps other servers away from the database.
-    lock: File,
+    locks: Locks,
+    files: Arc<DatabaseFiles>,
+    /// Whether the log was merged after one of the files was lost.
+    saved: bool,
     queue: mpsc::Receiver<Change>,
     /// A change that did not go into the batch before.
     next: Option<Change>,
@@ -57,11 +59,12 @@ pub(super) struct State {
 impl Writer {
     pub(super) fn new(
         connection: SqliteConnection,
-        lock: File,
+        locks: Locks,
+        files: Arc<DatabaseFiles>,
         queue: mpsc::Receiver<Change>,
         state: State,
     ) -> Self {
-        Self { connection, lock, queue, next: None, state }
+        Self { connection, locks, files, saved: false, queue, next: None, state }
     }
 
     /// Works until the store is closed.
@@ -85,7 +88,7 @@ impl Writer {
             if let Some(answer) = close {
                 news.tell(&*observer);
                 let closed = self.connection.close().await.map_err(StoreError::from);
-                drop(self.lock);
+                drop(self.locks);
                 let _ = answer.send(closed);
                 return;
             }
@@ -113,13 +116,13 @@ impl Writer {
         let mut news = News::default();
         match self.try_commit(&batch, observer).await {
             Ok(outcomes) => self.state.settle(batch, outcomes, observer, &mut news),
-            Err(error) if batch.len() <= 1 => news.refuse(batch, error.into()),
+            Err(error) if batch.len() <= 1 => news.refuse(batch, error),
             Err(error) => {
                 tracing::debug!(%error, changes = batch.len(), "batch failed, one by one now");
                 for single in batch.split() {
                     match self.try_commit(&single, observer).await {
                         Ok(outcomes) => self.state.settle(single, outcomes, observer, &mut news),
-                        Err(error) => news.refuse(single, error.into()),
+                        Err(error) => news.refuse(single, error),
                     }
                 }
             }
@@ -131,8 +134,9 @@ impl Writer {
         &mut self,
         batch: &Batch,
         observer: &dyn Observer,
-    ) -> sqlx::Result<Outcomes> {
+    ) -> Result<Outcomes, StoreError> {
         self.state.look_again = false;
+        self.check_files().await?;
         let begin = Instant::now();
         let mut transaction = Transaction::begin(&mut self.connection, batch.rows());
         let done = match self.state.apply(&mut transaction, batch, observer).await {
@@ -144,15 +148,31 @@ impl Writer {
             Err(error) => {
                 // An error here says that there is no transaction any more, which is as good.
                 let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
-                return Err(error);
+                return Err(self.files.explain(error));
             }
         };
+        // Nobody is told of what is in a file that the next start will not find.
+        self.check_files().await?;
         if outcomes.end.is_some_and(|end| changed.by(end) != batch.ends.len() as u64) {
             // Not all of them owned their tasks.
             outcomes.ended = transitions::ended(&mut self.connection, &batch.ends()).await.ok();
         }
         observer.wrote(batch.len(), begin.elapsed());
         Ok(outcomes)
+    }
+
+    /// Fails if a file of the database was lost. If that is the log, SQLite still has it open, and what
+    /// was accepted is saved from it into the database.
+    async fn check_files(&mut self) -> Result<(), StoreError> {
+        let Err(lost) = self.files.check() else { return Ok(()) };
+        if !std::mem::replace(&mut self.saved, true) {
+            let merge = sqlx::query("PRAGMA wal_checkpoint(FULL)");
+            if let Err(error) = merge.execute(&mut self.connection).await {
+                let error = with_causes(&error);
+                tracing::error!(error, "cannot merge the write-ahead log into the database");
+            }
+        }
+        Err(lost)
     }
 }
 
@@ -202,6 +222,7 @@ impl State {
             ready = Ready::Unknown;
         }
         let mut claimed = Vec::new();
+        let mut set_aside = Vec::new();
         let mut look_again = false;
         if claiming && room.total > 0 {
             let mut complete = true;
@@ -220,6 +241,7 @@ impl State {
                 claims::hold(transaction, &held);
                 // The places of what was set aside are still free, and nothing else may come along.
                 look_again = !held.is_empty();
+                set_aside = held.into_iter().map(|(seq, _)| seq).collect();
                 ready = Ready::Known(tasks);
             }
             claimed = ready.take(&mut room);
@@ -235,7 +257,18 @@ impl State {
         let next_seq = self.next_seq.load(Ordering::Relaxed);
         let submitted = submissions::submit(transaction, &new, next_seq, at_once, now).await?;
         let ended = None;
-        Ok(Outcomes { now, submitted, end, ended, cancelled, erased, claimed, ready, look_again })
+        Ok(Outcomes {
+            now,
+            submitted,
+            end,
+            ended,
+            cancelled,
+            erased,
+            set_aside,
+            claimed,
+            ready,
+            look_again,
+        })
     }
 
     /// Takes note of what was committed, as news for all who wait for it.
@@ -248,6 +281,7 @@ impl State {
     ) {
         let tell_new = observer.wants_new_tasks();
         let Outcomes { now, submitted, ended, cancelled, erased, claimed, .. } = outcomes;
+        news.changes.extend(outcomes.set_aside.into_iter().map(Committed::SetAside));
         self.ready = outcomes.ready;
         self.look_again |= outcomes.look_again;
         for end in batch.ends.drain(..) {
@@ -329,6 +363,8 @@ struct Outcomes {
     cancelled: Cancelled,
     /// In the order of the batch.
     erased: Vec<Erased>,
+    /// Tasks that waited and cannot be run, by `seq`.
+    set_aside: Vec<i64>,
     /// Tasks that waited.
     claimed: Vec<ReadyTask>,
     /// What waits yet, without what was submitted.

@@ -176,10 +176,13 @@ impl Files {
         // Without O_NONBLOCK the opening of a pipe would wait for its writer.
         options.read(true).nonblock(true);
         let name = file_name_or_dot(&located.relative);
-        let file = self.roots[located.root]
-            .dir
-            .open_with(name, &options)
-            .map_err(|error| self.explain(error, path, "open"))?;
+        let dir = &self.roots[located.root].dir;
+        // Before it is opened: SQLite loses its locks when the process closes any handle of the database.
+        if dir.metadata(name).is_ok_and(|found| self.is_state_file(&found)) {
+            return Err(PathError::StateFile(path.to_owned()));
+        }
+        let file =
+            dir.open_with(name, &options).map_err(|error| self.explain(error, path, "open"))?;
         let found = file.metadata().map_err(io_error)?;
         if found.is_dir() {
             return Err(PathError::Folder(path.to_owned()));

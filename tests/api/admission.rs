@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::common::{Server, dummy, endless, tokenize};
+use crate::common::{Server, dummy, endless, run_sql, tokenize};
 
 #[tokio::test]
 async fn a_full_queue_says_when_to_come_back() {
@@ -94,4 +94,67 @@ async fn a_faulty_submission_is_told_its_faults_even_if_there_is_no_room() {
     server.submit(endless()).await;
     let answer = server.post("/tasks", &json!({ "task_type": "blur" })).await;
     assert!(answer.only_fault().starts_with("enum body.task_type: "), "{answer}");
+}
+
+/// Pending tasks that this build cannot run, put in by hand: one of an unknown type, one with unknown
+/// parameters.
+async fn add_unrunnable(server: &Server) -> [String; 2] {
+    let ids = [1, 2].map(|number| format!("0000000{number}-0000-7000-8000-000000000000"));
+    let [of_unknown_type, unreadable] = &ids;
+    let insert = format!(
+        "INSERT INTO tasks (id, task_type, status, priority, parameters, tags, max_attempts, \
+                            created_at, updated_at) \
+         VALUES ('{of_unknown_type}', 'of_another_branch', 'pending', 9, '{{}}', '{{}}', 1, 0, 0), \
+                ('{unreadable}', 'dummy_short', 'pending', 9, '{{\"speed\": 1}}', '{{}}', 1, 0, 0)"
+    );
+    run_sql(&server.folder().join("tasks.db"), &[&insert]).await;
+    ids
+}
+
+/// Waits until the server has found out that it cannot run these tasks.
+async fn until_set_aside(server: &Server, ids: &[String]) {
+    let set_aside = |task: &serde_json::Value| {
+        task["waiting_because"].as_str().is_some_and(|it| it.contains("does not know"))
+    };
+    for id in ids {
+        server.until(&format!("/tasks/{id}"), set_aside).await;
+    }
+}
+
+#[tokio::test]
+async fn what_can_never_run_does_not_count_for_an_exclusive_server() {
+    let mut server = Server::start(&[]);
+    let mut later = dummy(0.0);
+    later["run_at"] = json!("2100-01-01T00:00:00Z");
+    let scheduled = server.submit(later).await;
+    server.kill();
+    let unrunnable = add_unrunnable(&server).await;
+    server.restart(&["--exclusive"]);
+    until_set_aside(&server, &unrunnable).await;
+    let refused = server.post("/tasks", &endless()).await;
+    assert_eq!(refused.error(409), format!("A task is already running: {scheduled}"));
+    assert_eq!(server.delete(&format!("/tasks/{scheduled}")).await.status, 200);
+    let running = server.submit(endless()).await;
+    server.until_running(&running).await;
+    // Their end frees nothing, because they took nothing.
+    for id in &unrunnable {
+        assert_eq!(server.delete(&format!("/tasks/{id}")).await.status, 200);
+    }
+    let refused = server.post("/tasks", &endless()).await;
+    assert_eq!(refused.error(409), format!("A task is already running: {running}"));
+    assert_eq!(server.delete(&format!("/tasks/{running}")).await.status, 200);
+    server.submit(endless()).await;
+}
+
+#[tokio::test]
+async fn what_can_never_run_takes_no_place_in_the_queue() {
+    let mut server = Server::start(&["--max-running", "1"]);
+    server.kill();
+    let unrunnable = add_unrunnable(&server).await;
+    server.restart(&["--max-running", "1", "--max-pending", "1"]);
+    until_set_aside(&server, &unrunnable).await;
+    let running = server.submit(endless()).await;
+    server.until_running(&running).await;
+    server.submit(endless()).await;
+    assert_eq!(server.post("/tasks", &endless()).await.status, 429);
 }

@@ -180,6 +180,21 @@ async fn a_task_that_ends_on_a_full_disk_is_completed_when_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_task_whose_end_cannot_be_stored_is_not_cancelled_and_that_is_said() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let server = disk.server(&["--max-running", "1"]);
+    let id = running_on_a_full_disk(&server, &disk).await;
+    until_end_refused(&server, &id);
+    let one = server.delete(&format!("/tasks/{id}")).await;
+    assert!(one.error(507).contains("make room and try again"), "{one}");
+    let all = server.send(server.request(Method::POST, "/tasks/cancel?status=running")).await;
+    assert_eq!(all.status, 507, "{all}");
+    disk.clear();
+    server.wait_for(&id, "completed").await;
+    assert_eq!(server.delete(&format!("/tasks/{id}")).await.status, 409);
+}
+
+#[tokio::test]
 async fn nothing_accepted_is_lost_if_the_server_dies_on_a_full_disk() {
     let Some(disk) = SmallDisk::mount() else { return };
     let mut server = disk.server(&["--max-running", "1"]);

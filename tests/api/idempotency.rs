@@ -103,6 +103,23 @@ async fn a_key_that_is_none_is_refused() {
 }
 
 #[tokio::test]
+async fn a_key_outlives_its_task() {
+    let mut server = Server::start(&["--retention", "1s"]);
+    let first = submit(&server, "key", &dummy(0.0)).await;
+    let task = id(&first);
+    server.until("/tasks", |tasks| tasks.as_array().unwrap().is_empty()).await;
+    assert_eq!(server.get(&format!("/tasks/{task}")).await.status, 404);
+    for _ in 0..2 {
+        let again = submit(&server, "key", &dummy(0.0)).await;
+        assert_eq!(again.body, first.body, "{again}");
+        let other = submit(&server, "key", &dummy(1.0)).await;
+        assert!(other.error(422).contains("another body"), "{other}");
+        server.restart(&["--retention", "1s"]);
+    }
+    assert_eq!(server.get("/tasks").await.body, json!([]));
+}
+
+#[tokio::test]
 async fn a_key_is_forgotten_after_a_day() {
     let mut server = Server::start(&[]);
     let first = id(&submit(&server, "key", &dummy(0.0)).await);

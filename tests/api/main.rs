@@ -7,6 +7,7 @@ mod cancel;
 #[path = "../common/mod.rs"]
 mod common;
 mod crashes;
+mod database_files;
 mod databases;
 mod disconnects;
 mod discovery;

@@ -118,3 +118,62 @@ async fn a_backup_overwrites_nothing_and_leaves_no_halves() {
         name.contains("copy") || name.ends_with(".part") || name.starts_with("absent")
     }));
 }
+
+/// The files of copies that were not finished.
+fn parts(folder: &Path) -> usize {
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().ends_with(".part")).count()
+}
+
+/// A folder with a database whose copy takes a while.
+async fn large_database() -> TempDir {
+    let mut server = Server::start(&[]);
+    server.terminate();
+    server.wait_exit();
+    let folder = TempDir::new().unwrap();
+    let database = folder.path().join("tasks.db");
+    std::fs::copy(server.folder().join("tasks.db"), &database).unwrap();
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database);
+    let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    let fill = "INSERT INTO idempotency_keys WITH RECURSIVE n (i) AS \
+                    (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) \
+                SELECT i, hex(zeroblob(50000)), '', 0 FROM n";
+    sqlx::query(fill).execute(&mut connection).await.unwrap();
+    sqlx::Connection::close(connection).await.unwrap();
+    folder
+}
+
+/// Begins a backup and ends it by a signal while it copies.
+fn interrupted(folder: &Path, signal: &str) -> Option<i32> {
+    let mut copying = common::piped(folder, &["backup", "copy.db"], &[]);
+    while parts(folder) == 0 {
+        assert!(copying.try_wait().unwrap().is_none(), "it was done before it was looked at");
+    }
+    let kill = format!("kill -{signal} {}", copying.id());
+    assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    copying.wait().unwrap().code()
+}
+
+#[tokio::test]
+async fn a_backup_that_is_interrupted_leaves_nothing() {
+    let folder = large_database().await;
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        assert_eq!(interrupted(folder.path(), signal), Some(code), "SIG{signal}");
+        assert_eq!(parts(folder.path()), 0, "after SIG{signal}");
+        assert!(!folder.path().join("copy.db").exists());
+    }
+}
+
+#[tokio::test]
+async fn a_backup_removes_what_a_killed_one_has_left_and_nothing_else() {
+    let folder = large_database().await;
+    assert_eq!(interrupted(folder.path(), "KILL"), None);
+    assert_eq!(parts(folder.path()), 1, "a killed process cannot clean up");
+    std::fs::write(folder.path().join(".backup-of-another-program.part"), "precious").unwrap();
+    // One that is at work is left alone by the next.
+    let mut copying = common::piped(folder.path(), &["backup", "first.db"], &[]);
+    backup(folder.path(), &["second.db"]).with(0);
+    assert_eq!(copying.wait().unwrap().code(), Some(0));
+    assert_eq!(parts(folder.path()), 1);
+    assert!(folder.path().join(".backup-of-another-program.part").exists());
+}

@@ -8,5 +8,6 @@
 mod clock;
 #[path = "../common/mod.rs"]
 mod common;
+mod disk;
 mod poison;
 mod server;

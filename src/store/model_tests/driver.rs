@@ -105,7 +105,11 @@ impl Driver {
 
     fn change(&mut self, changes: &[Change], model: &Model) {
         let store = &self.server.store;
-        let sent = changes.iter().map(|change| send(store, change, &self.ids, &self.moments));
+        let mut sent = Vec::new();
+        for change in changes {
+            let erasure = self.server.runtime.block_on(erasure(store, change, &self.moments));
+            sent.push(send(store, change, erasure, &self.ids));
+        }
         // All are sent before the writer has its turn, so that they wait for it together.
         let sent = self.server.runtime.block_on(join_all(sent));
         let mut answers = Vec::new();
@@ -157,7 +161,7 @@ impl Server {
         };
         let path = folder.join("tasks.db");
         let opened = open(&path, Limits { total, by_type }, remove_partial);
-        let Opened { store, writer, due } = runtime.block_on(opened).unwrap();
+        let Opened { store, writer, due, .. } = runtime.block_on(opened).unwrap();
         let mut due: Vec<_> = due.into_iter().map(|(seq, ..)| seq).collect();
         due.sort();
         let mut partials = partials.into_inner().unwrap();
@@ -212,7 +216,7 @@ impl Server {
     fn settle(&self, looks: usize) {
         let keys_cutoff = Timestamp::from_micros(0);
         for _ in 0..looks {
-            let nothing = EraseStep { after: 0, cutoff: None, keys_cutoff };
+            let nothing = EraseStep { tasks: Vec::new(), keys_cutoff };
             self.runtime.block_on(self.store.erase(nothing)).unwrap();
         }
     }
@@ -224,8 +228,18 @@ enum Sent {
     Other(Answer),
 }
 
-async fn send(store: &Store, change: &Change, ids: &Ids, moments: &[Timestamp]) -> Sent {
+/// What a change erases, looked up before the move.
+async fn erasure(store: &Store, change: &Change, moments: &[Timestamp]) -> Option<EraseStep> {
     let moment = |number: usize| moments[number.min(moments.len() - 1)];
+    let &Change::Erase { before, keys_before } = change else { return None };
+    let tasks = match before {
+        Some(before) => store.stretch(0, i64::MAX, moment(before)).await.unwrap().old,
+        None => Vec::new(),
+    };
+    Some(EraseStep { tasks, keys_cutoff: moment(keys_before) })
+}
+
+async fn send(store: &Store, change: &Change, erasure: Option<EraseStep>, ids: &Ids) -> Sent {
     Sent::Other(match *change {
         Change::Submit(ref new) => {
             let task = new_task(new, ids);
@@ -255,10 +269,9 @@ async fn send(store: &Store, change: &Change, ids: &Ids, moments: &[Timestamp]) 
             let wish = Cancellation { id, at, accepted_by_runner: accepted };
             Answer::Cancel(store.cancel(wish).await.unwrap())
         }
-        Change::Erase { before, keys_before } => {
-            let (cutoff, keys_cutoff) = (before.map(moment), moment(keys_before));
-            let next = store.erase(EraseStep { after: 0, cutoff, keys_cutoff }).await.unwrap();
-            assert_eq!(next, None, "there are too few tasks for a second step");
+        Change::Erase { .. } => {
+            let more = store.erase(erasure.unwrap()).await.unwrap();
+            assert!(!more, "there are too few keys for a second step");
             Answer::Done
         }
     })
@@ -318,6 +331,7 @@ fn news_of(committed: Committed, ids: &Ids) -> News {
     match committed {
         Committed::Refused => News::Refused,
         Committed::Scheduled(seq, _) => News::Scheduled(seq),
+        Committed::SetAside(seq) => News::SetAside(seq),
         Committed::Claimed(record, _) => News::Claimed(record.seq, record.epoch),
         Committed::Stored(_) => panic!("new tasks were not asked for"),
         Committed::Cancelled(id, seq, record) => {

@@ -198,9 +198,9 @@ impl Model {
     fn erase(&mut self, before: Option<usize>, keys_before: usize) {
         let before = before.unwrap_or(0).min(self.moves);
         self.tasks.retain(|_, task| task.ended.is_none_or(|ended| ended >= before));
-        let tasks = &self.tasks;
+        // A key lives its time, whatever became of its task.
         let keys_before = keys_before.min(self.moves);
-        self.keys.retain(|_, key| key.used >= keys_before && tasks.contains_key(&key.seq));
+        self.keys.retain(|_, key| key.used >= keys_before);
     }
 
     fn submit(&mut self, mut new: NewTask) -> Answer {
@@ -256,6 +256,7 @@ impl Model {
                 task.held = true;
                 task.message = "unreadable".to_owned();
                 self.told.held += 1;
+                news.push(News::SetAside(seq));
                 left_empty.extend(one_look.then_some(task.new.kind));
                 continue;
             }

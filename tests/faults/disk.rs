@@ -1,0 +1,62 @@
+//! A disk that fails where SQLite does not expect it to be full. What a disk, a quota or a network
+//! file system would answer is put in by `strace`, into the real server.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+
+use crate::common::{Server, dummy};
+
+/// System calls of a running server that fail, until this is dropped.
+struct Fault(Child);
+
+impl Fault {
+    /// `None`, and said aloud, where that is not possible.
+    fn inject(server: &Server, calls: &str, error: &str) -> Option<Self> {
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
+        strace.args(["-e", &format!("inject={calls}:error={error}")]);
+        strace.args(["-p", &server.process_id().to_string()]).stderr(Stdio::piped());
+        let Ok(mut child) = strace.spawn() else {
+            eprintln!("SKIPPED: there is no strace here");
+            return None;
+        };
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        if !line.contains("attached") {
+            eprintln!("SKIPPED: strace may not attach here: {line}");
+            return None;
+        }
+        // It has more to say, of each thread that begins.
+        std::thread::spawn(move || said.read_to_end(&mut Vec::new()));
+        Some(Self(child))
+    }
+}
+
+impl Drop for Fault {
+    fn drop(&mut self) {
+        let interrupt = format!("kill -INT {}", self.0.id());
+        let _ = Command::new("sh").args(["-c", &interrupt]).status();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_disk_without_room_is_507_wherever_it_says_so_and_a_broken_one_is_500() {
+    let server = Server::start(&[]);
+    for (calls, error, status) in [
+        ("fsync,fdatasync", "ENOSPC", 507),
+        ("fsync,fdatasync", "EDQUOT", 507),
+        ("pwrite64", "EDQUOT", 507),
+        ("pwrite64", "ENOSPC", 507),
+        ("fsync,fdatasync", "EIO", 500),
+        ("pwrite64", "EIO", 500),
+    ] {
+        let Some(fault) = Fault::inject(&server, calls, error) else { return };
+        let refused = server.post("/tasks", &dummy(0.0)).await;
+        assert_eq!(refused.status, status, "{error} from {calls}: {refused}");
+        drop(fault);
+        let id = server.submit(dummy(0.0)).await;
+        server.wait_for(&id, "completed").await;
+    }
+}
