@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, ConfigError};
 use crate::http::{self, Api, Gate, InvalidOrigin, KeyFileError, KeyRing};
 use crate::manager::{ManagerOptions, StartError, TaskManager};
-use crate::task::TaskType;
+use crate::task::{TaskType, Timestamp};
 use crate::tasks::TaskRegistry;
 
 /// Longest time from the end of the grace to the end of the process, whatever runs. Tasks have half of it
@@ -25,6 +25,11 @@ pub enum AppError {
     /// A setting.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The time of day.
+    #[error(
+        "the clock of this machine shows {0}, and HTTP knows no date before 1970: set it, and start again"
+    )]
+    Clock(Timestamp),
     /// The address.
     #[error("cannot listen on `{address}`")]
     Listen {
@@ -61,6 +66,7 @@ impl App {
     /// # Errors
     /// If the address, the keys, the database or a root cannot be used.
     pub async fn build(config: Config, registry: TaskRegistry) -> Result<Self, AppError> {
+        check_clock(Timestamp::now())?;
         let keys = config.api_key_file.as_deref().map(KeyRing::read).transpose()?.map(Arc::new);
         let (listener, address) = listen(&config).await?;
         let options = ManagerOptions {
@@ -115,6 +121,11 @@ impl App {
     }
 }
 
+/// The HTTP library panics at such a date, so it is told once and not with each request.
+fn check_clock(now: Timestamp) -> Result<(), AppError> {
+    if now < Timestamp::from_micros(0) { Err(AppError::Clock(now)) } else { Ok(()) }
+}
+
 /// Finds the types that are limited.
 fn type_limits(limits: &[(String, usize)]) -> Result<Vec<(TaskType, usize)>, ConfigError> {
     let find = |(name, limit): &(String, usize)| {
@@ -145,4 +156,16 @@ async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), AppError> 
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_server_starts_before_1970() {
+        let error = check_clock(Timestamp::from_micros(-1)).unwrap_err().to_string();
+        assert!(error.contains("shows 1969-12-31T23:59:59.999999Z"), "{error}");
+        assert!(check_clock(Timestamp::now()).is_ok());
+    }
 }

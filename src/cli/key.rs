@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use super::exit::{EXIT_CODES, Exit, Failure, Outcome};
 use super::settings::SettingsFile;
 use super::terminal::print_note;
-use crate::http::{Access, ApiKey, KeyFile, KeyFileError, KeyName};
+use crate::http::{Access, KeyFile, KeyFileError, KeyName, NewKey};
 use crate::task::with_causes;
 
 /// Where keys go if no file was named.
@@ -98,8 +98,8 @@ fn new(path: &Path, name: KeyName, access: Access) -> Result<(), KeyError> {
     if stored.keys().iter().any(|key| key.name() == Some(&name)) {
         return Err(KeyError::NameTaken { path: shown, name });
     }
-    let (key, secret) = ApiKey::make(name.clone(), access)?;
-    append(&file, path, &key).map_err(write_error)?;
+    let NewKey { secret, line } = NewKey::make(&name, access)?;
+    append(&file, path, &line).map_err(write_error)?;
     writeln!(io::stdout(), "{secret}").map_err(|source| KeyError::Print {
         path: shown.clone(),
         name,
@@ -119,10 +119,10 @@ fn new(path: &Path, name: KeyName, access: Access) -> Result<(), KeyError> {
 }
 
 /// Adds a line, whole or not at all. The file stays the same one, with its owner and permissions.
-fn append(mut file: &File, path: &Path, key: &ApiKey) -> io::Result<()> {
+fn append(mut file: &File, path: &Path, line: &str) -> io::Result<()> {
     let text = std::fs::read(path)?;
     let separator = if text.last().is_none_or(|&last| last == b'\n') { "" } else { "\n" };
-    let line = format!("{separator}{key}\n");
+    let line = format!("{separator}{line}\n");
     file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).inspect_err(|_| {
         // Should this fail too, a part of the line is left. Nobody has its key, which is printed only
         // when the whole line is on the disk.

@@ -1,8 +1,8 @@
 //! API keys and the lines that stand for them in a key file.
 //!
-//! A line `sha256:HASH NAME read-only` or `sha256:HASH NAME read-write` is a key with a name, and a
-//! line `sha256:HASH` one without, that may write. Every other line is a key itself. Empty lines
-//! and those that begin with `#` do not count.
+//! A line `sha256:HASH NAME read-only` or `sha256:HASH NAME read-write` is the hash of a key. A hash
+//! alone is refused: it may be what is left of a read-only line. Every other line is a key itself, which
+//! may write. Empty lines and those that begin with `#` do not count.
 
 use std::fmt;
 
@@ -43,22 +43,34 @@ pub(crate) struct ApiKey {
     access: Access,
 }
 
-impl ApiKey {
-    /// Makes a key: what is kept of it, and the key itself, which is nowhere else.
+/// A key that was just made.
+#[derive(Debug)]
+pub(crate) struct NewKey {
+    /// The key itself, which is kept nowhere else.
+    pub(crate) secret: String,
+    /// Its line in a key file.
+    pub(crate) line: String,
+}
+
+impl NewKey {
+    /// Makes a key.
     ///
     /// # Errors
     /// If the system has no random numbers.
-    pub(crate) fn make(name: KeyName, access: Access) -> Result<(Self, String), getrandom::Error> {
+    pub(crate) fn make(name: &KeyName, access: Access) -> Result<Self, getrandom::Error> {
         let mut random = [0; 32];
         getrandom::fill(&mut random)?;
-        let key = format!("{KEY_PREFIX}{}", Hex(&random));
-        Ok((Self { hash: hash(&key), name: Some(name), access }, key))
+        let secret = format!("{KEY_PREFIX}{}", Hex(&random));
+        let line = format!("{HASH_PREFIX}{} {name} {}", Hex(&hash(&secret)), access.name());
+        Ok(Self { secret, line })
     }
+}
 
+impl ApiKey {
     /// The key on this line of a file; `None` if the line does not count.
     ///
     /// # Errors
-    /// What is wrong with it, without a word of what it says: it may be almost a key.
+    /// What is wrong with it, without quoting it: it may be almost a key.
     pub(super) fn parse(line: &str) -> Result<Option<Self>, &'static str> {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -71,18 +83,15 @@ impl ApiKey {
             return Ok(Some(Self { hash: hash(line), name: None, access: Access::ReadWrite }));
         };
         let words: Vec<_> = rest.split_whitespace().collect();
-        let (hex, name, access) = match words[..] {
-            [hex] => (hex, None, Access::ReadWrite),
-            [hex, name, access] => {
-                let found = Access::ALL.into_iter().find(|known| known.name() == access);
-                let access = found.ok_or("does not end in read-only or read-write")?;
-                (hex, Some(name.parse().map_err(|_| "has a name that a key cannot have")?), access)
-            }
-            _ => return Err("is not of the form sha256:HASH NAME read-only (or read-write)"),
+        let [hex, name, access] = words[..] else {
+            return Err("is not of the form sha256:HASH NAME read-only (or read-write)");
         };
         let hash = unhex(hex)
-            .ok_or("is no SHA-256 hash, expected 64 hexadecimal digits after `sha256:`")?;
-        Ok(Some(Self { hash, name, access }))
+            .ok_or("has no SHA-256 hash: expected 64 hexadecimal digits after `sha256:`")?;
+        let name = name.parse().map_err(|_| "has a name that a key cannot have")?;
+        let access = Access::ALL.into_iter().find(|known| known.name() == access);
+        let access = access.ok_or("does not end in read-only or read-write")?;
+        Ok(Some(Self { hash, name: Some(name), access }))
     }
 
     pub(crate) fn name(&self) -> Option<&KeyName> {
@@ -93,7 +102,7 @@ impl ApiKey {
         self.access
     }
 
-    /// Finds whose key this is, in the same time whoever's it is.
+    /// Constant-time lookup of a key.
     pub(super) fn find<'a>(keys: &'a [Self], given: &str) -> Option<&'a Self> {
         let hash = hash(given);
         let mut found = Choice::from(0);
@@ -104,17 +113,6 @@ impl ApiKey {
             found |= same;
         }
         usize::try_from(place).ok().filter(|_| found.into()).and_then(|place| keys.get(place))
-    }
-}
-
-/// As a line of a key file.
-impl fmt::Display for ApiKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{HASH_PREFIX}{}", Hex(&self.hash))?;
-        match &self.name {
-            Some(name) => write!(f, " {name} {}", self.access.name()),
-            None => Ok(()),
-        }
     }
 }
 
@@ -174,21 +172,36 @@ mod tests {
     #[test]
     fn a_new_key_is_known_by_its_line() {
         for access in Access::ALL {
-            let (made, secret) = ApiKey::make("a.b-c_d@e".parse().unwrap(), access).unwrap();
+            let name = "a.b-c_d@e".parse().unwrap();
+            let NewKey { secret, line } = NewKey::make(&name, access).unwrap();
             assert!(secret.starts_with("ts_") && secret.len() == 67, "{secret}");
-            let line = made.to_string();
             assert!(!line.contains(&secret["ts_".len()..]), "{line}");
             let read = key(&line);
-            assert_eq!(read, made);
+            assert_eq!((read.name(), read.access()), (Some(&name), access));
             let keys = [key("another key altogether"), read, key("and yet another key")];
-            assert_eq!(ApiKey::find(&keys, &secret), Some(&made));
+            assert_eq!(ApiKey::find(&keys, &secret), Some(&keys[1]));
             assert_eq!(ApiKey::find(&keys, &format!("{secret}0")), None);
         }
     }
 
     #[test]
+    fn a_line_that_was_cut_off_lets_nobody_do_more() {
+        let name = "dashboard".parse().unwrap();
+        let NewKey { secret, line } = NewKey::make(&name, Access::ReadOnly).unwrap();
+        for end in 0..line.len() {
+            let left = ApiKey::parse(&line[..end]);
+            let found = left
+                .iter()
+                .flatten()
+                .any(|key| ApiKey::find(std::slice::from_ref(key), &secret).is_some());
+            assert!(!found, "{}", &line[..end]);
+            assert!(end <= HASH_PREFIX.len() || left.is_err(), "{}", &line[..end]);
+        }
+    }
+
+    #[test]
     fn a_line_is_a_key_or_the_hash_of_one() {
-        let hashed = format!("sha256:{}", Hex(&hash("the second key of them")));
+        let hashed = format!("sha256:{} bob read-write", Hex(&hash("the second key of them")));
         let keys = [key("the first key of them"), key(&hashed), key(&hashed.to_uppercase())];
         assert_eq!(ApiKey::find(&keys, "the first key of them"), Some(&keys[0]));
         assert_eq!(ApiKey::find(&keys, "the second key of them"), Some(&keys[1]));
@@ -204,8 +217,9 @@ mod tests {
         let hashed = format!("sha256:{}", Hex(&hash("a key")));
         for (line, problem) in [
             ("short", "too short"),
-            ("sha256:abc", "64"),
-            (&format!("sha256:+{}", "a".repeat(63)), "64"),
+            ("sha256:abc bob read-only", "64"),
+            (&format!("sha256:+{} bob read-only", "a".repeat(63)), "64"),
+            (&hashed, "form"),
             (&format!("{hashed} read-only"), "form"),
             (&format!("{hashed} alice bob read-only"), "form"),
             (&format!("{hashed} alice write"), "read-write"),

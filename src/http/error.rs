@@ -6,10 +6,9 @@ use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use uuid::Uuid;
 
 use crate::manager::{OutputError, RetryError, StoreError, SubmitError, WatchError};
-use crate::task::{Fault, MAX_FAULTS, with_causes};
+use crate::task::{Fault, MAX_FAULTS, new_uuid, with_causes};
 
 /// An answer that says what was wrong.
 #[derive(Debug)]
@@ -63,7 +62,7 @@ impl ApiError {
 
     /// The client learns a reference, the log the cause.
     fn internal(cause: &str) -> Self {
-        let reference = Uuid::now_v7();
+        let reference = new_uuid();
         tracing::error!(%reference, cause, "internal error");
         let detail = format!("internal error, the log has more under {reference}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)

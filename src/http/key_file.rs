@@ -1,10 +1,13 @@
 //! The file with the API keys: read at the start, and again whenever it has changed.
 
-use std::os::unix::fs::PermissionsExt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::OFlags;
 use tokio::sync::watch;
 
 use super::api_key::ApiKey;
@@ -12,6 +15,9 @@ use crate::task::with_causes;
 
 /// How soon a change of the file counts.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Size limit of the file: ten thousand keys, and it is read every second.
+const MAX_BYTES: u64 = 1024 * 1024;
 
 /// A key file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +28,7 @@ pub enum KeyFileError {
         /// The file.
         path: String,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A line is no key. The line itself is not repeated, it may be almost one.
     #[error("line {line} of `{path}` {problem}")]
@@ -57,8 +63,7 @@ impl KeyFile {
     pub(crate) fn read(path: &Path) -> Result<Self, KeyFileError> {
         let unreadable =
             |source| KeyFileError::Unreadable { path: path.display().to_string(), source };
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
-        let mode = path.metadata().map_err(unreadable)?.permissions().mode();
+        let (text, mode) = read(path).map_err(unreadable)?;
         let mut file = Self { keys: Vec::new(), faults: Vec::new(), exposed: exposure(path, mode) };
         for (index, line) in text.lines().enumerate() {
             match ApiKey::parse(line) {
@@ -83,6 +88,23 @@ impl KeyFile {
         let &(line, problem) = self.faults.first()?;
         Some(KeyFileError::Line { path: path.display().to_string(), line, problem })
     }
+}
+
+/// Returns the text of the file and its permissions.
+fn read(path: &Path) -> io::Result<(String, u32)> {
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    // The other end of a FIFO may never come.
+    let file = File::options().read(true).custom_flags(nonblocking).open(path)?;
+    let about = file.metadata()?;
+    if !about.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut text = String::new();
+    file.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(io::Error::other(format!("it is larger than {MAX_BYTES} bytes")));
+    }
+    Ok((text, about.permissions().mode()))
 }
 
 /// The group may read: so a file can be its owner's to change and the server's to read.

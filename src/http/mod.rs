@@ -24,6 +24,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
@@ -37,7 +38,7 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::manager::TaskManager;
-pub(crate) use api_key::{Access, ApiKey, KeyName};
+pub(crate) use api_key::{Access, KeyName, NewKey};
 use error::ApiError;
 pub(crate) use gate::Gate;
 pub use key_file::KeyFileError;
@@ -146,11 +147,26 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
     let document = ([(header::CONTENT_TYPE, "application/json")], document);
     let router = routes
         .route("/openapi.json", get(async move || document.clone()))
-        .merge(SwaggerUi::new("/docs").config(Config::from("/openapi.json")))
+        .merge(documentation())
         .merge(dashboard::router())
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method);
     (router, metrics)
+}
+
+/// Swagger UI. It needs nothing but what this server sends; its icons are `data:` images, and its
+/// components carry their own styles.
+fn documentation() -> Router {
+    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+        img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+        frame-ancestors 'none'";
+    let with_policy = async |mut response: Response| {
+        let policy = HeaderValue::from_static(POLICY);
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+        response
+    };
+    let pages = Router::from(SwaggerUi::new("/docs").config(Config::from("/openapi.json")));
+    pages.layer(map_response(with_policy))
 }
 
 /// An origin that no header can carry.

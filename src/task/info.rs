@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -15,7 +16,15 @@ pub struct TaskId(Uuid);
 impl TaskId {
     /// An id that no other task has.
     pub fn new() -> Self {
-        Self(Uuid::now_v7())
+        Self(new_uuid())
+    }
+}
+
+/// A UUID of version 7. Those of a clock before 1970, which they cannot express, are of 1970.
+pub(crate) fn new_uuid() -> Uuid {
+    match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(_) => Uuid::now_v7(),
+        Err(_) => Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, 0, 0)),
     }
 }
 

@@ -27,6 +27,7 @@ pub use error::{InvalidParameters, TaskError};
 pub use fault::Fault;
 pub(crate) use fault::MAX_FAULTS;
 pub use files::{Files, FilesError, PathError};
+pub(crate) use info::new_uuid;
 pub use info::{TaskId, TaskInfo, TaskStatus, Timestamp};
 pub use output::OutputFile;
 pub(crate) use progress::{Progress, shorten};

@@ -159,6 +159,8 @@ async fn the_documentation_needs_no_other_host() {
         let path = format!("{}?{}", target.path(), target.query().unwrap_or_default());
         let answer = server.get(&path).await;
         assert_eq!(answer.status, 200, "{link}");
+        let policy = answer.header("content-security-policy");
+        assert!(policy.contains("frame-ancestors 'none'"), "{link}: {policy}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! API keys: who gets in, and what for.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
@@ -91,6 +92,12 @@ fn a_key_file_without_a_key_is_refused() {
     let (code, said) = refusal(folder.path(), &["--api-key-file", "absent"], &[]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("absent"), "{said}");
+    // As it is left when the end of a read-only line is lost.
+    let cut = format!("# ours\nsha256:{}\n", "0".repeat(64));
+    std::fs::write(folder.path().join("cut"), cut).unwrap();
+    let (code, said) = refusal(folder.path(), &["--api-key-file", "cut"], &[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("line 2 of `cut`") && said.contains("NAME read-only"), "{said}");
     std::fs::write(folder.path().join("empty"), "\n  \n").unwrap();
     let (code, said) = refusal(folder.path(), &["--api-key-file", "empty"], &[]);
     assert_eq!(code, Some(1), "{said}");
@@ -162,6 +169,15 @@ async fn until_status(server: &Server, key: &str, status: u16) {
     }
 }
 
+/// Waits for a line of the log.
+async fn until_log(server: &Server, text: &str) {
+    let begin = Instant::now();
+    while !server.log().contains(text) {
+        assert!(begin.elapsed() < Duration::from_secs(100), "{}", server.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test]
 async fn keys_come_and_go_without_a_restart() {
     let folder = TempDir::new().unwrap();
@@ -191,10 +207,18 @@ async fn keys_come_and_go_without_a_restart() {
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
     until_status(&server, &first, 200).await;
+
+    // A file that is something else for a while is followed again afterwards.
+    std::fs::remove_dir(&file).unwrap();
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    until_log(&server, "not a regular file").await;
+    std::fs::remove_file(&file).unwrap();
+    server.write("keys", "# nobody\n");
+    until_status(&server, &first, 401).await;
     server.terminate();
     assert!(server.wait_exit().success());
     let log = server.log();
-    assert!(log.contains("line 1 of `keys` is no SHA-256 hash"), "{log}");
+    assert!(log.contains("line 1 of `keys` is not of the form"), "{log}");
     assert!(log.contains("nobody gets in"), "{log}");
 }
 

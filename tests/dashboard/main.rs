@@ -5,6 +5,7 @@
 mod browser;
 #[path = "../common/mod.rs"]
 mod common;
+mod documentation;
 mod form;
 mod keys;
 mod looks;

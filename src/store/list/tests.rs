@@ -1,3 +1,5 @@
+//! Lists over a history that is longer than one page looks at.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
