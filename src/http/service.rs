@@ -67,7 +67,7 @@ pub(super) struct Readiness {
     get, path = "/health/ready", tag = "service", security(()),
     responses(
         (status = 200, body = Readiness, description = "It does"),
-        (status = 503, body = Readiness, description = "It is shutting down, or blocking work cannot run"),
+        (status = 503, body = Readiness, description = "It is shutting down, or blocking work cannot run; or a sentence that says what is wrong with its files"),
     )
 )]
 pub(super) async fn ready(State(manager): State<TaskManager>) -> Result<Response, ApiError> {

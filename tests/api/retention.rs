@@ -37,10 +37,10 @@ fn rows(first: i64, count: i64, created_at: i64, completed_at: i64) -> String {
 async fn a_task_from_a_clock_that_was_ahead_holds_up_no_other() {
     const YEAR_2100: i64 = 4_102_444_800_000_000;
     let mut server = Server::start(&[]);
-    server.terminate();
-    server.wait_exit();
+    let running = server.submit(endless()).await;
+    server.kill();
     let past = rows(3001, 600, 1000, 1000);
-    let ahead = rows(1, 1200, YEAR_2100, YEAR_2100);
+    let ahead = rows(2, 1200, YEAR_2100, YEAR_2100);
     let put_right = rows(2001, 600, YEAR_2100, 1000);
     run_sql(&server.folder().join("tasks.db"), &[&ahead, &put_right, &past]).await;
     server.restart(&["--retention", "1s"]);
@@ -51,4 +51,12 @@ async fn a_task_from_a_clock_that_was_ahead_holds_up_no_other() {
     server.wait_for(&id, "completed").await;
     server.until("/stats", left).await;
     assert_eq!(server.get(&format!("/tasks/{id}")).await.status, 404);
+    // And so is what has run all the time among them.
+    server.until_running(&running).await;
+    server.delete(&format!("/tasks/{running}")).await;
+    let gone = |answer: &serde_json::Value| {
+        answer["counts"]["running"] == 0 && answer["counts"]["cancelled"] == 0
+    };
+    server.until("/stats", gone).await;
+    assert_eq!(server.get(&format!("/tasks/{running}")).await.status, 404);
 }

@@ -3,18 +3,20 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
-use crate::common::{Server, dummy};
+use crate::common::{PATIENCE, Server, dummy};
 
 /// System calls of a running server that fail, until this is dropped.
 struct Fault(Child);
 
 impl Fault {
-    /// `None`, and said aloud, where that is not possible.
-    fn inject(server: &Server, calls: &str, error: &str) -> Option<Self> {
+    /// `fault` is `error=` and a number's name, or `delay_enter=` and microseconds. `None`, and said aloud,
+    /// where that is not possible.
+    fn inject(server: &Server, calls: &str, fault: &str) -> Option<Self> {
         let mut strace = Command::new("strace");
         strace.args(["-f", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
-        strace.args(["-e", &format!("inject={calls}:error={error}")]);
+        strace.args(["-e", &format!("inject={calls}:{fault}")]);
         strace.args(["-p", &server.process_id().to_string()]).stderr(Stdio::piped());
         let Ok(mut child) = strace.spawn() else {
             eprintln!("SKIPPED: there is no strace here");
@@ -52,11 +54,32 @@ async fn a_disk_without_room_is_507_wherever_it_says_so_and_a_broken_one_is_500(
         ("fsync,fdatasync", "EIO", 500),
         ("pwrite64", "EIO", 500),
     ] {
-        let Some(fault) = Fault::inject(&server, calls, error) else { return };
+        let Some(fault) = Fault::inject(&server, calls, &format!("error={error}")) else { return };
         let refused = server.post("/tasks", &dummy(0.0)).await;
         assert_eq!(refused.status, status, "{error} from {calls}: {refused}");
         drop(fault);
         let id = server.submit(dummy(0.0)).await;
         server.wait_for(&id, "completed").await;
     }
+}
+
+#[tokio::test]
+async fn a_cancellation_does_not_wait_for_ever_for_a_slow_disk() {
+    let server = Server::start(&[]);
+    let id = server.submit(dummy(1.0)).await;
+    server.until_running(&id).await;
+    // Longer than any client would wait.
+    let Some(fault) = Fault::inject(&server, "fsync,fdatasync", "delay_enter=600000000") else {
+        return;
+    };
+    let begin = Instant::now();
+    // Until it has ended, a cancellation would be accepted.
+    while server.task(&id).await["progress"] != 100.0 {
+        assert!(begin.elapsed() < PATIENCE, "it does not end");
+    }
+    let answer = server.delete(&format!("/tasks/{id}")).await;
+    assert!(answer.error(503).contains("ask again"), "{answer}");
+    assert_eq!(answer.header("retry-after"), "1");
+    drop(fault);
+    server.wait_for(&id, "completed").await;
 }
