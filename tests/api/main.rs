@@ -35,6 +35,7 @@ mod retry;
 mod schedule;
 mod security;
 mod shutdown;
+mod slow_readers;
 mod startup;
 mod submit_body;
 mod submit_fields;
