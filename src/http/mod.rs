@@ -12,6 +12,7 @@ mod key_file;
 mod metrics;
 mod openapi;
 mod output;
+mod pace;
 mod query;
 mod server;
 mod service;
