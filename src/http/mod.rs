@@ -9,6 +9,7 @@ mod error;
 mod events;
 mod gate;
 mod key_file;
+mod linger;
 mod metrics;
 mod openapi;
 mod output;

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -16,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::pace::{self, Paced};
-use super::{Api, events};
+use super::{Api, events, linger};
 
 const MAX_CONNECTIONS: usize = 1024;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,7 +75,10 @@ pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationTok
                 if request.uri().path().ends_with(events::PATH) {
                     request.extensions_mut().insert(slot.clone());
                 }
-                async move { Ok::<_, Infallible>(api.answer(request.map(Body::new)).await) }
+                async move {
+                    let answer = async |request| api.answer(request).await;
+                    Ok::<_, Infallible>(linger::answer(request, answer).await)
+                }
             }
         });
         let connection = http1::Builder::new()

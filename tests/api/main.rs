@@ -30,6 +30,7 @@ mod metrics;
 mod output;
 mod page;
 mod query;
+mod refused_bodies;
 mod retention;
 mod retry;
 mod schedule;
