@@ -74,6 +74,13 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "1")
     }
 
+    /// Other answers have used up the memory that answers may take.
+    pub(super) fn no_memory() -> Self {
+        let detail = "answers that other clients have yet to read use up the memory for answers: try \
+                      again in a moment";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "1")
+    }
+
     fn draining() -> Self {
         let detail = "the server is shutting down, submit again after its restart";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "5")

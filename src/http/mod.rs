@@ -3,14 +3,17 @@
 
 mod api_key;
 mod body;
+mod budget;
 mod dashboard;
 mod error;
 mod events;
 mod gate;
 mod key_file;
+mod linger;
 mod metrics;
 mod openapi;
 mod output;
+mod pace;
 mod query;
 mod server;
 mod service;
@@ -39,6 +42,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::manager::TaskManager;
 pub(crate) use api_key::{Access, KeyName, NewKey};
+use budget::{Budget, Share};
 use error::ApiError;
 pub(crate) use gate::Gate;
 pub use key_file::KeyFileError;
@@ -55,13 +59,14 @@ pub(crate) struct Api {
     gate: Arc<Gate>,
     router: Router,
     metrics: Arc<Metrics>,
+    budget: Budget,
     cors: CorsLayer,
 }
 
 impl Api {
     pub(crate) fn new(manager: TaskManager, gate: Gate, origins: Vec<HeaderValue>) -> Self {
         let (router, metrics) = router(manager, gate.asks_for_keys());
-        Self { gate: Arc::new(gate), router, metrics, cors: cors(origins) }
+        Self { gate: Arc::new(gate), router, metrics, budget: Budget::new(), cors: cors(origins) }
     }
 
     /// Answers a request.
@@ -90,13 +95,11 @@ impl Api {
         let lasts = request.uri().path().ends_with(events::PATH);
         let keys_changed = lasts.then(|| self.gate.keys_changed()).flatten();
         let mut response = match self.gate.check(&request) {
-            Ok(()) => {
-                let answer = AssertUnwindSafe(self.router.clone().oneshot(request));
-                match answer.catch_unwind().await {
-                    Ok(Ok(response)) => response,
-                    Err(panic) => ApiError::from_panic(panic),
-                }
-            }
+            Ok(()) if budget::is_list(&request) => Box::pin(self.list(request)).await,
+            Ok(()) => match self.route(request).await {
+                large if budget::is_large(&large) => Box::pin(self.hold(large, None)).await,
+                response => response,
+            },
             Err(error) => error.into_response(),
         };
         if let Some(keys_changed) = keys_changed {
@@ -113,6 +116,33 @@ impl Api {
             tracing::debug!(%method, uri, status, "answered");
         }
         response
+    }
+
+    /// Answers a request for a list, which takes memory before its size is known.
+    async fn list(&self, request: Request) -> Response {
+        let reserved = match self.budget.reserve_list().await {
+            Ok(reserved) => reserved,
+            Err(error) => return error.into_response(),
+        };
+        match self.route(request).await {
+            large if budget::is_large(&large) => self.hold(large, Some(reserved)).await,
+            response => response,
+        }
+    }
+
+    /// Counts a large answer until it is written.
+    async fn hold(&self, response: Response, reserved: Option<Share>) -> Response {
+        let held = self.budget.hold(response, reserved).await;
+        held.unwrap_or_else(ApiError::into_response)
+    }
+
+    /// Has the route of a request answer it.
+    async fn route(&self, request: Request) -> Response {
+        let answer = AssertUnwindSafe(self.router.clone().oneshot(request));
+        match answer.catch_unwind().await {
+            Ok(Ok(response)) => response,
+            Err(panic) => ApiError::from_panic(panic),
+        }
     }
 }
 

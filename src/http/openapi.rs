@@ -45,7 +45,7 @@ fn common(operation: &mut Operation) {
     declare(operation, "400", "The request is malformed");
     declare(operation, "421", "The server does not go by the name in the Host header");
     declare(operation, "500", "Something is broken here; the log has more");
-    declare(operation, "503", "The server is shutting down");
+    declare(operation, "503", "The server is busy or shutting down: try again after Retry-After");
 }
 
 /// Adds an error, unless the handler says more about it.

@@ -18,6 +18,8 @@ use super::error::{ApiError, ErrorBody};
 use super::query::{self, IdFromPath};
 use crate::manager::TaskManager;
 
+/// How the paths of output files end.
+pub(super) const PATH: &str = "/output";
 /// What is held in memory of a file that is being sent.
 const PIECE_BYTES: usize = 128 * 1024;
 /// Nothing may be loaded, and nothing may run, whatever the file is.

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -15,7 +14,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{Api, events};
+use super::pace::{self, Paced};
+use super::{Api, events, linger};
 
 const MAX_CONNECTIONS: usize = 1024;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -64,16 +64,21 @@ pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationTok
         // A client that does not take its answer is let go of, with what is buffered for it.
         #[cfg(target_os = "linux")]
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, WRITE_TIMEOUT_MILLIS);
+        let (stream, pace) = Paced::new(stream, pace::LIMITS);
         let slot = ConnectionSlot(Arc::new(Mutex::new(slot.ok())));
         let service = service_fn({
             let (api, slot) = (Arc::clone(&api), slot.clone());
             move |mut request: Request<Incoming>| {
                 let api = Arc::clone(&api);
+                pace.begin(request.uri().path());
                 // What is attached to a request costs more than this look.
                 if request.uri().path().ends_with(events::PATH) {
                     request.extensions_mut().insert(slot.clone());
                 }
-                async move { Ok::<_, Infallible>(api.answer(request.map(Body::new)).await) }
+                async move {
+                    let answer = async |request| api.answer(request).await;
+                    Ok::<_, Infallible>(linger::answer(request, answer).await)
+                }
             }
         });
         let connection = http1::Builder::new()

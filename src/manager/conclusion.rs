@@ -14,7 +14,7 @@ use crate::store::{AttemptEnd, CANCELLED_MESSAGE};
 use crate::task::{OutputFile, TaskError, TaskResult, TaskStatus, shorten, with_causes};
 
 /// The largest result that is stored, in bytes of JSON.
-const MAX_RESULT_BYTES: usize = 1024 * 1024;
+pub(crate) const MAX_RESULT_BYTES: usize = 1024 * 1024;
 /// Longer errors are cut, in bytes.
 const MAX_ERROR_BYTES: usize = 16 * 1024;
 /// The pause before the second attempt; doubled for each further one.

@@ -37,10 +37,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::{Cursor, Replay, Store, Submitted, TaskPage, TaskRecord};
-pub(crate) use crate::store::{Idempotency, ListFilter, StoreError};
+pub(crate) use crate::store::{Idempotency, ListFilter, MAX_PAGE_BYTES, StoreError};
 use crate::task::{CpuSlots, Fault, Files, Task, TaskId, TaskInfo, TaskStatus, TaskType};
 use crate::tasks::TaskRegistry;
 use admission::{Admission, Refusal};
+pub(crate) use conclusion::MAX_RESULT_BYTES;
 use due::Due;
 pub(crate) use events::{Event, EventId, EventKind, Interest, Subscription, WatchError};
 use events::{Events, Stamp};

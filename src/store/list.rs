@@ -2,7 +2,7 @@
 //!
 //! A page walks candidates in descending order of `seq`: along the index of types, the index of tags or
 //! the table itself. What the walk cannot promise (a time, another tag) is checked on the row of each
-//! candidate. A page ends when it is full, when it holds [`MAX_BYTES`], when it has looked at
+//! candidate. A page ends when it is full, when it holds [`MAX_PAGE_BYTES`], when it has looked at
 //! [`MAX_EXAMINED`] candidates, or when its time is over; the next page goes on from there.
 
 use std::ops::Range;
@@ -18,7 +18,7 @@ use crate::task::TaskStatus;
 const MAX_EXAMINED: i64 = 20_000;
 /// A page ends when its tasks are this large. Far beyond a page of usual tasks, and a thousand results of a
 /// mebibyte do not fit into memory at once.
-const MAX_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Candidates of the first statement of a page whose rows are checked; later ones look at more.
 const FIRST_STEP: i64 = 256;
 /// Most combinations of type and status that are walked side by side. SQLite allows 500.
@@ -161,7 +161,7 @@ impl<'f> Walk<'f> {
         let mut query = self.rows(range, step);
         let mut rows = query.build().fetch(connection);
         while let Some(row) = rows.try_next().await? {
-            if self.page.records.len() == self.filter.limit || self.bytes >= MAX_BYTES {
+            if self.page.records.len() == self.filter.limit || self.bytes >= MAX_PAGE_BYTES {
                 return Ok(Step::Full);
             }
             let record = TaskRecord::from_row(&row)?;

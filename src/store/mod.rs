@@ -46,6 +46,7 @@ pub(crate) use counts::Counts;
 use files::DatabaseFiles;
 pub(crate) use filter::{Cursor, ListFilter, TaskPage};
 pub(crate) use idempotency::KEY_LIFETIME;
+pub(crate) use list::MAX_PAGE_BYTES;
 pub(crate) use news::{Committed, Observer};
 pub use open::OpenError;
 pub(crate) use open::state_files;

@@ -1,0 +1,210 @@
+//! Memory budget of answers: all answers that are being built or written share it.
+//!
+//! A client that reads slowly, or not at all, keeps its answer in memory. Without a common limit a few
+//! dozen of them hold gigabytes. An answer counts until the socket has taken its last byte: hyper queues
+//! a body as it was handed over, so the share of the budget is attached to the bytes themselves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::http::Method;
+use axum::response::Response;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::error::ApiError;
+use crate::manager::{MAX_PAGE_BYTES, MAX_RESULT_BYTES};
+
+/// Memory of all answers together: a dozen of the largest pages, or tens of thousands of usual ones.
+const TOTAL_KIB: u32 = 64 * 1024;
+/// An answer up to this size is not counted: with one per connection they are 16 MiB at most.
+const FREE_BYTES: u64 = 16 * 1024;
+/// Largest row of a list: its result, and beside it parameters, error, paths, message and tags.
+const MAX_ROW_BYTES: usize = MAX_RESULT_BYTES + 256 * 1024;
+/// Memory of a list while it is built: its records and the JSON made of them. A page may go
+/// over its limit by one row.
+const LIST_KIB: u32 = (2 * (MAX_PAGE_BYTES + MAX_ROW_BYTES) / 1024) as u32;
+/// Longest wait for a share of the budget.
+const MAX_WAIT: Duration = Duration::from_secs(2);
+/// Requests that may wait for a share. Beyond that a client is better told at once.
+const MAX_WAITING: usize = 128;
+/// An answer that is in memory while it waits counts as this many waiting requests, so at most 16 do.
+const BUILT_WEIGHT: u32 = 8;
+
+/// Memory that answers may still take, in KiB.
+#[derive(Clone, Debug)]
+pub(super) struct Budget {
+    free: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+    max_wait: Duration,
+}
+
+/// A part of the budget. Given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Share(OwnedSemaphorePermit);
+
+/// The bytes of an answer, and the share that they take.
+struct Held {
+    bytes: Bytes,
+    _share: Arc<Share>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Budget {
+    pub(super) fn new() -> Self {
+        let free = Arc::new(Semaphore::new(TOTAL_KIB as usize));
+        Self { free, waiting: Arc::new(Semaphore::new(MAX_WAITING)), max_wait: MAX_WAIT }
+    }
+
+    /// Takes what the largest list takes, before the list is read.
+    ///
+    /// # Errors
+    /// 503 if other answers do not leave enough in time.
+    pub(super) async fn reserve_list(&self) -> Result<Share, ApiError> {
+        self.take(LIST_KIB, 1).await
+    }
+
+    /// Counts a large answer until it is written, and gives back what it does not need of `reserved`.
+    ///
+    /// # Errors
+    /// 503 if other answers do not leave enough in time.
+    pub(super) async fn hold(
+        &self,
+        response: Response,
+        reserved: Option<Share>,
+    ) -> Result<Response, ApiError> {
+        let kib = size(&response).div_ceil(1024).min(TOTAL_KIB.into()) as u32;
+        let share = match reserved.and_then(|share| share.shrink(kib)) {
+            Some(share) => share,
+            // Not reserved, or text that JSON escapes has outgrown what was.
+            None => self.take(kib, BUILT_WEIGHT).await?,
+        };
+        let share = Arc::new(share);
+        let hold = move |bytes| Bytes::from_owner(Held { bytes, _share: Arc::clone(&share) });
+        Ok(response.map(|body| Body::new(body.map_frame(move |frame| frame.map_data(&hold)))))
+    }
+
+    /// `weight` is what the request counts for among those that wait.
+    async fn take(&self, kib: u32, weight: u32) -> Result<Share, ApiError> {
+        if let Ok(share) = Arc::clone(&self.free).try_acquire_many_owned(kib) {
+            return Ok(Share(share));
+        }
+        let _place = self.waiting.try_acquire_many(weight).map_err(|_| ApiError::no_memory())?;
+        match timeout(self.max_wait, Arc::clone(&self.free).acquire_many_owned(kib)).await {
+            Ok(Ok(share)) => Ok(Share(share)),
+            Ok(Err(_)) | Err(_) => Err(ApiError::no_memory()),
+        }
+    }
+}
+
+impl Share {
+    /// Gives back what goes beyond `kib`; `None`, and all is given back, if that is more than it has.
+    fn shrink(mut self, kib: u32) -> Option<Self> {
+        let rest = self.0.num_permits().checked_sub(kib as usize)?;
+        drop(self.0.split(rest));
+        Some(self)
+    }
+}
+
+/// Returns whether a request asks for a list: its size is unknown until it has been read.
+pub(super) fn is_list(request: &Request) -> bool {
+    request.uri().path() == "/tasks" && matches!(*request.method(), Method::GET | Method::HEAD)
+}
+
+/// Returns whether an answer counts. Streams have no known size, and limits of their own.
+pub(super) fn is_large(response: &Response) -> bool {
+    size(response) > FREE_BYTES
+}
+
+fn size(response: &Response) -> u64 {
+    response.body().size_hint().exact().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use axum::response::IntoResponse;
+
+    use super::*;
+
+    fn answer(kib: usize) -> Response {
+        Response::new(Body::from(vec![b'x'; kib * 1024]))
+    }
+
+    /// The bytes as the connection gets them.
+    async fn written(response: Response) -> Bytes {
+        let mut body = response.into_body();
+        let frame = body.frame().await.unwrap().unwrap();
+        assert!(body.frame().await.is_none());
+        frame.into_data().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_share_lives_as_long_as_the_bytes() {
+        let budget = Budget::new();
+        let response = budget.hold(answer(1024), None).await.unwrap();
+        let mut bytes = written(response).await;
+        let rest = bytes.split_off(1024 * 1024 - 1);
+        drop(bytes);
+        assert_eq!(budget.free.available_permits(), TOTAL_KIB as usize - 1024);
+        drop(rest);
+        assert_eq!(budget.free.available_permits(), TOTAL_KIB as usize);
+    }
+
+    #[tokio::test]
+    async fn a_list_gives_back_what_it_does_not_need() {
+        let budget = Budget::new();
+        let reserved = budget.reserve_list().await.unwrap();
+        assert_eq!(budget.free.available_permits(), (TOTAL_KIB - LIST_KIB) as usize);
+        let response = budget.hold(answer(100), Some(reserved)).await.unwrap();
+        assert_eq!(budget.free.available_permits(), TOTAL_KIB as usize - 100);
+        // Text full of control characters becomes six times as long.
+        let reserved = budget.reserve_list().await.unwrap();
+        let long = budget.hold(answer(20 * 1024), Some(reserved)).await.unwrap();
+        assert_eq!(budget.free.available_permits(), TOTAL_KIB as usize - 100 - 20 * 1024);
+        drop((response, long));
+        assert_eq!(budget.free.available_permits(), TOTAL_KIB as usize);
+    }
+
+    #[tokio::test]
+    async fn a_request_waits_for_its_share() {
+        let budget = Budget { max_wait: Duration::from_secs(1000), ..Budget::new() };
+        let all = budget.take(TOTAL_KIB, 1).await.unwrap();
+        let waiting = tokio::spawn({
+            let budget = budget.clone();
+            async move { budget.reserve_list().await }
+        });
+        while budget.waiting.available_permits() == MAX_WAITING {
+            tokio::task::yield_now().await;
+        }
+        drop(all);
+        assert!(waiting.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_request_waits_for_a_limited_time() {
+        let budget = Budget { max_wait: Duration::from_millis(1), ..Budget::new() };
+        let _all = budget.take(TOTAL_KIB, 1).await.unwrap();
+        let refused = budget.reserve_list().await.unwrap_err().into_response();
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused.headers()["retry-after"], "1");
+    }
+
+    #[tokio::test]
+    async fn a_full_waiting_room_refuses_at_once() {
+        let budget = Budget { max_wait: Duration::from_secs(1_000_000), ..Budget::new() };
+        let _all = budget.take(TOTAL_KIB, 1).await.unwrap();
+        let places = MAX_WAITING as u32 - BUILT_WEIGHT + 1;
+        let _places = budget.waiting.try_acquire_many(places).unwrap();
+        assert!(budget.hold(answer(1024), None).await.is_err());
+    }
+}
