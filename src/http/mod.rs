@@ -3,6 +3,7 @@
 
 mod api_key;
 mod body;
+mod connections;
 mod dashboard;
 mod error;
 mod events;

@@ -25,6 +25,7 @@ mod keys;
 mod lifecycle;
 mod limits;
 mod list;
+mod long_polls;
 mod many;
 mod metrics;
 mod output;
