@@ -8,13 +8,43 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
 
-/// Connections served at once.
-const MAX_CONNECTIONS: usize = 1024;
-/// Requests that wait for the end of a task. More are refused.
-const MAX_WAITS: usize = 2048;
+/// Files that a request may hold open: its socket, an input, and a folder and a file for an output that is
+/// tried out.
+const FILES_PER_CONNECTION: usize = 4;
+/// With fewer connections, probes and a browser's page would be in each other's way.
+const LEAST_CONNECTIONS: usize = 16;
 /// The part of the connections that returning ones leave free, so that clients who were all waiting for
 /// the same task do not keep new ones out when it ends.
 const SPARE_PART: usize = 8;
+
+/// Number of clients served at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClientLimits {
+    /// Connections. More wait in the kernel's queue.
+    pub(crate) connections: usize,
+    /// Event streams. More are refused.
+    pub(crate) streams: usize,
+    /// Requests that wait for the end of a task. More are refused.
+    pub(crate) waits: usize,
+}
+
+impl ClientLimits {
+    const MOST: Self = Self { connections: 1024, streams: 3072, waits: 2048 };
+    /// Files that the most clients can use.
+    pub(crate) const MOST_FILES: usize =
+        Self::MOST.connections * FILES_PER_CONNECTION + Self::MOST.streams + Self::MOST.waits;
+    /// With fewer files there is no use in serving.
+    pub(crate) const LEAST_FILES: usize = 2 * LEAST_CONNECTIONS * FILES_PER_CONNECTION;
+
+    /// Shares out the files that clients may use: half for connections, the rest three to two for streams
+    /// and waits.
+    pub(crate) fn within(files: usize) -> Self {
+        let connections = Self::MOST.connections.min(files / 2 / FILES_PER_CONNECTION);
+        let rest = files - connections * FILES_PER_CONNECTION;
+        let streams = Self::MOST.streams.min(rest / 5 * 3);
+        Self { connections, streams, waits: Self::MOST.waits.min(rest - streams) }
+    }
+}
 
 /// Slots of all connections.
 ///
@@ -24,15 +54,17 @@ const SPARE_PART: usize = 8;
 /// connections than slots.
 #[derive(Debug)]
 pub(super) struct Slots {
+    limits: ClientLimits,
     connections: Arc<Semaphore>,
     waits: Arc<Semaphore>,
 }
 
 impl Slots {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(limits: ClientLimits) -> Arc<Self> {
         Arc::new(Self {
-            connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-            waits: Arc::new(Semaphore::new(MAX_WAITS)),
+            limits,
+            connections: Arc::new(Semaphore::new(limits.connections)),
+            waits: Arc::new(Semaphore::new(limits.waits)),
         })
     }
 
@@ -69,7 +101,7 @@ impl ConnectionSlot {
     /// The request begins to wait.
     pub(super) fn wait(&self) -> Result<(), ApiError> {
         let permit = Arc::clone(&self.slots.waits).try_acquire_owned();
-        let permit = permit.map_err(|_| ApiError::too_many_waits(MAX_WAITS))?;
+        let permit = permit.map_err(|_| ApiError::too_many_waits(self.slots.limits.waits))?;
         *self.held() = Held { of: Of::Waits, _permit: permit };
         Ok(())
     }
@@ -87,7 +119,8 @@ impl ConnectionSlot {
             return;
         }
         let connections = &self.slots.connections;
-        let room = connections.available_permits() > MAX_CONNECTIONS / SPARE_PART;
+        let spare = self.slots.limits.connections / SPARE_PART;
+        let room = connections.available_permits() > spare;
         match room.then(|| Arc::clone(connections).try_acquire_owned()) {
             Some(Ok(permit)) => *held = Held { of: Of::Connections, _permit: permit },
             Some(Err(_)) | None => {

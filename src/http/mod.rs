@@ -39,6 +39,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::manager::TaskManager;
 pub(crate) use api_key::{Access, ApiKey, KeyName};
+pub(crate) use connections::ClientLimits;
 use error::ApiError;
 pub(crate) use gate::Gate;
 pub use key_file::KeyFileError;

@@ -14,7 +14,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::connections::Slots;
+use super::connections::{ClientLimits, Slots};
 use super::{Api, events, query};
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,9 +27,14 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(250);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `stop` is cancelled, then lets requests under way end for a moment.
-pub(crate) async fn serve(listener: TcpListener, api: Api, stop: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    api: Api,
+    limits: ClientLimits,
+    stop: CancellationToken,
+) {
     let api = Arc::new(api);
-    let slots = Slots::new();
+    let slots = Slots::new(limits);
     let connections = GracefulShutdown::new();
     loop {
         // First a slot, then a client: those beyond the limit wait in the kernel's queue.
