@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, lookup_host};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError};
-use crate::http::{self, Api, Gate, InvalidOrigin, KeyFileError, KeyRing};
+use crate::http::{self, Api, ClientLimits, Gate, InvalidOrigin, KeyFileError, KeyRing};
 use crate::manager::{ManagerOptions, StartError, TaskManager};
 use crate::task::{TaskType, Timestamp};
 use crate::tasks::TaskRegistry;
@@ -18,6 +19,12 @@ use crate::tasks::TaskRegistry;
 /// Longest time from the end of the grace to the end of the process, whatever runs. Tasks have half of it
 /// to notice, clients a quarter to take their answers, and the database the rest to close.
 const STOP_TIME: Duration = Duration::from_secs(1);
+
+/// Files that are open whatever happens: some 20 of the database, its log and locks, the standard streams,
+/// the listener, those of two runtimes; the rest are opened now and then, such as the API keys and `/proc`.
+const OWN_FILES: usize = 48;
+/// Files of a running task: its input, its unfinished output, and the folder of that.
+const FILES_PER_TASK: usize = 3;
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +51,19 @@ pub enum AppError {
     /// The CORS origins.
     #[error("--cors-origin: {0}")]
     Origin(#[from] InvalidOrigin),
+    /// The limit of open files.
+    #[error(
+        "at most {limit} files may be open at once, and with --max-running {max_running} at least {needed} \
+         are needed: raise the limit (ulimit -n, LimitNOFILE= of systemd), or lower --max-running"
+    )]
+    TooFewFiles {
+        /// As it was found.
+        limit: u64,
+        /// Tasks at once.
+        max_running: usize,
+        /// Files for them, the database and a few clients.
+        needed: usize,
+    },
     /// The database or the roots.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -57,6 +77,7 @@ pub struct App {
     address: SocketAddr,
     keys: Option<Arc<KeyRing>>,
     api: Api,
+    clients: ClientLimits,
     manager: TaskManager,
 }
 
@@ -67,6 +88,7 @@ impl App {
     /// If the address, the keys, the database or a root cannot be used.
     pub async fn build(config: Config, registry: TaskRegistry) -> Result<Self, AppError> {
         check_clock(Timestamp::now())?;
+        let clients = client_limits(&config)?;
         let keys = config.api_key_file.as_deref().map(KeyRing::read).transpose()?.map(Arc::new);
         let (listener, address) = listen(&config).await?;
         let options = ManagerOptions {
@@ -75,6 +97,7 @@ impl App {
             state_files: config.api_key_file.iter().chain([&config.file]).cloned().collect(),
             max_running: config.max_running,
             max_pending: config.max_pending,
+            max_streams: clients.streams,
             cpu_slots: config.cpu_slots,
             exclusive: config.exclusive,
             type_limits: type_limits(&config.limits)?,
@@ -84,7 +107,7 @@ impl App {
         let gate = Gate::new(address.ip(), &config.allowed_hosts, origins.clone(), keys.clone());
         let manager = TaskManager::start(options, registry).await?;
         let api = Api::new(manager.clone(), gate, origins);
-        Ok(Self { config, listener, address, keys, api, manager })
+        Ok(Self { config, listener, address, keys, api, clients, manager })
     }
 
     /// Where it listens.
@@ -95,10 +118,10 @@ impl App {
     /// Serves until `shutdown` is cancelled. Then submissions are refused while running tasks get
     /// their grace, and those that did not end run again at the next start.
     pub async fn serve(self, shutdown: CancellationToken) {
-        let Self { config, listener, address, keys, api, manager } = self;
+        let Self { config, listener, address, keys, api, clients, manager } = self;
         tracing::info!("listening on http://{address}");
         let stop = CancellationToken::new();
-        let server = tokio::spawn(http::serve(listener, api, stop.clone()));
+        let server = tokio::spawn(http::serve(listener, api, clients, stop.clone()));
         if let Some(keys) = keys {
             tokio::spawn(stop.clone().run_until_cancelled_owned(keys.follow()));
         }
@@ -124,6 +147,42 @@ impl App {
 /// The HTTP library panics at such a date, so it is told once and not with each request.
 fn check_clock(now: Timestamp) -> Result<(), AppError> {
     if now < Timestamp::from_micros(0) { Err(AppError::Clock(now)) } else { Ok(()) }
+}
+
+/// Files that are set aside for everything but clients.
+fn reserved_files(config: &Config) -> usize {
+    let tasks = config.max_running.saturating_mul(FILES_PER_TASK);
+    tasks.saturating_add(OWN_FILES + config.roots.len())
+}
+
+/// Open files for all tasks and the most clients.
+pub(crate) fn wanted_files(config: &Config) -> u64 {
+    reserved_files(config).saturating_add(ClientLimits::MOST_FILES) as u64
+}
+
+/// Sizes what clients may use by the limit of open files, so that they cannot use up those of the
+/// database and the tasks.
+fn client_limits(config: &Config) -> Result<ClientLimits, AppError> {
+    // Where there is no number there is no limit.
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let reserved = reserved_files(config);
+    let needed = reserved.saturating_add(ClientLimits::LEAST_FILES);
+    if limit < needed as u64 {
+        return Err(AppError::TooFewFiles { limit, max_running: config.max_running, needed });
+    }
+    let files = usize::try_from(limit).unwrap_or(usize::MAX) - reserved;
+    let clients = ClientLimits::within(files);
+    if files < ClientLimits::MOST_FILES {
+        let ClientLimits { connections, streams, waits } = clients;
+        tracing::warn!(
+            limit,
+            connections,
+            streams,
+            waits,
+            "few files may be open, so few clients at once"
+        );
+    }
+    Ok(clients)
 }
 
 /// Finds the types that are limited.

@@ -94,6 +94,8 @@ fn options(folder: &Path, roots: &[PathBuf], config: Config) -> ManagerOptions {
         state_files: protected,
         max_running: 1,
         max_pending: 1,
+        // One, and the one that takes its place.
+        max_streams: 2,
         cpu_slots: config.cpu_slots,
         exclusive: false,
         type_limits: Vec::new(),

@@ -11,16 +11,12 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use super::settings::SettingsFile;
-use crate::app::{App, AppError};
+use crate::app::{App, AppError, wanted_files};
 use crate::config::{LogFormat, Settings};
 use crate::tasks::TaskRegistry;
 
 /// What a shell reports of a process that was ended by Ctrl-C.
 const EXIT_INTERRUPTED: i32 = 130;
-/// Open files for all the clients that are let in at once, all event streams, and as many for tasks and
-/// the database.
-const WANTED_FILES: u64 = 8192;
-
 #[derive(Args, Debug)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
@@ -33,7 +29,7 @@ pub(super) struct ServeArgs {
 pub(super) fn run(args: ServeArgs) -> Result<(), AppError> {
     let config = args.file.with(args.settings)?;
     start_logging(config.log_format, "info");
-    raise_file_limit();
+    raise_file_limit(wanted_files(&config));
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|source| AppError::Start(crate::manager::StartError::Threads(source)))?;
     let served = runtime.block_on(async {
@@ -55,20 +51,15 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(panic = panic.to_string(), backtrace, "a thread panicked");
 }
 
-/// Many systems allow a program 1024 open files unless it asks for more. Clients who hold as many
-/// connections would leave none for tasks.
-fn raise_file_limit() {
+/// Many systems allow a program 1024 open files unless it asks for more. What clients may use is sized by
+/// what was allowed in the end.
+fn raise_file_limit(wanted: u64) {
     let limit = getrlimit(Resource::Nofile);
-    // Where there is no number there is no limit.
-    let (Some(current), maximum) = (limit.current, limit.maximum.unwrap_or(u64::MAX)) else {
-        return;
-    };
-    let wanted = WANTED_FILES.min(maximum);
-    let raised = current >= wanted
-        || setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }).is_ok();
-    let files = if raised { wanted.max(current) } else { current };
-    if files < WANTED_FILES {
-        tracing::warn!(files, "few files may be open at once, many clients may use them up");
+    let wanted = limit.maximum.map_or(wanted, |maximum| wanted.min(maximum));
+    if limit.current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit })
+    {
+        tracing::warn!(%error, wanted, "cannot raise the limit of open files");
     }
 }
 

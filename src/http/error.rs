@@ -81,6 +81,14 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "1")
     }
 
+    pub(super) fn too_many_waits(limit: usize) -> Self {
+        let detail = format!(
+            "{limit} requests are waiting for tasks to end, which is the limit: try later, or ask \
+             without `wait`"
+        );
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "1")
+    }
+
     fn draining() -> Self {
         let detail = "the server is shutting down, submit again after its restart";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "5")

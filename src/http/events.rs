@@ -10,9 +10,9 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 
+use super::connections::ConnectionSlot;
 use super::error::{ApiError, ErrorBody};
 use super::query::{self, IdFromPath};
-use super::server::ConnectionSlot;
 use crate::manager::{Event, EventId, EventKind, Interest, Subscription, TaskManager};
 use crate::task::{TaskStatus, TaskType};
 
@@ -129,13 +129,13 @@ fn answer(
     if let Some(Extension(slot)) = slot
         && let Some(place) = events.place.take()
     {
-        slot.exchange(place);
+        slot.stream(place);
     }
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let headers = [
         // Proxies such as nginx would wait for more otherwise.
         (HeaderName::from_static("x-accel-buffering"), "no"),
-        // No other request may come on a connection that has the place of a stream.
+        // No other request may come on a connection that has the slot of a stream.
         (header::CONNECTION, "close"),
     ];
     (headers, Sse::new(stream(events, is_last)).keep_alive(keep_alive)).into_response()

@@ -4,6 +4,7 @@
 mod api_key;
 mod body;
 mod budget;
+mod connections;
 mod dashboard;
 mod error;
 mod events;
@@ -43,6 +44,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use crate::manager::TaskManager;
 pub(crate) use api_key::{Access, KeyName, NewKey};
 use budget::{Budget, Share};
+pub(crate) use connections::ClientLimits;
 use error::ApiError;
 pub(crate) use gate::Gate;
 pub use key_file::KeyFileError;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Request, StatusCode, header};
 use serde_json::Value;
 
 use super::error::ApiError;
@@ -167,6 +167,12 @@ pub(super) fn next_link(pairs: &[(String, String)], cursor: impl ToString) -> St
     query.extend_pairs(pairs.iter().filter(|(name, _)| name != "cursor"));
     query.append_pair("cursor", &cursor.to_string());
     format!("</tasks?{}>; rel=\"next\"", query.finish())
+}
+
+/// Whether a request may ask to wait, by a look that costs less than reading its query.
+pub(super) fn may_wait<B>(request: &Request<B>) -> bool {
+    request.uri().path().starts_with("/tasks/")
+        && (request.uri().query().is_some() || request.headers().contains_key("prefer"))
 }
 
 /// How long to hold the answer, from `?wait=` or, if that is not there, `Prefer: wait=`

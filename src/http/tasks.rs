@@ -2,13 +2,14 @@
 //! puts the answer together.
 
 use axum::Json;
-use axum::extract::{RawQuery, Request, State};
+use axum::extract::{Extension, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::body::{self, SubmitRequest};
+use super::connections::ConnectionSlot;
 use super::error::{ApiError, ErrorBody};
 use super::query::{self, IdFromPath};
 use crate::manager::{CancelCounts, CancelOutcome, Rendered, TaskManager};
@@ -195,16 +196,21 @@ pub(super) async fn cancel_all(
         (status = 401, body = ErrorBody, description = "No valid API key"),
         (status = 404, body = ErrorBody, description = "There is no such task"),
         (status = 422, body = ErrorBody, description = "The query makes no sense"),
+        (status = 503, body = ErrorBody, description = "Too many requests are waiting"),
     )
 )]
 pub(super) async fn get(
     State(manager): State<TaskManager>,
     IdFromPath(id): IdFromPath,
+    slot: Option<Extension<ConnectionSlot>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let task = match query::wait(request.uri().query(), request.headers())? {
         None => manager.get(id).await?,
-        Some(limit) => manager.wait(id, limit).await?,
+        Some(limit) => {
+            let hold = || slot.map_or(Ok(()), |Extension(slot)| slot.wait());
+            manager.wait(id, limit, hold).await?
+        }
     };
     task.map(|task| rendered(task, request.headers())).ok_or_else(ApiError::task_not_found)
 }

@@ -183,23 +183,26 @@ impl TaskManager {
         Ok(Some(Rendered::new(&record.info)))
     }
 
-    /// A task when it has ended, or as it is when the time is over.
-    pub(crate) async fn wait(
+    /// A task when it has ended, or as it is when the time is over. `hold` is called before the request
+    /// has to wait, and may refuse that.
+    pub(crate) async fn wait<E: From<StoreError>>(
         &self,
         id: TaskId,
         limit: Duration,
-    ) -> Result<Option<Rendered>, StoreError> {
+        hold: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Option<Rendered>, E> {
         let waiter = self.shared.waiters.register(id);
-        match self.get(id).await? {
-            Some(task) if !task.is_final => {}
-            other => return Ok(other),
+        let task = self.get(id).await?;
+        if limit.is_zero() || task.as_ref().is_none_or(|task| task.is_final) {
+            return Ok(task);
         }
+        hold()?;
         tokio::select! {
             () = waiter.ended() => {}
             () = tokio::time::sleep(limit) => {}
             () = self.shared.draining.cancelled() => {}
         }
-        self.get(id).await
+        Ok(self.get(id).await?)
     }
 
     /// A task as it is now, and where that stands among all its states.

@@ -40,6 +40,8 @@ pub struct ManagerOptions {
     pub max_running: usize,
     /// How many tasks may wait.
     pub max_pending: usize,
+    /// Event streams at once.
+    pub max_streams: usize,
     /// How many CPU-bound closures run at once.
     pub cpu_slots: usize,
     /// Whether a submission is refused while any task is unfinished.
@@ -101,7 +103,7 @@ impl TaskManager {
         tokio::spawn(due::promote(store.clone(), incoming));
         tokio::spawn(store::keep_times(store.clone()));
         tokio::spawn(janitor::run(store.clone(), options.retention));
-        let (events, inbox) = Events::new();
+        let (events, inbox) = Events::new(options.max_streams);
         let pending = usize::try_from(store.counts().get(TaskStatus::Pending));
         let pending = pending.unwrap_or(usize::MAX);
         let shared = Arc::new(Shared {

@@ -8,13 +8,13 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::common::{Server, endless, tokenize};
+use crate::common::{Server, tokenize};
 
 /// Connections that are served at once.
 const MAX_CONNECTIONS: usize = 1024;
 
 /// Whether this process can open as many connections.
-fn may_open(connections: u64) -> bool {
+pub(crate) fn may_open(connections: u64) -> bool {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Some(limit.current.unwrap_or(u64::MAX).max(connections + 500));
     let may = setrlimit(Resource::Nofile, Rlimit { current: wanted, ..limit }).is_ok();
@@ -25,7 +25,7 @@ fn may_open(connections: u64) -> bool {
 }
 
 /// A client that has sent this.
-async fn client(server: &Server, request: &str) -> TcpStream {
+pub(crate) async fn client(server: &Server, request: &str) -> TcpStream {
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     stream
@@ -62,12 +62,12 @@ async fn one_client_more_than_there_is_room_for_waits_for_its_turn() {
         return;
     }
     let server = Server::start(&[]);
-    let id = server.submit(endless()).await;
-    let wait = format!("GET /tasks/{id}?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    // One is held by the client that submitted.
+    // Held until its body has come.
+    let half = "POST /tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+                Content-Length: 100\r\n\r\n{";
     let mut waiting = Vec::new();
-    for _ in 1..MAX_CONNECTIONS {
-        waiting.push(client(&server, &wait).await);
+    for _ in 0..MAX_CONNECTIONS {
+        waiting.push(client(&server, half).await);
     }
     let last = "GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let mut last = client(&server, last).await;

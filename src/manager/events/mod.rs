@@ -25,8 +25,6 @@ use hub::Inbox;
 pub(super) use hub::run;
 pub(crate) use subscription::Subscription;
 
-/// More streams are refused.
-const MAX_STREAMS: usize = 3072;
 /// So many messages may wait for the actor.
 const QUEUE_LENGTH: usize = 65_536;
 /// A reader who lets more than this many bytes of events pile up is let go of.
@@ -175,6 +173,7 @@ pub(super) struct Events {
     flags: Arc<Flags>,
     /// One for each stream that may be opened.
     places: Arc<Semaphore>,
+    max_streams: usize,
     run: u64,
 }
 
@@ -215,14 +214,15 @@ struct Subscribed {
 }
 
 impl Events {
-    pub(super) fn new() -> (Self, Inbox) {
+    /// More streams than `max_streams` are refused.
+    pub(super) fn new(max_streams: usize) -> (Self, Inbox) {
         let (messages, inbox) = mpsc::channel(QUEUE_LENGTH);
         let flags = Arc::<Flags>::default();
         // Seeded at random, which tells the runs of the server apart.
         let run = RandomState::new().hash_one(0);
-        let places = Arc::new(Semaphore::new(MAX_STREAMS));
+        let places = Arc::new(Semaphore::new(max_streams));
         let inbox = Inbox { messages: inbox, flags: Arc::clone(&flags) };
-        (Self { messages, flags, places, run }, inbox)
+        (Self { messages, flags, places, max_streams, run }, inbox)
     }
 
     /// Whether anybody wants to hear of changes. Asked **after** the change can be seen by those who
@@ -240,9 +240,9 @@ impl Events {
         }
     }
 
-    /// How many streams are open.
+    /// Number of open streams.
     pub(super) fn streams(&self) -> usize {
-        MAX_STREAMS - self.places.available_permits()
+        self.max_streams - self.places.available_permits()
     }
 
     /// Ends all streams.
@@ -257,7 +257,7 @@ impl Events {
         last: Option<EventId>,
     ) -> Result<Subscription, WatchError> {
         let place = Arc::clone(&self.places).try_acquire_owned();
-        let place = place.map_err(|_| WatchError::TooMany(MAX_STREAMS))?;
+        let place = place.map_err(|_| WatchError::TooMany(self.max_streams))?;
         let resumed = last.is_some();
         let last = last.filter(|last| last.run == self.run);
         let (answer, subscribed) = oneshot::channel();
