@@ -13,6 +13,7 @@ mod discovery;
 mod disk_full;
 mod dry_run;
 mod events;
+mod fat_answers;
 mod hostile_clients;
 mod hostile_images;
 mod hostile_paths;
