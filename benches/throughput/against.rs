@@ -25,7 +25,7 @@ const LISTED: usize = 500;
 /// Source: McGill, Tukey, Larsen: Variations of Box Plots, 1978.
 const NOTCH: f64 = 1.57;
 
-/// What is measured: the name, and the ratio of new to old that is wanted.
+/// What one pair measures.
 #[derive(Clone, Copy, Debug)]
 enum Measurement {
     Submits,
