@@ -194,13 +194,23 @@ struct Ratio {
 impl Ratio {
     fn of(rates: &[(f64, f64)]) -> Self {
         let mut ratios: Vec<_> = rates.iter().map(|(before, now)| now / before).collect();
-        let [low, median, high] = [0.25, 0.5, 0.75].map(|part| quantile(&mut ratios, part));
+        let [low, median, high] = quartiles(&mut ratios);
         Self { median, error: NOTCH * (high - low) / (ratios.len() as f64).sqrt() }
     }
 }
 
 /// Median, and the interquartile range as a part of it.
 fn figures(mut rates: Vec<f64>) -> [String; 2] {
-    let [low, median, high] = [0.25, 0.5, 0.75].map(|part| quantile(&mut rates, part));
+    let [low, median, high] = quartiles(&mut rates);
     [format!("{median:.0}"), format!("{:.1} %", 100.0 * (high - low) / median)]
+}
+
+/// Quartiles of a few values, where the one below or above would favour a side.
+fn quartiles(values: &mut [f64]) -> [f64; 3] {
+    values.sort_by(f64::total_cmp);
+    [0.25, 0.5, 0.75].map(|part| {
+        let place = (values.len() - 1) as f64 * part;
+        let (below, above) = (values[place.floor() as usize], values[place.ceil() as usize]);
+        below + (above - below) * place.fract()
+    })
 }
