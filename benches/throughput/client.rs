@@ -13,6 +13,14 @@ pub(crate) struct Connection {
     answer: Vec<u8>,
 }
 
+/// An answer, without its body.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// Path and query of the next page.
+    pub(crate) next: Option<String>,
+}
+
 impl Connection {
     pub(crate) async fn open(address: &str) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
@@ -22,6 +30,34 @@ impl Connection {
 
     /// Sends a request; returns the body of the answer, which has to be a 200.
     pub(crate) async fn exchange(&mut self, request: &[u8]) -> &[u8] {
+        let head = self.receive(request).await;
+        assert!(
+            status(&self.answer) == b"200",
+            "{}\nwas answered:\n{}",
+            String::from_utf8_lossy(request),
+            String::from_utf8_lossy(&self.answer),
+        );
+        &self.answer[head..]
+    }
+
+    /// Sends a request; returns what matters of any answer.
+    pub(crate) async fn answer(&mut self, request: &[u8]) -> Answer {
+        let head = self.receive(request).await;
+        let head = std::str::from_utf8(&self.answer[..head]).unwrap();
+        let link = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("link").then_some(value)
+        });
+        let next = link.and_then(|link| {
+            let target = link.split_once(">; rel=\"next\"")?.0;
+            Some(target[target.find("/tasks")?..].to_owned())
+        });
+        let status = std::str::from_utf8(status(&self.answer)).unwrap();
+        Answer { status: status.parse().unwrap(), next }
+    }
+
+    /// Sends a request and reads the whole answer; returns where its body begins.
+    async fn receive(&mut self, request: &[u8]) -> usize {
         self.stream.write_all(request).await.unwrap();
         self.answer.clear();
         let head = loop {
@@ -35,14 +71,8 @@ impl Connection {
         while self.answer.len() < end {
             self.read().await;
         }
-        let status = self.answer.get(9..12).unwrap_or_default();
-        assert!(
-            status == b"200" && self.answer.len() == end,
-            "{}\nwas answered:\n{}",
-            String::from_utf8_lossy(request),
-            String::from_utf8_lossy(&self.answer),
-        );
-        &self.answer[head..]
+        assert_eq!(self.answer.len(), end, "more than one answer");
+        head
     }
 
     /// Gets this path and query; returns the body.
@@ -70,6 +100,10 @@ pub(crate) fn post_task(body: &str) -> Vec<u8> {
          Content-Length: {length}\r\n\r\n{body}"
     )
     .into_bytes()
+}
+
+fn status(answer: &[u8]) -> &[u8] {
+    answer.get(9..12).unwrap_or_default()
 }
 
 fn content_length(head: &[u8]) -> usize {

@@ -78,7 +78,7 @@ pub(crate) async fn compare(base: Side<'_>, side: Side<'_>, at_least: f64) -> Ve
 
 impl Side<'_> {
     /// Answers of one round, what was counted per second, and the CPU time of the server.
-    async fn round(&self, duration: Duration) -> (Load, f64, f64) {
+    pub(crate) async fn round(&self, duration: Duration) -> (Load, f64, f64) {
         let address = self.server.address();
         let cpu = self.server.cpu_seconds();
         let load = drive(address, self.connections, self.requests, duration).await;

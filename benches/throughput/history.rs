@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::time::Instant;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
@@ -17,22 +17,67 @@ const DATABASE: &str = "tasks.db";
 const BEGIN: u64 = 1_735_689_600_000;
 const STEP: u64 = 30_000;
 
-/// Types, statuses and tags are dealt out by digits of the number, so that each combination has
-/// its share of any thousand rows.
+/// Which types, statuses and tags the tasks of a history have, by their number `n` of `?1`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mixed {
+    /// Dealt out by digits of the number, so that each combination has its share of any thousand rows.
+    Evenly,
+    /// What is rare is far from what else is rare: failures are among the oldest third, images among
+    /// the newest, tasks that wait are a few in all of them. All have a tag, a few another value of it.
+    Adverse,
+}
+
+impl Mixed {
+    fn task_type(self) -> &'static str {
+        match self {
+            Self::Evenly => {
+                "CASE WHEN n % 10 < 4 THEN 'dummy_short' WHEN n % 10 < 8 THEN 'tokenize' \
+                      ELSE 'image_process' END"
+            }
+            Self::Adverse => {
+                "CASE WHEN n > ?1 / 3 * 2 AND n % 1000 = 1 THEN 'image_process' \
+                      WHEN n % 10 < 4 THEN 'tokenize' ELSE 'dummy_short' END"
+            }
+        }
+    }
+
+    fn status(self) -> &'static str {
+        match self {
+            Self::Evenly => {
+                "CASE n / 10 % 5 WHEN 3 THEN 'failed' WHEN 4 THEN 'cancelled' \
+                                 ELSE 'completed' END"
+            }
+            Self::Adverse => {
+                "CASE WHEN n < ?1 / 3 AND n % 1000 = 2 THEN 'failed' \
+                      WHEN n % 10000 = 3 THEN 'pending' \
+                      WHEN n % 20 = 4 THEN 'cancelled' ELSE 'completed' END"
+            }
+        }
+    }
+
+    fn tags(self) -> &'static str {
+        match self {
+            Self::Evenly => "iif(n % 2, '{}', json_object('plate', '' || n / 2 % 4))",
+            Self::Adverse => {
+                "json_object('project', \
+                             iif(n BETWEEN ?1 / 3 AND ?1 / 2 AND n % 1000 = 5, 'rare', 'a'))"
+            }
+        }
+    }
+}
+
 const FINISHED: &str = "
     WITH RECURSIVE
         numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?1),
         tasks_of (n, ms, task_type, status) AS (
             SELECT n, ?2 + n * ?3,
-                   CASE WHEN n % 10 < 4 THEN 'dummy_short' WHEN n % 10 < 8 THEN 'tokenize'
-                        ELSE 'image_process' END,
-                   CASE n / 10 % 5 WHEN 3 THEN 'failed' WHEN 4 THEN 'cancelled'
-                                   ELSE 'completed' END
+                   {task_type},
+                   {status}
             FROM numbers)
     INSERT INTO tasks (id, task_type, status, priority, max_attempts, attempt, epoch,
                        parameters, tags, input_file_path, output_file_path,
                        progress, message, error, result,
-                       created_at, started_at, completed_at, updated_at)
+                       created_at, started_at, completed_at, updated_at, due_at, run_at)
     SELECT printf('%08x-%04x-7%03x-8%03x-%012x', ms >> 16, ms & 65535, n & 4095,
                   n >> 12 & 4095, n * 2654435761 & 281474976710655),
            task_type, status, 0, 1, 1, 1,
@@ -41,7 +86,7 @@ const FINISHED: &str = "
                WHEN 'tokenize'
                THEN '{\"encoding\":\"cl100k_base\",\"sleep_duration\":0,\"special_tokens\":\"text\"}'
                ELSE '{\"width\":800,\"height\":600,\"format\":\"JPEG\",\"quality\":85}' END,
-           iif(n % 2, '{}', json_object('plate', '' || n / 2 % 4)),
+           {tags},
            iif(task_type = 'dummy_short', NULL, printf('plates/in/%07d', n)),
            iif(task_type = 'dummy_short', NULL, printf('plates/out/%07d', n)),
            iif(status = 'completed', 100.0, 40.0),
@@ -53,11 +98,17 @@ const FINISHED: &str = "
                json_object('message', 'done', 'input_file', printf('plates/in/%07d', n),
                            'char_count', n * 37 % 100000, 'token_count', n * 11 % 30000),
                NULL),
-           ms * 1000, ms * 1000 + 700, ms * 1000 + 5000700, ms * 1000 + 5000700
+           ms * 1000, iif(status = 'pending', NULL, ms * 1000 + 700),
+           iif(status = 'pending', NULL, ms * 1000 + 5000700), ms * 1000 + 5000700,
+           iif(status = 'pending', {later}, NULL), iif(status = 'pending', {later}, NULL)
     FROM tasks_of";
 
 const TAGS: &str = "INSERT INTO task_tags (key, value, task_seq) \
-     SELECT 'plate', tags ->> 'plate' AS value, seq FROM tasks WHERE tags <> '{}' ORDER BY value, seq";
+     SELECT tag.key AS key, tag.value AS value, seq FROM tasks, json_each(tags) AS tag \
+     ORDER BY key, value, seq";
+
+/// In the year 2100, in microseconds: what waits for that stays as it is.
+const LATER: &str = "4102444800000000";
 
 const PENDING: &str = "
     WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?1)
@@ -75,14 +126,20 @@ pub(crate) struct History {
 }
 
 impl History {
-    pub(crate) async fn make(finished: u64) -> Self {
+    pub(crate) async fn make(finished: u64, mixed: Mixed) -> Self {
         // The server itself makes the schema. Once it answers it listens for signals, too.
         let server = Server::start(&[]);
         client::Connection::open(server.address()).await.get("/health/ready").await;
         let folder = server.stop();
         let mut connection = open(&folder).await;
         let mut transaction = connection.begin().await.unwrap();
-        sqlx::query(FINISHED)
+        let insert = FINISHED
+            .replace("{task_type}", mixed.task_type())
+            .replace("{status}", mixed.status())
+            .replace("{tags}", mixed.tags())
+            .replace("{later}", LATER);
+        // All of it stands in this file.
+        sqlx::query(AssertSqlSafe(insert))
             .bind(finished as i64)
             .bind(BEGIN as i64)
             .bind(STEP as i64)
@@ -131,7 +188,7 @@ impl Million {
     pub(crate) async fn get(&self) -> &History {
         let make = async || {
             let begin = Instant::now();
-            let history = History::make(1_000_000).await;
+            let history = History::make(1_000_000, Mixed::Evenly).await;
             let bytes = fs::metadata(history.folder.path().join(DATABASE)).unwrap().len();
             let megabytes = bytes / 1_000_000;
             println!(

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::client::{Connection, get};
 use crate::common::server::Server;
-use crate::history::{History, Million, millisecond};
+use crate::history::{History, Million, Mixed, millisecond};
 use crate::report::{Measured, Row, Target, quantile};
 
 const FEW: u64 = 1000;
@@ -16,7 +16,7 @@ const PAGE: usize = 100;
 
 /// The first page of each kind of list, from a few tasks and from many.
 pub(crate) async fn first_pages(what: &str, million: &Million, at_most: f64) -> Vec<Row> {
-    let (many, few) = (million.get().await, History::make(FEW).await);
+    let (many, few) = (million.get().await, History::make(FEW, Mixed::Evenly).await);
     let servers = [&few, many].map(|history| Server::start_in(history.copy(), &[]));
     let mut connections = Vec::new();
     for server in &servers {

@@ -1,16 +1,20 @@
 //! Measures the server against a bare one, turn by turn on this machine, and holds the ratios
 //! against what they should be.
 //!
-//! `cargo bench --bench throughput -- NAME` measures only what has `NAME` in its name.
+//! `cargo bench --bench throughput -- NAME` measures only what has `NAME` in its name; `--against` an
+//! older program compares with that, and `--filters` looks for lists that are slow.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
+mod against;
+mod args;
 mod bare;
 mod client;
 #[path = "../common/mod.rs"]
 mod common;
 mod compare;
 mod disk;
+mod filters;
 mod footprint;
 mod history;
 mod lists;
@@ -21,6 +25,11 @@ mod requests;
 mod single;
 mod submits;
 
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::Args;
 use history::Million;
 use report::{Report, Row};
 
@@ -28,23 +37,35 @@ use report::{Report, Row};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {
-    let mut args = std::env::args().skip(1);
-    if args.next().as_deref() == Some(bare::ARGUMENT) {
-        return bare::serve(args.next().unwrap());
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some(bare::ARGUMENT) {
+        bare::serve(words.next().unwrap());
+        return ExitCode::SUCCESS;
     }
-    let args: Vec<_> = std::env::args().skip(1).collect();
-    if !args.iter().any(|arg| arg == "--bench") {
-        return println!("measures only when run by cargo bench");
+    let args = Args::parse();
+    if !args.bench {
+        println!("measures only when run by cargo bench");
+        return ExitCode::SUCCESS;
     }
-    let wanted = args.into_iter().filter(|arg| !arg.starts_with("--")).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(Bench { wanted, names: Vec::new(), report: Report::new() }.run());
+    let met = runtime.block_on(async {
+        disk::print_sync_time();
+        if let Some(program) = &args.against {
+            // Each server runs in a folder of its own.
+            against::run(std::path::absolute(program).unwrap(), &args).await
+        } else if args.filters {
+            filters::run(&args).await
+        } else {
+            Bench { args, names: Vec::new(), report: Report::new() }.run().await;
+            true
+        }
+    });
+    if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 struct Bench {
-    /// Parts of names; everything is wanted if there are none.
-    wanted: Vec<String>,
+    args: Args,
     /// What could be wanted.
     names: Vec<&'static str>,
     report: Report,
@@ -52,7 +73,6 @@ struct Bench {
 
 impl Bench {
     async fn run(mut self) {
-        disk::print_sync_time();
         let million = &Million::default();
         let what = "whole tasks, 64 connections";
         self.measure(what, async || submits::whole(what, 64, &[], 0.22).await).await;
@@ -87,7 +107,7 @@ impl Bench {
 
     async fn measure(&mut self, what: &'static str, rows: impl AsyncFnOnce() -> Vec<Row>) {
         self.names.push(what);
-        if self.wanted.is_empty() || self.wanted.iter().any(|part| what.contains(part)) {
+        if self.args.wants(what) {
             eprintln!("measuring {what}");
             for row in rows().await {
                 self.report.push(row);

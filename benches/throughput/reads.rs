@@ -16,9 +16,15 @@ pub(crate) async fn live(what: &str, at_least: f64) -> Vec<Row> {
     let server = Server::start(&[]);
     let mut connection = Connection::open(server.address()).await;
     let id = submit(&mut connection, &dummy(3600.0, 1)).await;
+    let path = until_running(&mut connection, &id).await;
+    against_bare(what, &server, &id, Requests::Same(get(&path)), at_least).await
+}
+
+/// Returns the path of the task once it runs.
+pub(crate) async fn until_running(connection: &mut Connection, id: &str) -> String {
     let path = format!("/tasks/{id}");
     while !connection.get(&path).await.contains("\"status\":\"running\"") {}
-    against_bare(what, &server, &id, Requests::Same(get(&path)), at_least).await
+    path
 }
 
 /// Finished tasks, one after another at random.

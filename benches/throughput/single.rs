@@ -21,16 +21,8 @@ pub(crate) async fn to_completed(what: &str) -> Vec<Row> {
     let at_most = 3 * disk::sync_time() + HANDLING;
     let server = Server::start(&[]);
     let mut connection = Connection::open(server.address()).await;
-    let request = dummy(0.0, 1);
-    let mut times = Vec::with_capacity(TASKS);
     let cpu = server.cpu_seconds();
-    for _ in 0..TASKS {
-        let begin = Instant::now();
-        let id = submit(&mut connection, &request).await;
-        until_completed(&mut connection, &id).await;
-        times.push(begin.elapsed().as_nanos().try_into().unwrap_or(u32::MAX));
-    }
-    let latency = latency(times);
+    let latency = latency(times(&mut connection, TASKS).await);
     vec![Row {
         what: what.to_owned(),
         latency: Some(latency),
@@ -40,6 +32,19 @@ pub(crate) async fn to_completed(what: &str) -> Vec<Row> {
         peak_memory: Some(server.peak_memory()),
         ..Row::default()
     }]
+}
+
+/// Has so many tasks done, one after the other; returns what each took, in nanoseconds.
+pub(crate) async fn times(connection: &mut Connection, tasks: usize) -> Vec<u32> {
+    let request = dummy(0.0, 1);
+    let mut times = Vec::with_capacity(tasks);
+    for _ in 0..tasks {
+        let begin = Instant::now();
+        let id = submit(connection, &request).await;
+        until_completed(connection, &id).await;
+        times.push(begin.elapsed().as_nanos().try_into().unwrap_or(u32::MAX));
+    }
+    times
 }
 
 /// A task that reports its progress as fast as it can.
@@ -72,7 +77,7 @@ async fn run(server: &Server, connection: &mut Connection, reports: u32) -> (f64
     (elapsed.as_secs_f64(), server.writes() - writes)
 }
 
-async fn until_completed(connection: &mut Connection, id: &str) -> Value {
+pub(crate) async fn until_completed(connection: &mut Connection, id: &str) -> Value {
     let body = connection.exchange(&get(&format!("/tasks/{id}?wait=5"))).await;
     let task: Value = serde_json::from_slice(body).unwrap();
     assert_eq!(task["status"], "completed", "{task}");

@@ -14,6 +14,7 @@ mod discovery;
 mod disk_full;
 mod dry_run;
 mod events;
+mod fat_answers;
 mod few_files;
 mod hostile_clients;
 mod hostile_images;

@@ -1,16 +1,24 @@
 //! A client: does what the plan says, one request after the other, and enters each answer in the
 //! ledger.
 
+use std::collections::HashMap;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::ledger::Ledger;
-use crate::outputs;
+use crate::PATIENCE;
+use crate::ledger::{Ledger, is_final};
 use crate::plan::{Kind, Operation, Submission};
+use crate::request::body;
+use crate::stream::EventStream;
 
+/// How long the events of a task are read.
+const READING: Duration = Duration::from_millis(50);
+/// How the id of the event with which a task ends ends.
+const END: &str = "-end";
 /// Picks are among this many of the latest, because old tasks have ended long ago.
 const LATEST: usize = 12;
 
@@ -27,6 +35,8 @@ pub(crate) struct Connection {
     /// The tasks that this connection knows of.
     tasks: Vec<String>,
     keyed: Vec<Keyed>,
+    /// The last event of each task whose stream was read.
+    followed: HashMap<String, Option<String>>,
 }
 
 /// A submission with an `Idempotency-Key`; the key is its mark.
@@ -35,12 +45,12 @@ struct Keyed {
     mark: String,
     body: Value,
     batch: String,
-    /// The task that it is, if it was answered.
-    id: Option<String>,
+    /// The first answer.
+    answer: Option<Value>,
 }
 
 /// The server has died.
-struct NoAnswer;
+pub(crate) struct NoAnswer;
 
 impl Connection {
     pub(crate) fn new(number: usize, ledger: &Arc<Mutex<Ledger>>) -> Self {
@@ -53,6 +63,7 @@ impl Connection {
             sent: 0,
             tasks: Vec::new(),
             keyed: Vec::new(),
+            followed: HashMap::new(),
         }
     }
 
@@ -67,6 +78,7 @@ impl Connection {
             let done = match operation {
                 Operation::Submit(submission) => self.submit(&submission).await,
                 Operation::Look(pick) => self.look(pick).await,
+                Operation::Follow(pick) => self.follow_one(pick).await,
                 Operation::Cancel(pick) => self.cancel(pick).await,
                 Operation::CancelAll => self.cancel_all().await,
                 Operation::Retry(pick) => self.retry(pick).await,
@@ -82,10 +94,33 @@ impl Connection {
 
     /// After a crash: sends again what came with a key and was not answered.
     pub(crate) async fn repeat_unanswered(&mut self, address: &str) {
+        self.repeat_all(address, |keyed| keyed.answer.is_none()).await;
+    }
+
+    /// Sends again everything that came with a key. That takes no task that was erased since.
+    pub(crate) async fn repeat_keyed(&mut self, address: &str) {
+        self.repeat_all(address, |_| true).await;
+    }
+
+    async fn repeat_all(&mut self, address: &str, wanted: impl Fn(&Keyed) -> bool) {
         self.address = address.to_owned();
         for index in 0..self.keyed.len() {
-            if self.keyed[index].id.is_none() && self.send_keyed(index).await.is_err() {
+            if wanted(&self.keyed[index]) && self.send_keyed(index).await.is_err() {
                 self.note(|ledger| ledger.violation("the server died by itself".to_owned()));
+            }
+        }
+    }
+
+    /// Reads on in the stream of each task that was followed, once all tasks have ended: the end is
+    /// told to those that have not heard of it.
+    pub(crate) async fn follow_to_the_end(&mut self, address: &str) {
+        self.address = address.to_owned();
+        let followed: Vec<_> = self.followed.keys().cloned().collect();
+        for id in followed {
+            let read = tokio::time::timeout(PATIENCE, self.follow(&id)).await;
+            if !matches!(read, Ok(Ok(()))) {
+                let text = format!("the stream of {id} does not show the end of its task");
+                self.note(|ledger| ledger.violation(text));
             }
         }
     }
@@ -94,9 +129,9 @@ impl Connection {
         self.sent += 1;
         let mark = format!("{}-{}", self.name, self.sent);
         let body = body(submission, &mark, &self.batch);
-        self.note(|ledger| ledger.sent(&mark, submission.kind));
+        self.note(|ledger| ledger.sent(&mark, submission.kind, &body));
         if submission.keyed {
-            self.keyed.push(Keyed { mark, body, batch: self.batch.clone(), id: None });
+            self.keyed.push(Keyed { mark, body, batch: self.batch.clone(), answer: None });
             return self.send_keyed(self.keyed.len() - 1).await;
         }
         let (status, answer) = self.send(self.post("/tasks").json(&body)).await?;
@@ -106,26 +141,37 @@ impl Connection {
                 self.tasks.push(id.to_owned());
             }
             // Its output is in use.
-            (409, _, Kind::Tokenize { .. }) => self.note(|ledger| ledger.refused(&mark)),
-            _ => self.note(|ledger| ledger.unexpected("submission", &mark, status, &answer)),
+            (409, _, Kind::File { .. }) => self.note(|ledger| ledger.refused(&mark)),
+            _ => self.note(|ledger| {
+                ledger.refused(&mark);
+                ledger.unavailable("a submission", &mark, status, &answer);
+            }),
         }
         Ok(())
     }
 
     /// Sends it for the first time or once more: it is always the same task.
     async fn send_keyed(&mut self, index: usize) -> Result<(), NoAnswer> {
-        let Keyed { mark, body, batch, id: known } = self.keyed[index].clone();
+        let Keyed { mark, body, batch, answer: first } = self.keyed[index].clone();
         let request = self.post("/tasks").header("idempotency-key", &mark).json(&body);
         let (status, answer) = self.send(request).await?;
-        match (answer["task_id"].as_str(), known) {
+        match (answer["task_id"].as_str(), first) {
             (Some(id), None) if status == 200 => {
                 self.note(|ledger| ledger.accepted(&mark, &batch, id));
                 self.tasks.push(id.to_owned());
-                self.keyed[index].id = Some(id.to_owned());
+                self.keyed[index].answer = Some(answer);
             }
-            (Some(id), Some(known)) if status == 200 && id == known => {}
-            (_, known) => self.note(|ledger| {
-                let what = format!("a submission with the key of {known:?}");
+            (Some(_), Some(first)) if status == 200 => {
+                if answer != first {
+                    let text = format!("the key {mark} is answered {answer}, expected {first}");
+                    self.note(|ledger| ledger.violation(text));
+                }
+            }
+            (_, None) => self.note(|ledger| {
+                ledger.unavailable("a submission with a key", &mark, status, &answer);
+            }),
+            (_, Some(first)) => self.note(|ledger| {
+                let what = format!("a submission with the key of {first}");
                 ledger.unexpected(&what, &mark, status, &answer);
             }),
         }
@@ -146,9 +192,53 @@ impl Connection {
         let (status, task) = self.send(self.request(Method::GET, &id, wait)).await?;
         self.note(|ledger| match status {
             200 => ledger.observe(&task),
-            _ => ledger.unexpected("a look", &id, status, &task),
+            404 => ledger.missing(&id),
+            _ => ledger.unavailable("a look", &id, status, &task),
         });
         Ok(())
+    }
+
+    async fn follow_one(&mut self, pick: usize) -> Result<(), NoAnswer> {
+        let Some(id) = self.pick(pick) else { return Ok(()) };
+        // Nothing may happen to the task for long.
+        tokio::time::timeout(READING, self.follow(&id)).await.unwrap_or(Ok(()))
+    }
+
+    /// Reads the events of a task to its end, from where this connection stopped.
+    async fn follow(&mut self, id: &str) -> Result<(), NoAnswer> {
+        let last_id = self.followed.entry(id.to_owned()).or_default();
+        let url = format!("http://{}/tasks/{id}/events", self.address);
+        let knows_end = last_id.as_ref().is_some_and(|last| last.ends_with(END));
+        let mut stream = match EventStream::open(&self.client, url, last_id.as_deref()).await? {
+            Ok(stream) => stream,
+            Err((status, body)) => {
+                let mut ledger = self.ledger.lock().unwrap();
+                match status {
+                    204 if knows_end => {}
+                    404 => ledger.missing(id),
+                    _ => ledger.unavailable("the event stream", id, status, &body),
+                }
+                return Ok(());
+            }
+        };
+        if knows_end {
+            let text = format!("the stream of {id} goes on behind its end, expected a 204");
+            self.ledger.lock().unwrap().violation(text);
+        }
+        loop {
+            // It ends with the task or with the server.
+            let event = stream.next().await?.ok_or(NoAnswer)?;
+            if event.name == "reset" {
+                continue;
+            }
+            if event.id.is_some() {
+                *last_id = event.id;
+            }
+            self.ledger.lock().unwrap().streamed(&event.data);
+            if is_final(&event.data) {
+                return Ok(());
+            }
+        }
     }
 
     async fn cancel(&mut self, pick: usize) -> Result<(), NoAnswer> {
@@ -200,30 +290,4 @@ impl Connection {
     fn note(&self, entry: impl FnOnce(&mut Ledger)) {
         entry(&mut self.ledger.lock().unwrap());
     }
-}
-
-fn body(submission: &Submission, mark: &str, batch: &str) -> Value {
-    let sleeper = |seconds: f64| {
-        json!({
-            "task_type": "dummy_short",
-            "parameters": { "duration": seconds, "steps": 4 },
-        })
-    };
-    let mut body = match submission.kind {
-        Kind::Nothing => sleeper(0.0),
-        Kind::Slow { millis } => sleeper(millis as f64 / 1000.0),
-        Kind::Endless => sleeper(1e6),
-        Kind::Tokenize { input, output } => outputs::submission(input, output),
-        Kind::Fails { attempts } => {
-            let mut body = outputs::submission(0, 0);
-            body["input_file_path"] = "absent.txt".into();
-            // Named after the submission, so that it is never in use.
-            body["output_file_path"] = format!("out/never-{mark}.json").into();
-            body["max_attempts"] = attempts.into();
-            body
-        }
-    };
-    body["priority"] = submission.priority.into();
-    body["tags"] = json!({ "mark": mark, "batch": batch });
-    body
 }

@@ -1,13 +1,14 @@
 //! What the server has answered, and what must be true ever after.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use serde_json::Value;
+use task_server::task::Timestamp;
 
+use crate::entry::{Ended, Entry, Sent};
+pub(crate) use crate::entry::{is_final, text};
 use crate::plan::Kind;
-
-/// How often the server may die under a task before it is failed.
-const MAX_INTERRUPTIONS: usize = 3;
 
 /// Everything that was promised to the clients of one database, and what broke a promise.
 #[derive(Default)]
@@ -19,41 +20,27 @@ pub(crate) struct Ledger {
     unanswered_retries: Vec<String>,
     /// How many tasks of a batch were said to be cancelled.
     cancelled_batches: Vec<(String, u64)>,
-    /// How often the server was killed so far.
+    /// How long the server keeps tasks that have ended; for ever if not given.
+    retention: Option<Duration>,
+    /// How often the server was killed so far. An orderly stop is none.
     pub(crate) kills: usize,
+    /// Whether the server was told to stop, so that it may refuse what it is asked.
+    pub(crate) draining: bool,
     /// Cancellations that were accepted.
     pub(crate) cancels: u64,
     pub(crate) violations: Vec<String>,
 }
 
-#[derive(Clone, Copy)]
-struct Sent {
-    kind: Kind,
-    /// How often the server had been killed by then.
-    kills_before: usize,
-}
-
-/// A task that is known to be stored.
-struct Entry {
-    sent: Sent,
-    batch: String,
-    /// Whether anybody has asked for its cancellation, with an answer or without.
-    cancel_asked: bool,
-    /// The status that it must end in, and whether it was said to have ended already.
-    promised: Option<(String, Ended)>,
-    /// How it ended, as it was first seen.
-    end: Option<Value>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
-    Already,
-    Soon,
-}
-
 impl Ledger {
-    pub(crate) fn sent(&mut self, mark: &str, kind: Kind) {
-        self.unanswered.insert(mark.to_owned(), Sent { kind, kills_before: self.kills });
+    pub(crate) fn new(retention: Option<Duration>) -> Self {
+        Self { retention, ..Self::default() }
+    }
+
+    /// A submission is about to be sent.
+    pub(crate) fn sent(&mut self, mark: &str, kind: Kind, body: &Value) {
+        let run_at = body["run_at"].as_str().map(|time| time.parse().unwrap());
+        let sent = Sent { kind, kills_before: self.kills, at: Timestamp::now(), run_at };
+        self.unanswered.insert(mark.to_owned(), sent);
     }
 
     /// A submission was answered with 200.
@@ -75,7 +62,7 @@ impl Ledger {
     pub(crate) fn retry_answered(&mut self, id: &str, status: u16, body: &Value) {
         self.unanswered_retries.retain(|sent| sent != id);
         let old = &self.tasks[id];
-        let sent = Sent { kind: old.sent.kind, kills_before: self.kills };
+        let sent = old.sent.again();
         let detail = body["detail"].as_str().unwrap_or_default();
         match status {
             200 => {
@@ -86,7 +73,8 @@ impl Ledger {
                 self.violation(format!("{id} had ended, and its retry says: {detail}"));
             }
             409 => {}
-            _ => self.unexpected("a retry", id, status, body),
+            404 => self.missing(id),
+            _ => self.unavailable("a retry", id, status, body),
         }
     }
 
@@ -102,13 +90,14 @@ impl Ledger {
             200 => ("cancelled", Ended::Already),
             202 => ("cancelled", Ended::Soon),
             409 => (detail.rsplit(' ').next().unwrap_or_default(), Ended::Already),
-            _ => return self.unexpected("a cancellation", id, status, body),
+            404 => return self.missing(id),
+            _ => return self.unavailable("a cancellation", id, status, body),
         };
         self.cancels += u64::from(status != 409);
         let Some(entry) = self.tasks.get_mut(id) else { return };
         let before = entry.promised.replace((promised.0.to_owned(), promised.1));
         if before.as_ref().is_some_and(|(before, _)| before != promised.0) {
-            let text = format!("{id} was promised to be {before:?}, now {promised:?}");
+            let text = format!("{id} is said to be {promised:?}, expected {before:?}");
             self.violation(text);
         }
     }
@@ -124,7 +113,7 @@ impl Ledger {
         let (Some(cancelled), Some(requested), 200) =
             (body["cancelled"].as_u64(), body["requested"].as_u64(), status)
         else {
-            return self.unexpected("a cancellation of many", batch, status, body);
+            return self.unavailable("a cancellation of many", batch, status, body);
         };
         self.cancels += cancelled + requested;
         let said = |entry: &&Entry| {
@@ -141,7 +130,7 @@ impl Ledger {
 
     /// The tasks that are not known to have ended.
     pub(crate) fn open(&self) -> Vec<String> {
-        let open = self.tasks.iter().filter(|(_, entry)| entry.end.is_none());
+        let open = self.tasks.iter().filter(|(_, entry)| entry.end.is_none() && !entry.gone);
         open.map(|(id, _)| id.clone()).collect()
     }
 
@@ -158,8 +147,12 @@ impl Ledger {
             if task["retry_of"].is_null() && !marks.insert(text(&task["tags"], "mark")) {
                 self.violation(format!("one submission made two tasks: {task}"));
             }
-            if !self.tasks.contains_key(id) {
-                self.adopt(id, task);
+            match self.tasks.get(id) {
+                None => self.adopt(id, task),
+                Some(entry) if entry.gone => {
+                    self.violation(format!("was erased, and is shown again: {task}"));
+                }
+                Some(_) => {}
             }
             if text(task, "status") == "running" && text(task, "started_at") < boot {
                 self.violation(format!("still running since before the crash: {task}"));
@@ -169,10 +162,8 @@ impl Ledger {
         let ids: HashSet<_> = shown.iter().map(|task| text(task, "task_id")).collect();
         let missing: Vec<_> =
             self.tasks.keys().filter(|id| !ids.contains(id.as_str())).cloned().collect();
-        for id in missing {
-            self.violation(format!("{id} was accepted and is missing"));
-        }
-        // Whoever asked for the rest is gone, and so is the server that heard it.
+        missing.iter().for_each(|id| self.missing(id));
+        // The clients and the server of the remaining requests are gone.
         self.unanswered.clear();
         self.unanswered_retries.clear();
     }
@@ -181,8 +172,10 @@ impl Ledger {
     pub(crate) fn review_batches(&mut self) {
         for (batch, promised) in std::mem::take(&mut self.cancelled_batches) {
             let cancelled = |entry: &&Entry| {
+                // How an erased task ended may have been seen by nobody.
                 let status = entry.end.as_ref().map(|end| text(end, "status"));
-                entry.batch == batch && status == Some("cancelled")
+                let unseen = status.is_none() && entry.gone;
+                entry.batch == batch && (unseen || status == Some("cancelled"))
             };
             let cancelled = self.tasks.values().filter(cancelled).count() as u64;
             if cancelled < promised {
@@ -200,15 +193,57 @@ impl Ledger {
         let mut wrong = Vec::new();
         if let Some(end) = &entry.end {
             if end != task {
-                wrong.push(format!("a final state has changed: {end} is now {task}"));
+                wrong.push(format!("a final state has changed: {task}, expected {end}"));
             }
-        } else if task["completed_at"].is_string() {
+        } else if is_final(task) {
             wrong.extend(entry.judge_end(task, kills));
             entry.end = Some(task.clone());
         } else if matches!(entry.promised, Some((_, Ended::Already))) {
-            wrong.push(format!("was said to be {:?}, but is {task}", entry.promised));
+            wrong.push(format!("is {task}, expected {:?}", entry.promised));
         }
+        wrong.extend(entry.judge_start(task));
         wrong.into_iter().for_each(|it| self.violation(it));
+    }
+
+    /// A record that came in an event: only an end is sure to be as new as what is known.
+    pub(crate) fn streamed(&mut self, task: &Value) {
+        if is_final(task) {
+            self.observe(task);
+        } else if let Some(entry) = self.tasks.get(text(task, "task_id")) {
+            let wrong = entry.judge_start(task);
+            self.violations.extend(wrong);
+        }
+    }
+
+    /// The server has just said that there is no such task.
+    pub(crate) fn missing(&mut self, id: &str) {
+        let (now, kills) = (Timestamp::now().as_micros(), self.kills);
+        let Some(entry) = self.tasks.get_mut(id) else { return };
+        entry.gone = true;
+        let keep = self.retention.map(|time| i64::try_from(time.as_micros()).unwrap());
+        let until = entry.ended_at(kills).zip(keep).map(|(end, keep)| end.as_micros() + keep);
+        if until.is_none_or(|until| now < until) {
+            let until = match until {
+                Some(until) => format!("at least until {}", Timestamp::from_micros(until)),
+                None => "for as long as it has not ended and nothing is erased".to_owned(),
+            };
+            let text = format!("{id} was accepted and is missing, expected it {until}: {entry:?}");
+            self.violation(text);
+        }
+    }
+
+    /// How many tasks were erased.
+    pub(crate) fn erased(&self) -> usize {
+        self.tasks.values().filter(|entry| entry.gone).count()
+    }
+
+    /// How many tasks ended in this way, as far as anybody saw it.
+    pub(crate) fn ends(&self, is: impl Fn(Kind) -> bool, status: &str) -> usize {
+        let ended = |entry: &&Entry| {
+            is(entry.sent.kind)
+                && entry.end.as_ref().is_some_and(|end| text(end, "status") == status)
+        };
+        self.tasks.values().filter(ended).count()
     }
 
     /// Somebody asked for this task and got no answer, or else it should not be there.
@@ -218,7 +253,7 @@ impl Ledger {
             let sent = self.unanswered_retries.iter().position(|sent| sent == old);
             if let (Some(sent), Some(old)) = (sent, self.tasks.get(old)) {
                 self.unanswered_retries.swap_remove(sent);
-                let sent = Sent { kind: old.sent.kind, kills_before: old.sent.kills_before };
+                let sent = old.sent.again();
                 return self.add(id, sent, batch);
             }
         } else if let Some(sent) = self.unanswered.remove(text(&task["tags"], "mark")) {
@@ -229,9 +264,15 @@ impl Ledger {
 
     fn add(&mut self, id: &str, sent: Sent, batch: &str) {
         let batch = batch.to_owned();
-        let entry = Entry { sent, batch, cancel_asked: false, promised: None, end: None };
-        if self.tasks.insert(id.to_owned(), entry).is_some() {
-            self.violation(format!("two submissions were answered with {id}"));
+        if self.tasks.insert(id.to_owned(), Entry::new(sent, batch)).is_some() {
+            self.violation(format!("two submissions were answered with {id}, expected two tasks"));
+        }
+    }
+
+    /// An answer that only a server that is stopping may give.
+    pub(crate) fn unavailable(&mut self, what: &str, whose: &str, status: u16, body: &Value) {
+        if status != 503 || !self.draining {
+            self.unexpected(what, whose, status, body);
         }
     }
 
@@ -242,35 +283,4 @@ impl Ledger {
     pub(crate) fn violation(&mut self, text: String) {
         self.violations.push(text);
     }
-}
-
-impl Entry {
-    /// What is wrong with such an end after so many kills.
-    fn judge_end(&self, task: &Value, kills: usize) -> Option<String> {
-        let status = text(task, "status");
-        if let Some((promised, _)) = self.promised.as_ref().filter(|(it, _)| it != status) {
-            return Some(format!("was promised to be {promised}: {task}"));
-        }
-        let error = task["error"].as_str().unwrap_or_default();
-        let legal = match (status, self.sent.kind) {
-            ("completed", Kind::Nothing | Kind::Slow { .. } | Kind::Tokenize { .. }) => {
-                task["attempt"] == 1
-            }
-            ("cancelled", _) => self.cancel_asked,
-            // It may be what kills the server.
-            ("failed", _) if error.contains("the server stopped 3 times") => {
-                kills - self.sent.kills_before >= MAX_INTERRUPTIONS
-            }
-            ("failed", Kind::Fails { attempts }) => {
-                task["attempt"] == attempts && error.contains("absent.txt")
-            }
-            _ => false,
-        };
-        (!legal).then(|| format!("{:?} cannot end like that: {task}", self.sent.kind))
-    }
-}
-
-/// A field of a record; empty if it is not there.
-fn text<'t>(value: &'t Value, field: &str) -> &'t str {
-    value[field].as_str().unwrap_or_default()
 }

@@ -1,20 +1,28 @@
 //! The files that tasks read and write, and what must stand in them.
 
 use std::fs;
+use std::io::Cursor;
 use std::path::Path;
 
+use image::{ImageFormat, RgbImage};
+use serde_json::json;
 use tokio::runtime::Runtime;
 
 use crate::common::{Server, tokenize};
 
-/// How many different inputs there are.
-pub(crate) const INPUTS: usize = 3;
+/// How many lines each text has: from one write to many, and one that takes longer to write than to
+/// compute.
+const TEXTS: [usize; 3] = [1, 300, 5_000];
+/// Sides of the images, in pixels: from one stripe to many.
+const IMAGES: [(u32, u32); 2] = [(16, 9), (900, 700)];
+/// How many different inputs there are, the texts first.
+pub(crate) const INPUTS: usize = TEXTS.len() + IMAGES.len();
 /// Where outputs are put, below the folder of the server.
 const FOLDER: &str = "out";
 
 /// What each input becomes where nobody disturbs.
 pub(crate) struct Outputs {
-    inputs: Vec<String>,
+    inputs: Vec<Vec<u8>>,
     expected: Vec<Vec<u8>>,
 }
 
@@ -22,9 +30,8 @@ impl Outputs {
     /// Has a server that is left in peace make each of them once.
     pub(crate) fn prepare(runtime: &Runtime) -> Self {
         let line = "The quick brown fox jumps over the lazy dog, 12345 times.\n";
-        // From one write to many, and some that take longer to write than to compute.
-        let inputs: Vec<_> = [1, 300, 5_000].map(|lines| line.repeat(lines)).into();
-        assert_eq!(inputs.len(), INPUTS);
+        let texts = TEXTS.iter().map(|lines| line.repeat(*lines).into_bytes());
+        let inputs = texts.chain(IMAGES.iter().map(|sides| png(*sides))).collect();
         let mut outputs = Self { inputs, expected: Vec::new() };
         let server = Server::start(&[]);
         outputs.write_inputs(server.folder());
@@ -40,8 +47,8 @@ impl Outputs {
     }
 
     pub(crate) fn write_inputs(&self, folder: &Path) {
-        for (input, text) in self.inputs.iter().enumerate() {
-            fs::write(folder.join(input_name(input)), text).unwrap();
+        for (input, bytes) in self.inputs.iter().enumerate() {
+            fs::write(folder.join(input_name(input)), bytes).unwrap();
         }
     }
 
@@ -69,17 +76,37 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
 }
 
 pub(crate) fn submission(input: usize, output: usize) -> serde_json::Value {
+    if is_image(input) {
+        return json!({
+            "task_type": "image_process",
+            "parameters": { "width": 300, "height": 200, "format": "PNG" },
+            "input_file_path": input_name(input),
+            "output_file_path": output_name(input, output),
+        });
+    }
     let mut body = tokenize(&input_name(input), &output_name(input, output));
     // The smallest vocabulary: each server reads it anew.
     body["parameters"]["encoding"] = "r50k_base".into();
     body
 }
 
+fn is_image(input: usize) -> bool {
+    input >= TEXTS.len()
+}
+
 fn input_name(input: usize) -> String {
-    format!("in-{input}.txt")
+    format!("in-{input}.{}", if is_image(input) { "png" } else { "txt" })
 }
 
 /// Begins with the input, so that it is known what must stand in the file.
-pub(crate) fn output_name(input: usize, output: usize) -> String {
-    format!("{FOLDER}/{input}-{output}.json")
+fn output_name(input: usize, output: usize) -> String {
+    format!("{FOLDER}/{input}-{output}.{}", if is_image(input) { "png" } else { "json" })
+}
+
+/// An image with something to compress.
+fn png((width, height): (u32, u32)) -> Vec<u8> {
+    let pixel = |x: u32, y: u32| image::Rgb([x * y, x + y, x ^ y].map(|it| it as u8));
+    let mut bytes = Cursor::new(Vec::new());
+    RgbImage::from_fn(width, height, pixel).write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner()
 }

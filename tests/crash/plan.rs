@@ -12,13 +12,22 @@ pub(crate) const CONNECTIONS: usize = 6;
 /// Output files are few, so that some submissions meet one in use, and some replace an old one.
 const OUTPUTS_PER_INPUT: usize = 8;
 
+/// The grace that running tasks get after a SIGTERM.
+pub(crate) const GRACE: &str = "300ms";
+/// Longer than a stop takes: the grace, and a second for what does not notice its end.
+const LONGEST_DRAIN: u64 = 2_000_000;
+
 /// One life of a server, and how it ends.
 #[derive(Debug)]
 pub(crate) struct Round {
     /// What each connection does, one after the other.
     pub(crate) connections: Vec<Vec<Operation>>,
-    /// The kill comes that long after that many operations were answered.
+    /// After each of these numbers of events the reader of the event stream disconnects and resumes.
+    pub(crate) hang_ups: Vec<usize>,
+    /// The end comes that long after that many operations were answered.
     pub(crate) kill: (usize, Duration),
+    /// A SIGTERM comes first, and the SIGKILL that long after it, unless the server has ended.
+    pub(crate) drain: Option<Duration>,
     /// After it the server is started and killed again, each time after that long.
     pub(crate) boots: Vec<Duration>,
 }
@@ -29,6 +38,8 @@ pub(crate) enum Operation {
     Submit(Submission),
     /// Asks how a task is doing.
     Look(usize),
+    /// Reads some events of a task, from where this connection stopped reading them.
+    Follow(usize),
     Cancel(usize),
     /// Cancels all unfinished tasks that this connection has submitted in this round.
     CancelAll,
@@ -55,8 +66,17 @@ pub(crate) enum Kind {
     },
     /// Sleeps until it is cancelled.
     Endless,
-    /// Turns an input into one of the outputs that belong to it.
-    Tokenize {
+    /// Sleeps for longer than its timeout allows.
+    TimesOut {
+        millis: u64,
+        attempts: u32,
+    },
+    /// Runs at a time that is this far ahead when it is submitted.
+    Later {
+        millis: u64,
+    },
+    /// Turns an input, a text or an image, into one of the outputs that belong to it.
+    File {
         input: usize,
         output: usize,
     },
@@ -74,10 +94,13 @@ impl Round {
         let answers = rng.usize(1..=connections.iter().map(Vec::len).sum());
         // Right after an answer, in the midst of a commit or of a task, or when little goes on.
         let longest = [0, 1_000, 20_000, 500_000][rng.usize(0..4)];
+        let longest_drain = [20_000, 400_000, LONGEST_DRAIN][rng.usize(0..3)];
         let boots = if rng.usize(0..3) == 0 { rng.usize(1..=2) } else { 0 };
         Self {
             connections,
+            hang_ups: (0..rng.usize(0..4)).map(|_| rng.usize(1..60)).collect(),
             kill: (answers, micros(rng, longest)),
+            drain: (rng.usize(0..3) == 0).then(|| micros(rng, longest_drain)),
             boots: (0..boots).map(|_| micros(rng, 20_000)).collect(),
         }
     }
@@ -91,7 +114,8 @@ fn operation(rng: &mut Rng) -> Operation {
     let pick = rng.usize(..);
     match rng.usize(0..100) {
         0..55 => Operation::Submit(submission(rng)),
-        55..70 => Operation::Look(pick),
+        55..64 => Operation::Look(pick),
+        64..70 => Operation::Follow(pick),
         70..83 => Operation::Cancel(pick),
         83..86 => Operation::CancelAll,
         86..94 => Operation::Retry(pick),
@@ -101,15 +125,15 @@ fn operation(rng: &mut Rng) -> Operation {
 
 fn submission(rng: &mut Rng) -> Submission {
     let kind = match rng.usize(0..100) {
-        0..40 => Kind::Nothing,
-        40..60 => Kind::Slow { millis: rng.u64(1..=400) },
-        60..64 => Kind::Endless,
-        64..90 => {
-            Kind::Tokenize { input: rng.usize(..INPUTS), output: rng.usize(..OUTPUTS_PER_INPUT) }
-        }
+        0..30 => Kind::Nothing,
+        30..46 => Kind::Slow { millis: rng.u64(1..=400) },
+        46..50 => Kind::Endless,
+        50..58 => Kind::TimesOut { millis: rng.u64(1..=500), attempts: rng.u32(1..=2) },
+        58..66 => Kind::Later { millis: rng.u64(1..=1500) },
+        66..92 => Kind::File { input: rng.usize(..INPUTS), output: rng.usize(..OUTPUTS_PER_INPUT) },
         _ => Kind::Fails { attempts: rng.u32(1..=2) },
     };
     // Those that share an output may be refused, and then nobody could tell what a repetition is.
-    let keyed = !matches!(kind, Kind::Tokenize { .. }) && rng.usize(0..4) == 0;
+    let keyed = !matches!(kind, Kind::File { .. }) && rng.usize(0..4) == 0;
     Submission { kind, priority: rng.i32(0..3), keyed }
 }

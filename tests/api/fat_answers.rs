@@ -1,0 +1,85 @@
+//! Clients that ask for much and read little: what waits for them takes a bounded amount of memory.
+
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use sqlx::Connection;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::common::{Server, dummy};
+
+/// Tasks whose results are as large as they may be. One page could have all of them.
+const FAT_TASKS: usize = 64;
+const DO_NOT_READ: usize = 60;
+const TRICKLE: usize = 20;
+/// The most memory that the server may take, in KiB.
+const BOUND: u64 = 400 * 1024;
+/// When nobody is answered for so long, nobody will be before others have read.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// A server on a database with fat results.
+async fn fat_server() -> Server {
+    let mut server = Server::start(&[]);
+    for _ in 0..FAT_TASKS {
+        server.submit(dummy(0.0)).await;
+    }
+    server.until("/tasks?status=pending,running", |tasks| tasks == &serde_json::json!([])).await;
+    server.kill();
+    let options =
+        sqlx::sqlite::SqliteConnectOptions::new().filename(server.folder().join("tasks.db"));
+    let mut database = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    // A MiB of JSON, without the few bytes around the text.
+    let fatten = "UPDATE tasks SET result = json_object('text', hex(zeroblob(524200)))";
+    sqlx::query(fatten).execute(&mut database).await.unwrap();
+    database.close().await.unwrap();
+    server.restart(&[]);
+    server
+}
+
+/// A client that has asked for all of it, and lets the system keep little for it.
+async fn asks_for_all(server: &Server) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(server.address().parse().unwrap()).await.unwrap();
+    let request = format!("GET /tasks?limit=1000 HTTP/1.1\r\nHost: {}\r\n\r\n", server.address());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Reads a few KB a second, until the server hangs up.
+async fn trickle(mut stream: TcpStream) {
+    let mut some = [0; 512];
+    while let Ok(1..) = stream.read(&mut some).await {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn readers_who_do_not_read_take_a_bounded_amount_of_memory() {
+    let server = fat_server().await;
+    if server.peak_memory().is_none() {
+        return println!("skipped: this system does not tell how much memory a process had");
+    }
+    let check = || {
+        let peak = server.peak_memory().unwrap();
+        assert!(peak < BOUND, "the server took {peak} KiB, expected less than {BOUND}");
+        peak
+    };
+    let mut waiting = Vec::new();
+    for _ in 0..DO_NOT_READ {
+        waiting.push(asks_for_all(&server).await);
+        check();
+    }
+    for _ in 0..TRICKLE {
+        tokio::spawn(trickle(asks_for_all(&server).await));
+        check();
+    }
+    // Whoever has the beginning of an answer takes as much memory as it ever will.
+    let mut answers: FuturesUnordered<_> = waiting.iter().map(TcpStream::readable).collect();
+    while let Ok(Some(_)) = tokio::time::timeout(QUIET, answers.next()).await {
+        check();
+    }
+    assert_eq!(server.get("/health/live").await.status, 200);
+    println!("peak memory: {} KiB", check());
+}
