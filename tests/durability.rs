@@ -7,9 +7,9 @@ mod common;
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
-use common::{Server, endless};
+use common::{Server, endless, tokenize};
 use tempfile::TempDir;
 
 /// What the disk and the client see of the server, in order.
@@ -24,6 +24,8 @@ enum Event {
 /// An strace that is attached to a server.
 struct Trace {
     strace: Child,
+    /// It writes a line here for each new thread, and would end if nobody could read it.
+    _said: BufReader<ChildStderr>,
     folder: TempDir,
 }
 
@@ -39,19 +41,22 @@ impl Trace {
             .stderr(Stdio::piped())
             .spawn()
             .ok()?;
-        let said = BufReader::new(strace.stderr.take().unwrap()).lines().next()?.unwrap();
-        if !said.contains("attached") {
+        let mut said = BufReader::new(strace.stderr.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        if !line.contains("attached") {
             strace.wait().unwrap();
             return None;
         }
-        Some(Self { strace, folder })
+        Some(Self { strace, _said: said, folder })
     }
 
-    fn finish(mut self) -> Vec<Event> {
+    /// Returns the lines that it has written.
+    fn finish(mut self) -> String {
         let stop = format!("kill -INT {}", self.strace.id());
         assert!(Command::new("sh").args(["-c", &stop]).status().unwrap().success());
         self.strace.wait().unwrap();
-        events(&std::fs::read_to_string(log(&self.folder)).unwrap())
+        std::fs::read_to_string(log(&self.folder)).unwrap()
     }
 }
 
@@ -97,9 +102,28 @@ async fn the_disk_has_a_task_before_its_client_is_answered() {
         // They go on for ever, so that no end of one is stored in between.
         server.submit(endless()).await;
     }
-    let events = trace.finish();
+    let events = events(&trace.finish());
     let expected = [Event::Submission, Event::Synced, Event::Answer].repeat(SUBMISSIONS);
     assert_eq!(events, expected);
+}
+
+#[tokio::test]
+async fn the_disk_has_the_folders_of_an_output_before_its_task_is_completed() {
+    let server = Server::start(&[]);
+    let Some(trace) = Trace::of(&server) else {
+        eprintln!("SKIPPED: there is no strace here, or it may not look at other processes");
+        return;
+    };
+    server.write("in.txt", "some text");
+    let id = server.submit(tokenize("in.txt", "new/folders/out.json")).await;
+    server.wait_for(&id, "completed").await;
+    let log = trace.finish();
+    let root = server.folder().canonicalize().unwrap();
+    for folder in ["", "/new", "/new/folders"] {
+        let synced = format!("<{}{folder}>", root.display());
+        let synced = |line: &&str| line.contains("fsync(") && line.contains(&synced);
+        assert!(log.lines().any(|line| synced(&line)), "{folder} was not synced:\n{log}");
+    }
 }
 
 #[test]

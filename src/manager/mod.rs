@@ -38,7 +38,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::{Cursor, Replay, Store, Submitted, TaskPage, TaskRecord};
 pub(crate) use crate::store::{Idempotency, ListFilter, MAX_PAGE_BYTES, StoreError};
-use crate::task::{CpuSlots, Fault, Files, Task, TaskId, TaskInfo, TaskStatus, TaskType};
+use crate::task::{
+    CpuSlots, Fault, Files, MemoryBudget, Task, TaskId, TaskInfo, TaskStatus, TaskType,
+};
 use crate::tasks::TaskRegistry;
 use admission::{Admission, Refusal};
 pub(crate) use conclusion::MAX_RESULT_BYTES;
@@ -73,6 +75,7 @@ struct Shared {
     files: Arc<Files>,
     cpu_slots: CpuSlots,
     slow_threads: SlowThreads,
+    memory: MemoryBudget,
     runtime: TaskRuntime,
     admission: Admission,
     max_running: usize,

@@ -64,6 +64,7 @@ async fn execute(shared: &Shared, live: &LiveTask, task: Box<dyn Task>) -> TaskR
         progress: Arc::clone(&live.progress),
         files: Arc::clone(&shared.files),
         blocking: Arc::clone(&live.blocking),
+        memory: shared.memory.clone(),
         slot_wait: Arc::clone(&live.slot_wait),
         output: Arc::clone(&live.output),
     });

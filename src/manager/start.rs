@@ -24,7 +24,7 @@ use super::runtime::TaskRuntime;
 use super::stats::History;
 use super::{Shared, TaskManager, due, events, janitor, progress, stats};
 use crate::store::{self, Limits, Opened, Writer};
-use crate::task::{CpuSlots, Files, FilesError, TaskStatus, TaskType};
+use crate::task::{CpuSlots, Files, FilesError, MemoryBudget, TaskStatus, TaskType};
 use crate::tasks::TaskRegistry;
 
 /// What a manager needs to know.
@@ -112,6 +112,7 @@ impl TaskManager {
             files,
             cpu_slots: CpuSlots::new(options.cpu_slots),
             slow_threads: SlowThreads::new(),
+            memory: MemoryBudget::new(),
             runtime: TaskRuntime::start().map_err(StartError::Threads)?,
             max_running: options.max_running,
             limits,

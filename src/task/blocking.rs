@@ -207,7 +207,7 @@ impl Drop for RunningClosure {
     }
 }
 
-/// How long an attempt has waited for CPU slots, which its timeout does not count.
+/// How long an attempt has waited for CPU slots or memory, which its timeout does not count.
 #[derive(Debug, Default)]
 pub(crate) struct SlotWait(Mutex<Waited>);
 

@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use super::blocking::CpuSlot;
-use super::{BlockingWork, Files, OutputFile, Progress, SlotWait, TaskError, TaskInfo};
+use super::{
+    BlockingWork, Files, MemoryBudget, OutputFile, Progress, SlotWait, TaskError, TaskInfo,
+};
 
 /// The hand that the server lends a running task: progress, cancellation, files, CPU time.
 ///
@@ -30,6 +32,7 @@ pub(crate) struct Attempt {
     pub(crate) progress: Arc<Progress>,
     pub(crate) files: Arc<Files>,
     pub(crate) blocking: Arc<BlockingWork>,
+    pub(crate) memory: MemoryBudget,
     pub(crate) slot_wait: Arc<SlotWait>,
     pub(crate) output: Arc<Mutex<Option<OutputFile>>>,
 }
@@ -123,7 +126,8 @@ impl TaskContext {
     }
 
     /// Creates the output, with its folders. It appears under its name, whole and durable, when
-    /// the task has returned `Ok`; after any other end nothing is left of it.
+    /// the task has returned `Ok`; after any other end nothing is left of it. Writing fails once
+    /// the task should stop.
     ///
     /// # Errors
     /// If the task was given no output, if it cannot be created, or on a second call.
@@ -138,7 +142,8 @@ impl TaskContext {
             return Err(TaskError::permanent("create_output was called twice"));
         }
         let attempt = &self.attempt;
-        let file = attempt.files.create_output(path, attempt.info.task_id, attempt.epoch)?;
+        let (id, epoch, token) = (attempt.info.task_id, attempt.epoch, attempt.token.clone());
+        let file = attempt.files.create_output(path, id, epoch, token)?;
         *output = Some(file.clone());
         Ok(file)
     }
@@ -183,18 +188,27 @@ impl TaskContext {
     }
 
     async fn wait_for_slot(&self) -> Result<CpuSlot, TaskError> {
+        let slots = self.attempt.blocking.slots();
+        let message = format!("Waiting for one of {} CPU slots", slots.total());
+        self.wait_with_message(message, slots.acquire()).await
+    }
+
+    /// Waits for what other tasks hold. The task's message says so, its timeout does not tick, and a
+    /// cancellation ends the wait.
+    pub(super) async fn wait_with_message<T>(
+        &self,
+        message: String,
+        wait: impl Future<Output = T>,
+    ) -> Result<T, TaskError> {
         let attempt = &self.attempt;
-        let slots = attempt.blocking.slots();
         let _waiting = attempt.slot_wait.begin();
-        let before = attempt
-            .progress
-            .swap_message(format!("Waiting for one of {} CPU slots", slots.total()));
+        let before = attempt.progress.swap_message(message);
         tokio::select! {
             biased;
             () = self.cancelled() => Err(TaskError::Cancelled),
-            slot = slots.acquire() => {
+            got = wait => {
                 attempt.progress.swap_message(before);
-                Ok(slot)
+                Ok(got)
             }
         }
     }

@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use cap_fs_ext::{MetadataExt, OpenOptionsSyncExt};
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, Metadata, OpenOptions};
+use tokio_util::sync::CancellationToken;
 
 use super::output::{is_partial_name, partial_name};
 use super::{OutputFile, TaskId};
@@ -197,6 +198,7 @@ impl Files {
     }
 
     /// Creates the file that becomes the output, beside its place, and the folders that lead there.
+    /// Writing to it fails once `token` is cancelled.
     ///
     /// # Errors
     /// If it is out of bounds, is a folder or one of the server's files, or cannot be created.
@@ -205,6 +207,7 @@ impl Files {
         path: &str,
         id: TaskId,
         epoch: i64,
+        token: CancellationToken,
     ) -> Result<OutputFile, PathError> {
         let explain = |error| self.explain(error, path, "create");
         let located = self.locate(path)?;
@@ -215,6 +218,7 @@ impl Files {
         let folder = match located.relative.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => {
                 root.create_dir_all(parent).map_err(explain)?;
+                sync_above(root, parent).map_err(explain)?;
                 root.open_dir(parent).map_err(explain)?
             }
             _ => root.try_clone().map_err(explain)?,
@@ -224,7 +228,7 @@ impl Files {
         }
         let partial = partial_name(id, epoch);
         let file = create_new(&folder, &partial).map_err(explain)?;
-        Ok(OutputFile::new(file, folder, partial, name.to_owned(), path.to_owned()))
+        Ok(OutputFile::new(file, folder, partial, name.to_owned(), path.to_owned(), token))
     }
 
     /// Whether an output could be created here now, with room for that many bytes. Creates no
@@ -371,6 +375,16 @@ impl Files {
 enum Follow {
     Yes,
     No,
+}
+
+/// Waits until the disk knows a folder by its name, and so all folders above it. They may be there only
+/// because an attempt that a crash interrupted has made them, so all are synced.
+fn sync_above(root: &Dir, folder: &Path) -> io::Result<()> {
+    for above in folder.ancestors().skip(1) {
+        // The handle itself may be one that only leads on to other files, so open a readable one.
+        root.open_dir(file_name_or_dot(above))?.open(".")?.into_std().sync_all()?;
+    }
+    Ok(())
 }
 
 fn create_new(folder: &Dir, name: &str) -> io::Result<File> {

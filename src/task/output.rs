@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cap_std::fs::Dir;
+use tokio_util::sync::CancellationToken;
 
 use super::TaskId;
 
@@ -27,6 +28,8 @@ struct Partial {
     name: OsString,
     /// As the client wrote it, for errors.
     path: String,
+    /// Tells the task to stop.
+    token: CancellationToken,
 }
 
 /// What an attempt's output is called until it is whole.
@@ -42,16 +45,18 @@ pub(super) fn is_partial_name(name: &OsStr) -> bool {
 
 impl OutputFile {
     /// `file` is open under the name `partial` in `folder`, where it is to be called `name`; the
-    /// client calls it `path`.
+    /// client calls it `path`. Writing fails once `token` is cancelled.
     pub(super) fn new(
         file: File,
         folder: Dir,
         partial: String,
         name: OsString,
         path: String,
+        token: CancellationToken,
     ) -> Self {
         let writer = BufWriter::with_capacity(BUFFER_BYTES, file);
-        Self(Arc::new(Mutex::new(Partial { writer, folder, partial: Some(partial), name, path })))
+        let partial = Some(partial);
+        Self(Arc::new(Mutex::new(Partial { writer, folder, partial, name, path, token })))
     }
 
     /// Writes out what is buffered and waits until the disk has it.
@@ -78,9 +83,13 @@ impl OutputFile {
         self.lock().remove();
     }
 
+    /// Takes a step of writing, unless the task should stop: code that has no other check ends here.
     /// Tasks pass errors on as they are, so they have to say of what file they are.
     fn named<T>(&self, step: impl FnOnce(&mut BufWriter<File>) -> io::Result<T>) -> io::Result<T> {
         let partial = &mut *self.lock();
+        if partial.token.is_cancelled() {
+            return Err(io::Error::other(format!("stopped writing `{}`", partial.path)));
+        }
         step(&mut partial.writer).map_err(|error| {
             let text = format!("cannot write `{}`: {error}", partial.path);
             io::Error::new(error.kind(), text)

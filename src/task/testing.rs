@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Attempt, BlockingWork, CpuSlots, Files, OutputFile, Progress, Task, TaskContext, TaskError,
-    TaskId, TaskInfo, TaskResult, TaskStatus, Timestamp,
+    Attempt, BlockingWork, CpuSlots, Files, MemoryBudget, OutputFile, Progress, Task, TaskContext,
+    TaskError, TaskId, TaskInfo, TaskResult, TaskStatus, Timestamp,
 };
 
 /// One run of a task on files in `root`.
@@ -21,6 +21,8 @@ pub(crate) struct TestRun {
     pub(crate) progress: Arc<Progress>,
     /// The slots for its CPU-bound work: two.
     pub(crate) slots: CpuSlots,
+    /// The memory for its large buffers.
+    pub(crate) memory: MemoryBudget,
 }
 
 impl TestRun {
@@ -33,6 +35,7 @@ impl TestRun {
             token: CancellationToken::new(),
             progress: Arc::new(Progress::new("", Timestamp::now())),
             slots: CpuSlots::new(2),
+            memory: MemoryBudget::new(),
         }
     }
 
@@ -87,6 +90,7 @@ impl TestRun {
             progress: Arc::clone(&self.progress),
             files: Arc::new(Files::open(std::slice::from_ref(&self.root), &[])?),
             blocking: Arc::new(BlockingWork::new(self.slots.clone())),
+            memory: self.memory.clone(),
             slot_wait: Arc::default(),
             output,
         }))

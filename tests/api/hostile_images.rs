@@ -1,7 +1,9 @@
 //! Images that claim to be large, or that become large: each fails its task, with words, before it
 //! takes memory.
 
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{Cursor, Write};
+use std::os::unix::fs::FileExt;
 
 use image::{DynamicImage, GrayImage, ImageFormat};
 use serde_json::{Value, json};
@@ -29,9 +31,11 @@ fn encoded(format: ImageFormat) -> Vec<u8> {
 
 fn png_chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
     let chunk = [name, data].concat();
-    let crc = !chunk.iter().fold(!0u32, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 * (crc & 1)))
+    let table: [u32; 256] = std::array::from_fn(|byte| {
+        (0..8).fold(byte as u32, |crc, _| (crc >> 1) ^ (0xEDB8_8320 * (crc & 1)))
     });
+    let crc =
+        !chunk.iter().fold(!0u32, |crc, &byte| (crc >> 8) ^ table[(crc as u8 ^ byte) as usize]);
     [&(data.len() as u32).to_be_bytes()[..], &chunk, &crc.to_be_bytes()].concat()
 }
 
@@ -44,9 +48,20 @@ fn png(width: u32, height: u32, chunks: &[Vec<u8>]) -> Vec<u8> {
 
 /// A hundred megabytes of zeros as a zlib stream of a hundred kilobytes.
 fn zlib_bomb() -> Vec<u8> {
+    let stream = image_data(&png_of_zeros(10_000, 10_000));
+    assert!(stream.len() < 1_000_000, "{}", stream.len());
+    stream
+}
+
+fn png_of_zeros(width: u32, height: u32) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
-    GrayImage::new(10_000, 10_000).write_to(&mut bytes, ImageFormat::Png).unwrap();
-    let (bytes, mut stream, mut at) = (bytes.into_inner(), Vec::new(), 8);
+    GrayImage::new(width, height).write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+/// The zlib stream of a PNG.
+fn image_data(bytes: &[u8]) -> Vec<u8> {
+    let (mut stream, mut at) = (Vec::new(), 8);
     while at < bytes.len() {
         let length = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
         if &bytes[at + 4..at + 8] == b"IDAT" {
@@ -54,7 +69,6 @@ fn zlib_bomb() -> Vec<u8> {
         }
         at += length + 12;
     }
-    assert!(stream.len() < 1_000_000, "{}", stream.len());
     stream
 }
 
@@ -101,6 +115,10 @@ fn claiming(format: ImageFormat, width: u32, height: u32) -> Vec<u8> {
 /// What became of an image that was submitted.
 async fn processed(server: &Server, name: &str, bytes: &[u8]) -> Value {
     server.write(name, bytes);
+    process(server, name).await
+}
+
+async fn process(server: &Server, name: &str) -> Value {
     let body = json!({
         "task_type": "image_process",
         "input_file_path": name,
@@ -172,6 +190,91 @@ async fn what_unpacks_to_more_than_the_image_is_not_unpacked() {
         assert_eq!(task["status"], "completed", "{name}: {task:#}");
     }
     assert_little_memory(&server);
+}
+
+/// Zeros as a zlib stream: a thousandth of what it unpacks to.
+fn zeros(rows: u32) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, 65_535, rows);
+    encoder.set_compression(png::Compression::Balanced);
+    encoder.set_filter(png::Filter::NoFilter);
+    let mut writer = encoder.write_header().unwrap();
+    let mut stream = writer.stream_writer().unwrap();
+    (0..rows).for_each(|_| stream.write_all(&[0; 65_535]).unwrap());
+    stream.finish().unwrap();
+    writer.finish().unwrap();
+    image_data(&file)
+}
+
+/// A file of holes in which these bytes stand at these places.
+fn write_sparse(server: &Server, name: &str, length: u64, parts: &[(u64, &[u8])]) {
+    let file = File::create(server.folder().join(name)).unwrap();
+    file.set_len(length).unwrap();
+    for &(place, bytes) in parts {
+        file.write_all_at(bytes, place).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn profiles_and_metadata_that_are_too_large_are_left_out() {
+    const LARGE: u32 = 600 << 20;
+    let server = Server::start(&[]);
+    let pixels = png_chunk(b"IDAT", &image_data(&png_of_zeros(16, 16)));
+    let bomb = [b"profile\0\0", &zeros(19_000)[..]].concat();
+    let profile = png_chunk(b"iCCP", &bomb);
+    server.write("profile.png", png(16, 16, &[profile, pixels.clone()]));
+    // Nor does one that is as large before it is unpacked, or what is not a profile at all.
+    for name in [b"iCCP", b"tEXt"] {
+        let chunk = png_chunk(name, &[b"name\0\0".to_vec(), vec![7; 40 << 20]].concat());
+        let name = format!("{}.png", name.escape_ascii());
+        server.write(&name, png(16, 16, &[chunk, pixels.clone()]));
+    }
+
+    let lossless = &encoded(ImageFormat::WebP)[12..];
+    for (name, flag, kind) in [("profile.webp", 0x20, b"ICCP"), ("exif.webp", 0x08, b"EXIF")] {
+        let mut head = [b"RIFF", &(LARGE + 30 + lossless.len() as u32).to_le_bytes()[..]].concat();
+        head.extend(b"WEBPVP8X\x0a\0\0\0");
+        head.extend([flag, 0, 0, 0, 15, 0, 0, 15, 0, 0]);
+        head.extend([kind, &LARGE.to_le_bytes()[..]].concat());
+        let end = head.len() as u64 + u64::from(LARGE);
+        let length = end + lossless.len() as u64;
+        write_sparse(&server, name, length, &[(0, &head), (end, lossless)]);
+    }
+
+    let mut tiff = encoded(ImageFormat::Tiff);
+    // The tag SampleFormat (339) becomes the profile (34675), at the end of the file.
+    let entry = tiff.windows(4).position(|tag| tag == b"\x53\x01\x03\0").unwrap();
+    let place = (tiff.len() as u32).next_multiple_of(16);
+    tiff[entry..entry + 4].copy_from_slice(b"\x73\x87\x07\0");
+    tiff[entry + 4..entry + 8].copy_from_slice(&(30_u32 << 20).to_le_bytes());
+    tiff[entry + 8..entry + 12].copy_from_slice(&place.to_le_bytes());
+    write_sparse(&server, "profile.tiff", u64::from(place) + (30 << 20), &[(0, &tiff)]);
+
+    for name in ["profile.png", "iCCP.png", "tEXt.png", "profile.webp", "exif.webp", "profile.tiff"]
+    {
+        let task = process(&server, name).await;
+        assert_eq!(task["status"], "completed", "{name}: {task:#}");
+        assert_little_memory(&server);
+    }
+}
+
+#[tokio::test]
+async fn a_jpeg_that_goes_over_its_pixels_again_and_again_is_refused() {
+    let server = Server::start(&[]);
+    let mut jpeg = Vec::new();
+    let mut encoder = jpeg_encoder::Encoder::new(&mut jpeg, 90);
+    encoder.set_progressive(true);
+    encoder.encode(&[0; 16 * 16 * 3], 16, 16, jpeg_encoder::ColorType::Rgb).unwrap();
+    let task = processed(&server, "in.jpg", &jpeg).await;
+    assert_eq!(task["status"], "completed", "{task:#}");
+    let scan = jpeg.windows(2).rposition(|marker| marker == b"\xFF\xDA").unwrap();
+    let scan = &jpeg[scan..jpeg.len() - 2].to_vec();
+    jpeg.truncate(jpeg.len() - 2);
+    (0..200).for_each(|_| jpeg.extend(scan));
+    jpeg.extend(b"\xFF\xD9");
+    std::fs::remove_file(server.folder().join("out.png")).unwrap();
+    let error = refused(&server, "scans.jpg", &jpeg).await;
+    assert_eq!(error, "cannot decode image `scans.jpg`: it has more than 100 scans");
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ fn links_do_not_lead_out() {
         assert!(error.contains("--root"), "{path}: {error}");
         assert!(files.check_input(path).is_err(), "{path}");
     }
-    assert!(files.create_output("up/planted", TaskId::new(), 1).is_err());
+    assert!(files.create_output("up/planted", TaskId::new(), 1, CancellationToken::new()).is_err());
     assert!(!folder.path().join("planted").exists());
 }
 
@@ -52,7 +52,8 @@ fn links_do_not_lead_out() {
 fn a_link_in_place_of_the_output_is_replaced_not_followed() {
     let (folder, files) = playground();
     symlink("in.txt", folder.path().join("root/link")).unwrap();
-    let mut output = files.create_output("link", TaskId::new(), 1).unwrap();
+    let mut output =
+        files.create_output("link", TaskId::new(), 1, CancellationToken::new()).unwrap();
     output.write_all(b"new").unwrap();
     output.sync().unwrap();
     output.publish().unwrap();
@@ -93,7 +94,7 @@ fn what_is_no_regular_file_is_not_opened() {
 fn an_output_that_is_not_published_leaves_nothing() {
     let (folder, files) = playground();
     let id = TaskId::new();
-    let output = files.create_output("sub/out", id, 7).unwrap();
+    let output = files.create_output("sub/out", id, 7, CancellationToken::new()).unwrap();
     let partial = folder.path().join(format!("root/sub/.{id}.7.part"));
     assert!(partial.exists());
     drop(output);
@@ -136,7 +137,7 @@ fn use_while_swapped(files: &Files, outside: &Path) -> (u32, u32) {
         }
         let _ = files.try_output(path, 1);
         let _ = files.remove_partial(path, id, 1);
-        let created = files.create_output(path, id, 1);
+        let created = files.create_output(path, id, 1, CancellationToken::new());
         count(created.is_ok());
         if let Ok(mut output) = created {
             output.write_all(b"inside").unwrap();

@@ -3,8 +3,6 @@
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 
 use image::codecs::bmp::BmpEncoder;
-use image::codecs::gif::GifEncoder;
-use image::codecs::png::PngEncoder;
 use image::codecs::tiff::TiffEncoder;
 use image::codecs::webp::WebPEncoder;
 use image::{
@@ -14,10 +12,8 @@ use image::{
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType as JpegColor};
 
 use super::format::Format;
-use crate::task::TaskError;
-
-/// How much the search for 256 colours may skip, from 1 (nothing) to 30; the encoder's own advice.
-const GIF_SPEED: i32 = 10;
+use super::{gif, png};
+use crate::task::{TaskContext, TaskError};
 
 /// Converts an image to what the format can hold.
 ///
@@ -98,6 +94,7 @@ fn all_or_nothing(mut image: RgbaImage) -> RgbaImage {
 
 /// Writes an image that was converted for the format. Returns the length of the file.
 pub(super) fn encode(
+    ctx: &TaskContext,
     image: &DynamicImage,
     icc_profile: Option<Vec<u8>>,
     (format, quality): (Format, u8),
@@ -108,13 +105,11 @@ pub(super) fn encode(
     let mut output = BufWriter::new(output);
     match format {
         Format::Jpeg => write_jpeg(image, profile, quality, &mut output)?,
-        Format::Png => write(PngEncoder::new(&mut output), image, profile)?,
+        Format::Png => png::write(image, profile, &mut output)?,
         Format::WebP => write(WebPEncoder::new_lossless(&mut output), image, profile)?,
         Format::Tiff => write(TiffEncoder::new(&mut output), image, profile)?,
         Format::Bmp => write(BmpEncoder::new(&mut output), image, profile)?,
-        Format::Gif => {
-            write(GifEncoder::new_with_speed(&mut output, GIF_SPEED), image, profile)?;
-        }
+        Format::Gif => gif::write(ctx, image, &mut output)?,
     }
     output.flush()?;
     Ok(output.seek(SeekFrom::End(0))?)

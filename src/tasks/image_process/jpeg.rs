@@ -49,6 +49,94 @@ pub(super) fn has_end(mut jpeg: impl BufRead) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Most scans of a progressive image: encoders write about ten. Each goes through all of the image, however few
+/// bytes it has.
+const MAX_SCANS: usize = 100;
+
+/// What the markers tell of an image.
+pub(super) struct Layout {
+    pub(super) size: (u32, u32),
+    /// Number of colours, as they are stored.
+    pub(super) colors: usize,
+    progressive: bool,
+    misread: bool,
+    /// Samples of all colours together; some have less resolution.
+    samples: u64,
+}
+
+impl Layout {
+    /// Reads the header, or returns what is wrong with it.
+    pub(super) fn read(mut jpeg: impl BufRead) -> io::Result<Result<Self, &'static str>> {
+        let mut frame: Option<(u8, Vec<u8>)> = None;
+        let scan = loop {
+            match next_segment(&mut jpeg)? {
+                None | Some((END_OF_IMAGE, _)) => return Ok(Err("it has no pixels")),
+                Some((START_OF_SCAN, body)) => break body,
+                Some((marker, body)) if is_frame(marker) => {
+                    if frame.replace((marker, body)).is_some() {
+                        return Ok(Err("it has two headers"));
+                    }
+                }
+                Some(_) => {}
+            }
+        };
+        let Some((marker, frame)) = frame else { return Ok(Err("it has no header")) };
+        let &[_, a, b, c, d, colors, ..] = frame.as_slice() else {
+            return Ok(Err("its header is too short"));
+        };
+        let size = (u16::from_be_bytes([c, d]).into(), u16::from_be_bytes([a, b]).into());
+        let plain = matches!(marker, BASELINE | EXTENDED);
+        let layout = Self {
+            size,
+            colors: colors.into(),
+            progressive: !plain,
+            misread: plain && (is_in_parts(&frame, &scan) || grows_finer(&frame)),
+            samples: samples(&frame, size),
+        };
+        if layout.progressive {
+            let mut scans = 1;
+            while let Some((marker, _)) = next_segment(&mut jpeg)? {
+                scans += usize::from(marker == START_OF_SCAN);
+                if scans > MAX_SCANS {
+                    return Ok(Err("it has more than 100 scans"));
+                }
+            }
+        }
+        Ok(Ok(layout))
+    }
+
+    /// Bytes that a decoder takes beside the pixels, and beside the file.
+    pub(super) fn work(&self) -> u64 {
+        // Coefficients of two bytes each are kept until the last scan.
+        let coefficients = 2 * self.samples;
+        if self.misread {
+            // They become planes, those become pixels of all colours, and inks become RGB.
+            let (width, height) = self.size;
+            let pixels = u64::from(width) * u64::from(height);
+            coefficients + self.samples + pixels * self.colors as u64
+        } else if self.progressive {
+            coefficients
+        } else {
+            0
+        }
+    }
+}
+
+/// Whether this marks the header of a frame, with the size of the image.
+fn is_frame(marker: u8) -> bool {
+    matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC)
+}
+
+/// Samples of all colours together. Each has whole blocks, of 32 pixels at most.
+fn samples(frame: &[u8], (width, height): (u32, u32)) -> u64 {
+    let padded = u64::from(width.next_multiple_of(32)) * u64::from(height.next_multiple_of(32));
+    let (colors, _) = frame.get(6..).unwrap_or_default().as_chunks();
+    let factors = colors.iter().map(|&[_, factors, _]| (factors >> 4, factors & 0x0F));
+    let finest = |side: fn((u8, u8)) -> u8| factors.clone().map(side).max().unwrap_or(1).max(1);
+    let (across, down) = (u64::from(finest(|(x, _)| x)), u64::from(finest(|(_, y)| y)));
+    factors.map(|(x, y)| padded * u64::from(x) * u64::from(y) / (across * down)).sum()
+}
+
 /// Whether the image is one for [`decode`].
 pub(super) fn is_misread(mut jpeg: impl BufRead) -> io::Result<bool> {
     let mut frame = None;

@@ -1,13 +1,20 @@
 //! Resizes an image and writes it in another format.
 //!
-//! One job a file: [`load`] decodes, [`resize`] resamples, [`encode`] converts and writes; [`probe`]
-//! looks at a file without decoding it, [`jpeg`] decodes what the image crate misreads, [`stripes`]
+//! One job a file: [`header`] tells how much memory it takes, [`load`] decodes, [`resize`] resamples,
+//! [`encode`] converts and writes. [`input`] reads the file and explains what is wrong with it, [`probe`]
+//! looks at it without decoding, [`metadata`] finds orientation and profile, [`jpeg`] decodes what the
+//! image crate misreads, [`mod@png`] and [`mod@gif`] do what that crate does in one go, [`stripes`]
 //! resizes a PNG while it is decoded, and [`mod@format`] names the outputs.
 
 mod encode;
 mod format;
+mod gif;
+mod header;
+mod input;
 mod jpeg;
 mod load;
+mod metadata;
+mod png;
 mod probe;
 mod resize;
 mod stripes;
@@ -19,7 +26,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use self::format::Format;
-use crate::task::{InvalidParameters, Paths, Task, TaskContext, TaskResult, async_trait};
+use self::header::Header;
+use self::input::Input;
+use crate::task::{
+    InvalidParameters, Paths, ReservedMemory, Task, TaskContext, TaskError, TaskResult, async_trait,
+};
 
 /// Longest side of an image, read or written.
 const MAX_SIDE: u32 = 65_535;
@@ -29,8 +40,8 @@ const MAX_PIXELS: u64 = 200_000_000;
 
 /// Most bytes of an image in memory: enough for [`MAX_PIXELS`] of 8-bit RGBA.
 ///
-/// A task holds two images at most, or one and what its decoder needs, which can be as much again:
-/// 2 GiB at worst, and for a photograph of 24 megapixels about 100 MB.
+/// A task holds two images at most, or one and what its decoder or encoder needs, which can be as much
+/// again and more. [`header`] knows how much; all tasks together have a budget for it.
 const MAX_BYTES: u64 = 1 << 30;
 
 /// Resizes an image to exactly `width` x `height` pixels and writes it in another format.
@@ -41,8 +52,9 @@ const MAX_BYTES: u64 = 1 << 30;
 /// Resampling is Lanczos. 16 bits a sample are kept in PNG and TIFF and scaled to 8 in the others.
 /// Transparency is kept, but JPEG shows the image on white and GIF knows only all or nothing (and
 /// 256 colours). WebP is lossless.
-/// Images of more than 200 megapixels or 65535 pixels on a side are refused.
-#[derive(Debug, Deserialize, JsonSchema)]
+/// Images of more than 200 megapixels or 65535 pixels on a side are refused. Colour profiles of more
+/// than 16 MB are left out.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ImageProcessTask {
     /// Width of the new image, in pixels.
@@ -81,21 +93,40 @@ impl Task for ImageProcessTask {
     }
 
     async fn execute(self: Box<Self>, ctx: TaskContext) -> TaskResult {
+        let task = *self;
         ctx.update_progress(10.0, "Loading image");
-        ctx.run_blocking(move |ctx| self.process(ctx)).await
+        let needed = ctx.run_blocking(move |ctx| task.memory(ctx)).await?;
+        let memory = ctx.reserve_memory(needed).await?;
+        ctx.run_blocking(move |ctx| task.process(ctx, &memory)).await
     }
 }
 
 impl ImageProcessTask {
-    fn process(&self, ctx: &TaskContext) -> TaskResult {
+    /// Bytes that it takes to process the input.
+    fn memory(&self, ctx: &TaskContext) -> Result<u64, TaskError> {
+        let file = ctx.open_input()?;
+        let input = Input::new(ctx, &file);
+        let needed = Header::read(&input)?.memory(self);
+        input.check_memory(needed)?;
+        tracing::debug!(needed, "read the header");
+        Ok(needed)
+    }
+
+    fn process(&self, ctx: &TaskContext, memory: &ReservedMemory) -> TaskResult {
         let &Self { width, height, format, quality } = self;
-        let picture = load::load(ctx, (width, height))?;
+        let file = ctx.open_input()?;
+        let input = Input::new(ctx, &file);
+        let header = Header::read(&input)?;
+        if header.memory(self) > memory.bytes() {
+            return Err(input.changed());
+        }
+        let picture = load::load(&input, &header, (width, height))?;
         let original_size = picture.upright_size();
         tracing::debug!(width = original_size.0, height = original_size.1, "loaded image");
 
         ctx.check_cancelled()?;
         ctx.update_progress(50.0, format!("Resizing to {width}x{height}"));
-        let resized = resize::resize(picture.pixels, picture.orientation, (width, height))?;
+        let resized = resize::resize(ctx, picture.pixels, picture.orientation, (width, height))?;
 
         ctx.check_cancelled()?;
         ctx.update_progress(75.0, format!("Converting to {}", format.name()));
@@ -104,7 +135,8 @@ impl ImageProcessTask {
         ctx.check_cancelled()?;
         ctx.update_progress(90.0, "Saving output");
         let output = ctx.create_output()?;
-        let length = encode::encode(&converted, picture.icc_profile, (format, quality), output)?;
+        let length =
+            encode::encode(ctx, &converted, picture.icc_profile, (format, quality), output)?;
 
         Ok(json!({
             "message": "Image processed successfully",

@@ -7,26 +7,21 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 
 use image::ImageFormat;
 
-use super::jpeg;
-use crate::task::TaskContext;
+use super::input::Input;
+use super::{jpeg, png};
+use crate::task::{TaskContext, TaskError};
 
 /// How many images the file holds: pages of a TIFF, frames of an animation. Those that cannot be
 /// counted because the file is damaged behind the first one are left out.
-pub(super) fn count_frames(
-    ctx: &TaskContext,
-    mut file: &File,
-    format: ImageFormat,
-) -> io::Result<usize> {
-    file.rewind()?;
-    let reader = BufReader::new(file);
+pub(super) fn count_frames(input: &Input<'_>, format: ImageFormat) -> Result<usize, TaskError> {
+    let reader = input.reader()?;
     let frames = match format {
-        ImageFormat::Gif => gif_frames(ctx, reader),
-        ImageFormat::Png => png_frames(reader),
-        ImageFormat::Tiff => tiff_pages(ctx, reader),
+        ImageFormat::Gif => gif_frames(input.ctx, reader),
+        ImageFormat::Png => png_frames(input),
+        ImageFormat::Tiff => tiff_pages(input.ctx, reader),
         ImageFormat::WebP => webp_frames(reader),
         _ => None,
     };
-    file.rewind()?;
     Ok(frames.unwrap_or(1).max(1))
 }
 
@@ -41,8 +36,8 @@ fn gif_frames(ctx: &TaskContext, reader: impl Read) -> Option<usize> {
     Some(frames)
 }
 
-fn png_frames(reader: impl BufRead + Seek) -> Option<usize> {
-    let reader = png::Decoder::new(reader).read_info().ok()?;
+fn png_frames(input: &Input<'_>) -> Option<usize> {
+    let reader = png::open(|| input.reader(), |error| input.explain(error)).ok()?;
     let animation = reader.info().animation_control()?;
     // The image that plain viewers show may be the first frame or stand apart from the animation.
     let apart = usize::from(reader.info().frame_control().is_none());
@@ -73,16 +68,17 @@ fn webp_frames(reader: impl BufRead + Seek) -> Option<usize> {
 /// before it tells.
 pub(super) fn png_size(mut file: &File) -> Option<(u32, u32)> {
     file.rewind().ok()?;
-    let mut decoder = png::Decoder::new(BufReader::new(file));
+    let mut decoder = ::png::Decoder::new(BufReader::new(file));
     Some(decoder.read_header_info().ok()?.size())
 }
 
 /// Whether the file has its end, for the formats whose decoder does not complain: it would paint
 /// what is missing grey.
-pub(super) fn is_whole(mut file: &File, format: ImageFormat) -> io::Result<bool> {
+pub(super) fn is_whole(input: &Input<'_>, format: ImageFormat) -> io::Result<bool> {
+    let mut file = input.file;
     file.rewind()?;
     match format {
-        ImageFormat::Jpeg => jpeg_is_whole(file),
+        ImageFormat::Jpeg => jpeg_is_whole(input),
         ImageFormat::WebP => webp_is_whole(file),
         _ => Ok(true),
     }
@@ -96,7 +92,8 @@ fn webp_is_whole(mut file: &File) -> io::Result<bool> {
     Ok(file.metadata()?.len() >= 8 + u64::from(u32::from_le_bytes([a, b, c, d])))
 }
 
-fn jpeg_is_whole(mut file: &File) -> io::Result<bool> {
+fn jpeg_is_whole(input: &Input<'_>) -> io::Result<bool> {
+    let mut file = input.file;
     file.seek(SeekFrom::End(-2))?;
     let mut end = [0; 2];
     file.read_exact(&mut end)?;
@@ -105,5 +102,5 @@ fn jpeg_is_whole(mut file: &File) -> io::Result<bool> {
     }
     // Cameras and editors append things of their own.
     file.rewind()?;
-    jpeg::has_end(BufReader::new(file))
+    jpeg::has_end(BufReader::new(input.watched()))
 }

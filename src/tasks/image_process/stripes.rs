@@ -13,22 +13,27 @@ use crate::task::{TaskContext, TaskError};
 
 /// Rows of a stripe. The weights of the filter are computed anew for each stripe, so that low ones
 /// would take longer.
-const ROWS: u32 = 512;
+pub(super) const ROWS: u32 = 512;
 
-/// Decodes an image and gives it another width. `None` if it is interlaced, has transparency or
-/// more than 8 bits a sample: such an image is to be decoded whole.
+/// Type of the pixels of an image for [`narrow`]. `None` if it is interlaced, has transparency or more
+/// than 8 bits a sample: such an image has to be decoded whole.
+pub(super) fn pixel_type(reader: &Reader<impl BufRead + Seek>) -> Option<PixelType> {
+    match reader.output_color_type() {
+        _ if reader.info().interlaced => None,
+        (ColorType::Grayscale, BitDepth::Eight) => Some(PixelType::U8),
+        (ColorType::Rgb, BitDepth::Eight) => Some(PixelType::U8x3),
+        _ => None,
+    }
+}
+
+/// Decodes an image and gives it another width. `None` if it has to be decoded whole.
 pub(super) fn narrow(
     ctx: &TaskContext,
     reader: &mut Reader<impl BufRead + Seek>,
     width: u32,
     damaged: impl Fn(DecodingError) -> TaskError,
 ) -> Result<Option<DynamicImage>, TaskError> {
-    let pixel = match reader.output_color_type() {
-        _ if reader.info().interlaced => return Ok(None),
-        (ColorType::Grayscale, BitDepth::Eight) => PixelType::U8,
-        (ColorType::Rgb, BitDepth::Eight) => PixelType::U8x3,
-        _ => return Ok(None),
-    };
+    let Some(pixel) = pixel_type(reader) else { return Ok(None) };
     let (old_width, height) = reader.info().size();
     let [old_row, row] = [old_width, width].map(|width| width as usize * pixel.size());
     let mut samples = vec![0; row * height as usize];

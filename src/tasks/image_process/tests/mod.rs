@@ -3,6 +3,7 @@
 mod formats;
 mod frames;
 mod jpeg;
+mod limits;
 mod refusals;
 
 use std::io::Cursor;
