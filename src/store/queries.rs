@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row};
 use tokio::sync::{mpsc, oneshot};
 
@@ -20,8 +19,8 @@ impl Store {
     pub(crate) async fn get(&self, id: TaskId) -> Result<Option<TaskRecord>, StoreError> {
         let (answer, found) = oneshot::channel();
         self.lookups.send((id, answer)).map_err(|_| StoreError::Closed)?;
-        let row = found.await.map_err(|_| StoreError::Closed)??;
-        Ok(row.as_deref().map(TaskRecord::from_row).transpose()?)
+        let record = found.await.map_err(|_| StoreError::Closed)??;
+        Ok(record.map(Arc::unwrap_or_clone))
     }
 
     /// Submission time of the oldest pending task.
@@ -49,8 +48,12 @@ impl Store {
     }
 }
 
-/// Request for a task, and where its row is waited for.
-pub(super) type Lookup = (TaskId, Answer<Option<Arc<SqliteRow>>>);
+/// Request for a task, and where its record is waited for. All who ask for the same task at the same time
+/// share a record, and not a row: SQLite may rewrite a value when it is read, so only one thread may read it.
+pub(super) type Lookup = (TaskId, Answer<Option<Arc<TaskRecord>>>);
+
+/// Records that were found, or why one cannot be read.
+type Found = HashMap<TaskId, Result<Arc<TaskRecord>, StoreError>>;
 
 /// Upper limit of the tasks that are looked up by one query.
 const MAX_LOOKUPS: usize = 64;
@@ -69,21 +72,22 @@ pub(super) async fn look_up(readers: Readers, mut lookups: mpsc::UnboundedReceiv
         for (id, answer) in asked.drain(..) {
             // Someone who does not wait any more needs no answer.
             let _ = answer.send(match &found {
-                Ok(found) => Ok(found.get(&id).cloned()),
+                Ok(found) => found.get(&id).cloned().transpose(),
                 Err(error) => Err(error.clone()),
             });
         }
     }
 }
 
-async fn find(
-    readers: &Readers,
-    asked: &[Lookup],
-) -> Result<HashMap<TaskId, Arc<SqliteRow>>, StoreError> {
+async fn find(readers: &Readers, asked: &[Lookup]) -> Result<Found, StoreError> {
     let query = LOOK_UP.with(asked, |row, (id, _)| {
         row.bind(id.to_string());
     });
-    let rows = query.fetch_all(readers.points()).await?;
-    let by_id = |row: SqliteRow| Ok((parse(row.try_get("id")?)?, Arc::new(row)));
-    Ok(rows.into_iter().map(by_id).collect::<sqlx::Result<_>>()?)
+    let mut found = Found::with_capacity(asked.len());
+    for row in &query.fetch_all(readers.points()).await? {
+        let id = parse(row.try_get("id")?)?;
+        // A task that several ask for has as many rows.
+        found.entry(id).or_insert_with(|| Ok(Arc::new(TaskRecord::from_row(row)?)));
+    }
+    Ok(found)
 }
