@@ -65,8 +65,7 @@ type Identity = (u64, u64);
 
 /// The files that SQLite has open, as they were when it opened them.
 ///
-/// `lost` is set once, by whoever notices first: the writer, which looks before and after each commit,
-/// the watch, or a readiness probe. From then on the writer refuses every change.
+/// `lost` is set once, by whoever notices first: the writer, which looks after commits, the watch, or a readiness probe. From then on the writer refuses every change.
 #[derive(Debug)]
 pub(super) struct DatabaseFiles {
     folder: PathBuf,
@@ -102,6 +101,11 @@ impl DatabaseFiles {
                 );
             }
         }
+        self.known()
+    }
+
+    /// What the last look has found.
+    pub(super) fn known(&self) -> Result<(), StoreError> {
         match self.lost.get() {
             Some(name) => Err(StoreError::FileLost(Arc::clone(name))),
             None => Ok(()),

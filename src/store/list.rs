@@ -205,6 +205,14 @@ impl<'f> Walk<'f> {
     /// ORDER BY would have SQLite sort whole rows before it hands over the first.
     fn rows(&self, range: &Range<i64>, step: i64) -> QueryBuilder<Sqlite> {
         let filter = self.filter;
+        if matches!(self.source, Source::Table) && !self.checks() {
+            // Each candidate is a task of the page, and at hand.
+            let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM tasks"));
+            query.push(" WHERE seq >= ").push_bind(range.start);
+            query.push(" AND seq < ").push_bind(range.end);
+            query.push(" ORDER BY seq DESC LIMIT ").push_bind(step);
+            return query;
+        }
         let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM ("));
         self.push_candidates(&mut query, range);
         query.push(" LIMIT ").push_bind(step);

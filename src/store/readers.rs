@@ -17,8 +17,8 @@ use super::StoreError;
 
 /// Connections for point reads.
 const POINT_READERS: u32 = 3;
-/// Scans at once: more would only share the same cores.
-const SCANNERS: usize = 2;
+/// Scans at once, so that one is read while another is made into JSON.
+const SCANNERS: usize = 4;
 /// Scans that may wait for their turn; more are refused.
 const MAX_WAITING: usize = 64;
 /// Longest time of a scan, from the request to the last row. A page takes a few milliseconds.
@@ -27,8 +27,9 @@ const SCAN_TIME: Duration = Duration::from_secs(2);
 const POINT_WAIT: Duration = Duration::from_secs(5);
 /// Steps of SQLite's virtual machine between two looks at the time: a few microseconds.
 const STEPS: i32 = 1000;
-/// Rows that are read ahead. Each may be megabytes.
-const ROWS_AHEAD: usize = 2;
+/// Rows that are read ahead. Each may have more than a megabyte, and a single one would cost two switches of
+/// threads.
+const ROWS_AHEAD: usize = 32;
 
 /// All connections that read.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join;
 use sqlx::{Connection, SqliteConnection};
@@ -30,11 +30,17 @@ use crate::task::{TaskStatus, Timestamp, with_causes};
 /// Upper limit of the changes in one transaction, so that the first of them is not kept waiting.
 const MAX_BATCH: usize = 1024;
 
+/// Shortest pause between two looks at the files of the database: a look is several system calls, too many
+/// for each commit.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
 /// Owns the connection that writes.
 pub(crate) struct Writer {
     connection: SqliteConnection,
     locks: Locks,
     files: Arc<DatabaseFiles>,
+    /// Time of the last look at the files.
+    looked: Instant,
     /// Whether the log was merged after one of the files was lost.
     saved: bool,
     queue: mpsc::Receiver<Change>,
@@ -64,7 +70,8 @@ impl Writer {
         queue: mpsc::Receiver<Change>,
         state: State,
     ) -> Self {
-        Self { connection, locks, files, saved: false, queue, next: None, state }
+        let looked = Instant::now();
+        Self { connection, locks, files, looked, saved: false, queue, next: None, state }
     }
 
     /// Works until the store is closed.
@@ -136,7 +143,9 @@ impl Writer {
         observer: &dyn Observer,
     ) -> Result<Outcomes, StoreError> {
         self.state.look_again = false;
-        self.check_files().await?;
+        if self.files.known().is_err() {
+            self.check_files().await?;
+        }
         let begin = Instant::now();
         let mut transaction = Transaction::begin(&mut self.connection, batch.rows());
         let done = match self.state.apply(&mut transaction, batch, observer).await {
@@ -152,7 +161,10 @@ impl Writer {
             }
         };
         // Nobody is told of what is in a file that the next start will not find.
-        self.check_files().await?;
+        if self.looked.elapsed() >= LOOK_PAUSE {
+            self.looked = Instant::now();
+            self.check_files().await?;
+        }
         if outcomes.end.is_some_and(|end| changed.by(end) != batch.ends.len() as u64) {
             // Not all of them owned their tasks.
             outcomes.ended = transitions::ended(&mut self.connection, &batch.ends()).await.ok();
