@@ -189,9 +189,10 @@ impl Connection {
         let Some(id) = self.pick(pick) else { return Ok(()) };
         let kind = self.ledger.lock().unwrap().kind(&id);
         let wait = if kind == Kind::Nothing { "?wait=1" } else { "" };
+        let sent_at = self.ledger.lock().unwrap().now();
         let (status, task) = self.send(self.request(Method::GET, &id, wait)).await?;
         self.note(|ledger| match status {
-            200 => ledger.observe(&task),
+            200 => ledger.observe(&task, sent_at),
             404 => ledger.missing(&id),
             _ => ledger.unavailable("a look", &id, status, &task),
         });
@@ -260,8 +261,9 @@ impl Connection {
     async fn retry(&mut self, pick: usize) -> Result<(), NoAnswer> {
         let Some(id) = self.pick(pick) else { return Ok(()) };
         self.note(|ledger| ledger.retry_sent(&id));
+        let sent_at = self.ledger.lock().unwrap().now();
         let (status, answer) = self.send(self.request(Method::POST, &id, "/retry")).await?;
-        self.note(|ledger| ledger.retry_answered(&id, status, &answer));
+        self.note(|ledger| ledger.retry_answered(&id, sent_at, status, &answer));
         self.tasks.extend(answer["task_id"].as_str().map(str::to_owned));
         Ok(())
     }

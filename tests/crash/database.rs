@@ -295,7 +295,9 @@ async fn drain(server: &Server, ledger: &Mutex<Ledger>) {
                 break;
             }
             if is_final(&answer.body) {
-                ledger.lock().unwrap().observe(&answer.body);
+                let mut ledger = ledger.lock().unwrap();
+                let now = ledger.now();
+                ledger.observe(&answer.body, now);
                 break;
             }
             if begin.elapsed() > PATIENCE {

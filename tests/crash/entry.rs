@@ -29,6 +29,8 @@ pub(crate) struct Entry {
     pub(crate) promised: Option<(String, Ended)>,
     /// How it ended, as it was first seen.
     pub(crate) end: Option<Value>,
+    /// When the end was seen.
+    pub(crate) end_seen: Moment,
     /// Whether the server has said that it is not there any more.
     pub(crate) gone: bool,
 }
@@ -46,9 +48,20 @@ impl Sent {
     }
 }
 
+/// Number of ends that were seen so far. Streams see ends while the server answers other connections, so a
+/// response has to agree only with what was known when its request was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(pub(crate) u64);
+
 impl Entry {
+    /// Whether its end was known at that moment.
+    pub(crate) fn had_ended(&self, at: Moment) -> bool {
+        self.end.is_some() && self.end_seen <= at
+    }
+
     pub(crate) fn new(sent: Sent, batch: String) -> Self {
-        Self { sent, batch, cancel_asked: false, promised: None, end: None, gone: false }
+        let (promised, end, end_seen) = (None, None, Moment::default());
+        Self { sent, batch, cancel_asked: false, promised, end, end_seen, gone: false }
     }
 
     /// When it has ended at the earliest; `None` if it cannot have.

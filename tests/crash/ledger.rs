@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use task_server::task::Timestamp;
 
-use crate::entry::{Ended, Entry, Sent};
+use crate::entry::{Ended, Entry, Moment, Sent};
 pub(crate) use crate::entry::{is_final, text};
 use crate::plan::Kind;
 
@@ -29,6 +29,7 @@ pub(crate) struct Ledger {
     /// Cancellations that were accepted.
     pub(crate) cancels: u64,
     pub(crate) violations: Vec<String>,
+    now: Moment,
 }
 
 impl Ledger {
@@ -55,11 +56,16 @@ impl Ledger {
         self.unanswered.remove(mark);
     }
 
+    pub(crate) fn now(&self) -> Moment {
+        self.now
+    }
+
     pub(crate) fn retry_sent(&mut self, id: &str) {
         self.unanswered_retries.push(id.to_owned());
     }
 
-    pub(crate) fn retry_answered(&mut self, id: &str, status: u16, body: &Value) {
+    /// `sent_at` is when the retry was sent.
+    pub(crate) fn retry_answered(&mut self, id: &str, sent_at: Moment, status: u16, body: &Value) {
         self.unanswered_retries.retain(|sent| sent != id);
         let old = &self.tasks[id];
         let sent = old.sent.again();
@@ -69,7 +75,7 @@ impl Ledger {
                 let batch = old.batch.clone();
                 self.add(body["task_id"].as_str().unwrap_or_default(), sent, &batch);
             }
-            409 if old.end.is_some() && detail.contains("it is still") => {
+            409 if old.had_ended(sent_at) && detail.contains("it is still") => {
                 self.violation(format!("{id} had ended, and its retry says: {detail}"));
             }
             409 => {}
@@ -157,7 +163,7 @@ impl Ledger {
             if text(task, "status") == "running" && text(task, "started_at") < boot {
                 self.violation(format!("still running since before the crash: {task}"));
             }
-            self.observe(task);
+            self.observe(task, self.now);
         }
         let ids: HashSet<_> = shown.iter().map(|task| text(task, "task_id")).collect();
         let missing: Vec<_> =
@@ -187,17 +193,19 @@ impl Ledger {
     }
 
     /// Compares the record of a task with what is known of it.
-    pub(crate) fn observe(&mut self, task: &Value) {
+    pub(crate) fn observe(&mut self, task: &Value, sent_at: Moment) {
         let kills = self.kills;
         let Some(entry) = self.tasks.get_mut(text(task, "task_id")) else { return };
         let mut wrong = Vec::new();
         if let Some(end) = &entry.end {
-            if end != task {
+            // Before the end was seen, what the server said may be of before the end.
+            if end != task && (is_final(task) || entry.had_ended(sent_at)) {
                 wrong.push(format!("a final state has changed: {task}, expected {end}"));
             }
         } else if is_final(task) {
             wrong.extend(entry.judge_end(task, kills));
-            entry.end = Some(task.clone());
+            self.now.0 += 1;
+            (entry.end, entry.end_seen) = (Some(task.clone()), self.now);
         } else if matches!(entry.promised, Some((_, Ended::Already))) {
             wrong.push(format!("is {task}, expected {:?}", entry.promised));
         }
@@ -208,7 +216,7 @@ impl Ledger {
     /// A record that came in an event: only an end is sure to be as new as what is known.
     pub(crate) fn streamed(&mut self, task: &Value) {
         if is_final(task) {
-            self.observe(task);
+            self.observe(task, self.now);
         } else if let Some(entry) = self.tasks.get(text(task, "task_id")) {
             let wrong = entry.judge_start(task);
             self.violations.extend(wrong);
