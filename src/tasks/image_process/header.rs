@@ -9,7 +9,7 @@ use super::format::Format;
 use super::input::Input;
 use super::metadata::MAX_PROFILE_BYTES;
 use super::probe::{is_whole, png_size};
-use super::resize::after_first_pass;
+use super::resize::{STRIPE, after_first_pass};
 use super::{ImageProcessTask, MAX_BYTES, jpeg, png, stripes};
 use crate::task::TaskError;
 
@@ -25,6 +25,8 @@ pub(super) struct Header {
     pub(super) color: ColorType,
     /// Whether [`stripes`] can decode it.
     pub(super) in_stripes: bool,
+    /// Whether it is a JPEG that the image crate misreads.
+    pub(super) misread: bool,
     /// Bytes that the decoder takes beside the pixels.
     work: u64,
 }
@@ -62,8 +64,8 @@ impl Header {
         let color = if layout.colors == 1 { ColorType::L8 } else { ColorType::Rgb8 };
         // The file, and once more while it is read.
         let work = 2 * input.length()? + layout.work();
-        let (format, size) = (ImageFormat::Jpeg, layout.size);
-        Ok(Self { format, size, color, in_stripes: false, work })
+        let jpeg::Layout { size, misread, .. } = layout;
+        Ok(Self { format: ImageFormat::Jpeg, size, color, in_stripes: false, misread, work })
     }
 
     fn of_decoder(input: &Input<'_>, format: ImageFormat) -> Result<Self, TaskError> {
@@ -76,7 +78,7 @@ impl Header {
             let decoder = input.decoder(format)?;
             (decoder.dimensions(), decoder.color_type(), false)
         };
-        let mut header = Self { format, size, color, in_stripes, work: 0 };
+        let mut header = Self { format, size, color, in_stripes, misread: false, work: 0 };
         input.check_size(size)?;
         let pixels = u64::from(size.0) * u64::from(size.1);
         header.work = match format {
@@ -104,7 +106,7 @@ impl Header {
             let between = self.pixel_bytes(between);
             let source = self.pixel_bytes(self.size);
             let first_pass = if narrowed {
-                between + self.pixel_bytes((self.size.0, stripes::ROWS.min(self.size.1)))
+                between + self.pixel_bytes((self.size.0, STRIPE.min(self.size.1)))
             } else {
                 (source + self.work).max(source + between)
             };

@@ -14,6 +14,10 @@ const EXTENDED: u8 = 0xC1;
 const END_OF_IMAGE: u8 = 0xD9;
 const START_OF_SCAN: u8 = 0xDA;
 
+/// Most scans of a progressive image: encoders write about ten. Each goes through all of the image, however few
+/// bytes it has.
+const MAX_SCANS: usize = 100;
+
 /// The next segment: its marker and what it holds. The end of a thumbnail inside a segment is thus
 /// not taken for that of the image.
 fn next_segment(jpeg: &mut impl BufRead) -> io::Result<Option<(u8, Vec<u8>)>> {
@@ -49,17 +53,14 @@ pub(super) fn has_end(mut jpeg: impl BufRead) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Most scans of a progressive image: encoders write about ten. Each goes through all of the image, however few
-/// bytes it has.
-const MAX_SCANS: usize = 100;
-
 /// What the markers tell of an image.
 pub(super) struct Layout {
     pub(super) size: (u32, u32),
     /// Number of colours, as they are stored.
     pub(super) colors: usize,
     progressive: bool,
-    misread: bool,
+    /// Whether the image is one for [`decode`].
+    pub(super) misread: bool,
     /// Samples of all colours together; some have less resolution.
     samples: u64,
 }
@@ -130,27 +131,9 @@ fn is_frame(marker: u8) -> bool {
 /// Samples of all colours together. Each has whole blocks, of 32 pixels at most.
 fn samples(frame: &[u8], (width, height): (u32, u32)) -> u64 {
     let padded = u64::from(width.next_multiple_of(32)) * u64::from(height.next_multiple_of(32));
-    let (colors, _) = frame.get(6..).unwrap_or_default().as_chunks();
-    let factors = colors.iter().map(|&[_, factors, _]| (factors >> 4, factors & 0x0F));
-    let finest = |side: fn((u8, u8)) -> u8| factors.clone().map(side).max().unwrap_or(1).max(1);
+    let finest = |side: fn((u8, u8)) -> u8| factors(frame).map(side).max().unwrap_or(1).max(1);
     let (across, down) = (u64::from(finest(|(x, _)| x)), u64::from(finest(|(_, y)| y)));
-    factors.map(|(x, y)| padded * u64::from(x) * u64::from(y) / (across * down)).sum()
-}
-
-/// Whether the image is one for [`decode`].
-pub(super) fn is_misread(mut jpeg: impl BufRead) -> io::Result<bool> {
-    let mut frame = None;
-    while let Some((marker, body)) = next_segment(&mut jpeg)? {
-        match marker {
-            BASELINE | EXTENDED => frame = Some(body),
-            START_OF_SCAN => {
-                let frame = frame.as_deref().unwrap_or_default();
-                return Ok(is_in_parts(frame, &body) || grows_finer(frame));
-            }
-            _ => {}
-        }
-    }
-    Ok(false)
+    factors(frame).map(|(x, y)| padded * u64::from(x) * u64::from(y) / (across * down)).sum()
 }
 
 /// Whether not all colours are in the first scan.
@@ -160,10 +143,15 @@ fn is_in_parts(frame: &[u8], scan: &[u8]) -> bool {
 
 /// Whether a colour has more resolution than the first one, which mostly is the brightness.
 fn grows_finer(frame: &[u8]) -> bool {
-    let (colors, _) = frame.get(6..).unwrap_or_default().as_chunks();
-    let mut factors = colors.iter().map(|&[_, factors, _]| (factors >> 4, factors & 0x0F));
+    let mut factors = factors(frame);
     let Some((across, down)) = factors.next() else { return false };
     factors.any(|(more_across, more_down)| more_across > across || more_down > down)
+}
+
+/// Resolution of each colour across and down, in relation to the others.
+fn factors(frame: &[u8]) -> impl Iterator<Item = (u8, u8)> {
+    let (colors, _) = frame.get(6..).unwrap_or_default().as_chunks();
+    colors.iter().map(|&[_, factors, _]| (factors >> 4, factors & 0x0F))
 }
 
 /// Decodes an image that is known to have this size.

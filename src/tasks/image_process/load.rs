@@ -1,7 +1,7 @@
 //! From a file to pixels.
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat};
+use image::{DynamicImage, ImageDecoder};
 
 use super::header::Header;
 use super::input::Input;
@@ -54,25 +54,22 @@ pub(super) fn load(
     };
     let pixels = match narrowed {
         Some(pixels) => pixels,
-        None => pixels(input, format, decoder)?,
+        None => pixels(input, header, decoder)?,
     };
     Ok(Picture { pixels, size, orientation, icc_profile, frames })
 }
 
 fn pixels(
     input: &Input<'_>,
-    format: ImageFormat,
+    header: &Header,
     decoder: Box<dyn ImageDecoder + '_>,
 ) -> Result<DynamicImage, TaskError> {
-    let misread = format == ImageFormat::Jpeg
-        && jpeg::is_misread(input.reader()?).map_err(|error| input.unreadable(&error))?;
-    if !misread {
+    if !header.misread {
         return DynamicImage::from_decoder(decoder).map_err(|error| input.explain(error));
     }
-    let size = decoder.dimensions();
     // It has the file in memory.
     drop(decoder);
-    jpeg::decode(input.reader()?, size).map_err(|error| match error {
+    jpeg::decode(input.reader()?, header.size).map_err(|error| match error {
         jpeg_decoder::Error::Io(error) => input.unreadable(&error),
         other => input.damaged(&other),
     })

@@ -8,8 +8,9 @@ use image::metadata::Orientation;
 use super::MAX_BYTES;
 use crate::task::{TaskContext, TaskError};
 
-/// Rows or columns of a stripe. The weights of the filter are computed anew for each one.
-const STRIPE: u32 = 512;
+/// Rows or columns of a stripe. The weights of the filter are computed anew for each stripe, so that
+/// narrow ones would take longer.
+pub(super) const STRIPE: u32 = 512;
 
 /// Turns an image upright and gives it this size.
 ///

@@ -8,12 +8,8 @@ use fast_image_resize::{PixelType, Resizer};
 use image::{DynamicImage, GrayImage, RgbImage};
 use png::{BitDepth, ColorType, DecodingError, Reader};
 
-use super::resize::lanczos;
+use super::resize::{STRIPE, lanczos};
 use crate::task::{TaskContext, TaskError};
-
-/// Rows of a stripe. The weights of the filter are computed anew for each stripe, so that low ones
-/// would take longer.
-pub(super) const ROWS: u32 = 512;
 
 /// Type of the pixels of an image for [`narrow`]. `None` if it is interlaced, has transparency or more
 /// than 8 bits a sample: such an image has to be decoded whole.
@@ -37,8 +33,8 @@ pub(super) fn narrow(
     let (old_width, height) = reader.info().size();
     let [old_row, row] = [old_width, width].map(|width| width as usize * pixel.size());
     let mut samples = vec![0; row * height as usize];
-    let mut stripe = Image::new(old_width, height.min(ROWS), pixel);
-    for narrowed in samples.chunks_mut(row * ROWS as usize) {
+    let mut stripe = Image::new(old_width, height.min(STRIPE), pixel);
+    for narrowed in samples.chunks_mut(row * STRIPE as usize) {
         ctx.check_cancelled()?;
         let rows = (narrowed.len() / row) as u32;
         if rows < stripe.height() {

@@ -61,6 +61,13 @@ async fn more_than_the_whole_budget_is_refused() {
     assert!(matches!(error, TaskError::Failed { message, permanent: true } if message == expected));
 }
 
+/// The header of a small image, which is the input of this task.
+fn header_of(desk: &Desk, ctx: &TaskContext, format: ImageFormat) -> Header {
+    desk.put("in", &encoded(&speckled(16, 16), format));
+    let file = ctx.open_input().unwrap();
+    Header::read(&Input::new(ctx, &file)).unwrap()
+}
+
 /// What the limits of a single image allow is never more than what there is for all.
 #[test]
 fn the_largest_images_fit_the_budget() {
@@ -68,9 +75,7 @@ fn the_largest_images_fit_the_budget() {
     let run = TestRun::new(desk.0.path(), Some("in"), None);
     let ctx = context(&run);
     for format in [ImageFormat::Bmp, ImageFormat::Gif, ImageFormat::Png, ImageFormat::WebP] {
-        desk.put("in", &encoded(&speckled(16, 16), format));
-        let file = ctx.open_input().unwrap();
-        let mut header = Header::read(&Input::new(&ctx, &file)).unwrap();
+        let mut header = header_of(&desk, &ctx, format);
         for (color, size) in [
             (ColorType::Rgb8, (16_000, 12_500)),
             (ColorType::Rgba8, (16_000, 12_500)),
@@ -90,9 +95,7 @@ fn a_photograph_takes_what_it_takes() {
     let desk = Desk::new();
     let run = TestRun::new(desk.0.path(), Some("in"), None);
     let ctx = context(&run);
-    desk.put("in", &encoded(&speckled(16, 16), ImageFormat::Jpeg));
-    let file = ctx.open_input().unwrap();
-    let mut header = Header::read(&Input::new(&ctx, &file)).unwrap();
+    let mut header = header_of(&desk, &ctx, ImageFormat::Jpeg);
     header.size = (6000, 4000);
     let needed = header.memory(&to(Format::Jpeg, 800, 600)) >> 20;
     assert!((80..200).contains(&needed), "{needed} MiB");
@@ -101,14 +104,7 @@ fn a_photograph_takes_what_it_takes() {
 #[test]
 fn decoding_and_resizing_stop_when_they_should() {
     let desk = Desk::new();
-    for format in [
-        ImageFormat::Bmp,
-        ImageFormat::Gif,
-        ImageFormat::Jpeg,
-        ImageFormat::Png,
-        ImageFormat::Tiff,
-        ImageFormat::WebP,
-    ] {
+    for format in FORMATS {
         desk.put("in", &encoded(&speckled(64, 64), format));
         let run = TestRun::new(desk.0.path(), Some("in"), None);
         let ctx = context(&run);

@@ -18,6 +18,16 @@ use super::format::Format;
 use crate::task::testing::TestRun;
 use crate::task::{Task, TaskError, TaskResult};
 
+/// Formats that are read.
+const FORMATS: [ImageFormat; 6] = [
+    ImageFormat::Bmp,
+    ImageFormat::Gif,
+    ImageFormat::Jpeg,
+    ImageFormat::Png,
+    ImageFormat::Tiff,
+    ImageFormat::WebP,
+];
+
 /// A folder with images.
 struct Desk(TempDir);
 

@@ -86,14 +86,7 @@ async fn an_image_without_pixels_is_refused() {
 #[tokio::test]
 async fn a_truncated_image_is_refused() {
     let desk = Desk::new();
-    for format in [
-        ImageFormat::Bmp,
-        ImageFormat::Gif,
-        ImageFormat::Jpeg,
-        ImageFormat::Png,
-        ImageFormat::Tiff,
-        ImageFormat::WebP,
-    ] {
+    for format in FORMATS {
         let bytes = encoded(&speckled(64, 64), format);
         for length in [20, bytes.len() / 2, bytes.len() * 9 / 10] {
             desk.put("cut", &bytes[..length]);
