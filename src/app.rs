@@ -189,8 +189,7 @@ fn client_limits(config: &Config) -> Result<ClientLimits, AppError> {
 fn type_limits(limits: &[(String, usize)]) -> Result<Vec<(TaskType, usize)>, ConfigError> {
     let find = |(name, limit): &(String, usize)| {
         let task_type = TaskType::from_name(name).ok_or_else(|| {
-            let names: Vec<_> = TaskType::ALL.iter().map(|task_type| task_type.name()).collect();
-            let names = names.join(", ");
+            let names = TaskType::names().collect::<Vec<_>>().join(", ");
             ConfigError::Value(format!(
                 "--limit: unknown task type `{name}`, expected one of {names}"
             ))

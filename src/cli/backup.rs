@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 
-use super::exit::{EXIT_CODES, Exit, Failure, Outcome};
+use super::exit::{EXIT_CODES, Exit, Failure, Outcome, listen_for};
 use super::settings::SettingsFile;
 use super::terminal::print_line;
 use crate::store::{BackupError, backup};
@@ -48,10 +48,8 @@ pub(super) async fn run(args: BackupArgs) -> Outcome {
         Some(database) => database,
         None => args.settings.load()?.database,
     };
-    let no_signals =
-        |error| Failure::new(Exit::Internal, format!("cannot listen for signals: {error}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let mut interrupt = listen_for(SignalKind::interrupt())?;
+    let mut terminate = listen_for(SignalKind::terminate())?;
     let made = tokio::select! {
         made = backup(&database, &args.file) => made,
         _ = interrupt.recv() => return Err(Failure::new(Exit::Interrupted, STOPPED)),

@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use serde_json::Value;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::terminal::{escape, say};
 
@@ -72,6 +73,13 @@ impl Failure {
     pub(super) fn say(&self) {
         say(&self.message);
     }
+}
+
+/// Listens for a signal that would end the process otherwise.
+pub(super) fn listen_for(kind: SignalKind) -> Result<Signal, Failure> {
+    let failed =
+        |error| Failure::new(Exit::Internal, format!("cannot listen for signals: {error}"));
+    signal(kind).map_err(failed)
 }
 
 /// One fault of a submission, as `body.parameters.steps: what was expected`.

@@ -10,11 +10,7 @@ use super::exit::{EXIT_CODES, Exit, Failure, Outcome};
 use super::filters::Filters;
 use super::record::{Record, print_records};
 use super::terminal::{print_json, print_line, say};
-
-/// Most tasks in a page of the server.
-const MAX_PAGE: usize = 1000;
-/// Tasks that are listed if nothing else is asked for.
-const DEFAULT_LIMIT: usize = 100;
+use crate::http::{DEFAULT_LIMIT, MAX_LIMIT};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,7 +41,7 @@ pub(super) struct ListArgs {
 pub(super) async fn run(args: ListArgs) -> Outcome {
     let client = Client::new(&args.connection)?;
     let wanted = if args.all { usize::MAX } else { args.limit.unwrap_or(DEFAULT_LIMIT) };
-    let mut query = args.filters.query(Some(wanted.min(MAX_PAGE)));
+    let mut query = args.filters.query(Some(wanted.min(MAX_LIMIT)));
     let mut pages = Pages { as_json: args.connection.json, printed: 0 };
     loop {
         let response = client.send(Request::get(format!("/tasks?{query}"))).await?;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind};
 
-use super::exit::{EXIT_CODES, Exit, Failure, Outcome, fault_line};
+use super::exit::{EXIT_CODES, Exit, Failure, Outcome, fault_line, listen_for};
 use super::parameters::TaskArgs;
 use super::record::{Record, print_details};
 use super::serve::start_logging;
@@ -54,9 +54,7 @@ pub(super) struct RunArgs {
 
 pub(super) async fn run(args: RunArgs) -> Outcome {
     start_logging(LogFormat::Text, "error");
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| {
-        Failure::new(Exit::Internal, format!("cannot listen for Ctrl-C: {error}"))
-    })?;
+    let mut interrupt = listen_for(SignalKind::interrupt())?;
     let folder = TempDir::new().map_err(|error| {
         Failure::new(Exit::CannotCreate, format!("cannot make a temporary folder: {error}"))
     })?;

@@ -17,6 +17,7 @@ use crate::tasks::TaskRegistry;
 
 /// What a shell reports of a process that was ended by Ctrl-C.
 const EXIT_INTERRUPTED: i32 = 130;
+
 #[derive(Args, Debug)]
 pub(super) struct ServeArgs {
     #[command(flatten)]

@@ -1,13 +1,13 @@
 //! `task-server watch`: follows tasks to their ends.
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::client::{Client, Connection};
 use super::events::{News, follow};
-use super::exit::{EXIT_CODES, Exit, Failure, Outcome};
+use super::exit::{EXIT_CODES, Exit, Failure, Outcome, listen_for};
 use super::record::{Record, print_records};
 use super::terminal::even_unread;
 use super::view::View;
@@ -64,9 +64,7 @@ pub(super) async fn to_their_ends(
     ids: &[String],
     mut view: View,
 ) -> Result<Watched, Failure> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| {
-        Failure::new(Exit::Internal, format!("cannot listen for Ctrl-C: {error}"))
-    })?;
+    let mut interrupt = listen_for(SignalKind::interrupt())?;
     let (tell, mut news) = mpsc::unbounded_channel();
     let mut followers = JoinSet::new();
     for id in ids {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
 
@@ -69,10 +69,11 @@ impl Slots {
     }
 
     /// Slot for a new connection, once one is free.
-    pub(super) async fn connection(self: &Arc<Self>) -> Result<ConnectionSlot, AcquireError> {
-        let permit = Arc::clone(&self.connections).acquire_owned().await?;
+    pub(super) async fn connection(self: &Arc<Self>) -> ConnectionSlot {
+        let permit = Arc::clone(&self.connections).acquire_owned().await;
+        let permit = permit.expect("the semaphore of the connections is never closed");
         let held = Held { of: Of::Connections, _permit: permit };
-        Ok(ConnectionSlot { held: Arc::new(Mutex::new(held)), slots: Arc::clone(self) })
+        ConnectionSlot { held: Arc::new(Mutex::new(held)), slots: Arc::clone(self) }
     }
 }
 

@@ -71,14 +71,14 @@ impl ApiError {
     /// A task can be cancelled no more, and how it ended is still being stored.
     pub(super) fn ending() -> Self {
         let detail = "the task has ended, and that is still being stored: ask again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "1")
+        Self::busy(detail)
     }
 
     /// Other answers have used up the memory that answers may take.
     pub(super) fn no_memory() -> Self {
         let detail = "answers that other clients have yet to read use up the memory for answers: try \
                       again in a moment";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "1")
+        Self::busy(detail)
     }
 
     pub(super) fn too_many_waits(limit: usize) -> Self {
@@ -86,6 +86,11 @@ impl ApiError {
             "{limit} requests are waiting for tasks to end, which is the limit: try later, or ask \
              without `wait`"
         );
+        Self::busy(detail)
+    }
+
+    /// A moment later it may be different.
+    fn busy(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "1")
     }
 
@@ -112,11 +117,9 @@ impl From<StoreError> for ApiError {
                 StatusCode::INSUFFICIENT_STORAGE,
                 "the disk that holds the database is full: make room and try again",
             ),
-            StoreError::Overloaded => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "too many lists are being read: try again in a moment",
-            )
-            .with(header::RETRY_AFTER, "1"),
+            StoreError::Overloaded => {
+                Self::busy("too many lists are being read: try again in a moment")
+            }
             StoreError::FileLost(name) => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 format!(
@@ -166,9 +169,7 @@ impl From<WatchError> for ApiError {
             WatchError::Unknown => Self::task_not_found(),
             WatchError::Draining => Self::draining(),
             WatchError::TooMany(limit) => {
-                let detail =
-                    format!("{limit} event streams are open, which is the limit: try later");
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "1")
+                Self::busy(format!("{limit} event streams are open, which is the limit: try later"))
             }
             WatchError::Store(error) => error.into(),
         }

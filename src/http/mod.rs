@@ -50,6 +50,7 @@ pub(crate) use gate::Gate;
 pub use key_file::KeyFileError;
 pub(crate) use key_file::{KeyFile, KeyRing};
 use metrics::Metrics;
+pub(crate) use query::{DEFAULT_LIMIT, MAX_LIMIT};
 pub(crate) use server::serve;
 
 /// The whole API: what every request passes on its way to a route.

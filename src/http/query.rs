@@ -12,8 +12,10 @@ use super::error::ApiError;
 use crate::manager::{ListFilter, MAX_TAGS};
 use crate::task::{Fault, TaskId, TaskStatus, TaskType, Timestamp};
 
-const DEFAULT_LIMIT: usize = 100;
-const MAX_LIMIT: usize = 1000;
+/// Tasks in a page of a list unless a request says otherwise.
+pub(crate) const DEFAULT_LIMIT: usize = 100;
+/// Most tasks in a page of a list.
+pub(crate) const MAX_LIMIT: usize = 1000;
 /// The longest that `wait` holds a request.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
@@ -61,7 +63,7 @@ pub(super) fn list_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiE
             "task_type" => names(value, |name| match TaskType::from_name(name) {
                 Some(task_type) => push_new(&mut filter.task_types, task_type),
                 None => {
-                    let known = TaskType::ALL.iter().map(|task_type| task_type.name());
+                    let known = TaskType::names();
                     faults.push(Fault::choice(&["query", "task_type"], "task type", name, known));
                 }
             }),

@@ -41,11 +41,9 @@ pub(crate) async fn serve(
         let accepted = async { (slots.connection().await, listener.accept().await) };
         let (slot, stream) = tokio::select! {
             () = stop.cancelled() => break,
-            (slot, accepted) = accepted => match (slot, accepted) {
-                (Ok(slot), Ok((stream, _))) => (slot, stream),
-                // The slots are never closed.
-                (Err(_), _) => break,
-                (_, Err(error)) => {
+            (slot, accepted) = accepted => match accepted {
+                Ok((stream, _)) => (slot, stream),
+                Err(error) => {
                     tracing::warn!(%error, "could not accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;

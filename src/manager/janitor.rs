@@ -86,7 +86,7 @@ impl History {
         while fruitless < FRUITLESS_STEPS {
             let after = self.known_up_to;
             let stretch = self.erase_old(store, after, i64::MAX).await?;
-            // The newest tasks are no full stretch yet, and are read in every round.
+            // The newest tasks do not fill a stretch yet, so each round reads them.
             if stretch.tasks < ERASE_STEP {
                 break;
             }

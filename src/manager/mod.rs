@@ -150,7 +150,7 @@ impl TaskManager {
         if let Some(live) = self.shared.live.newest() {
             return Ok(Some(live.claimed.task_id));
         }
-        let types: Vec<_> = TaskType::ALL.iter().map(|task_type| task_type.name()).collect();
+        let types: Vec<_> = TaskType::names().collect();
         self.shared.store.newest_runnable(&types).await
     }
 

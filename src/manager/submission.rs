@@ -88,7 +88,7 @@ impl Submission {
                 Some((task_type, registered.paths(), parameters))
             }
             None => {
-                let names = TaskType::ALL.iter().map(|task_type| task_type.name());
+                let names = TaskType::names();
                 let loc = ["body", "task_type"];
                 faults.push(Fault::choice(&loc, "task type", &self.task_type, names));
                 None

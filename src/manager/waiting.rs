@@ -35,7 +35,7 @@ impl Shared {
 
     /// By `seq`, counted from 1.
     async fn positions(&self) -> Result<HashMap<i64, u32>, StoreError> {
-        let types: Vec<_> = TaskType::ALL.iter().map(|task_type| task_type.name()).collect();
+        let types: Vec<_> = TaskType::names().collect();
         let queue = self.store.queue(&types, COUNTED).await?;
         Ok(queue.into_iter().zip(1..).collect())
     }

@@ -41,7 +41,7 @@ pub(crate) enum BackupError {
 }
 
 /// Copies the database as it is at one moment to a new file, which appears when it is whole, on the
-/// disk, and checked. Whoever uses the database is not held up. If this is dropped nothing is left.
+/// disk, and checked. It delays no user of the database. Dropping the future leaves nothing behind.
 pub(crate) async fn backup(database: &Path, target: &Path) -> Result<Backup, BackupError> {
     if !database.exists() {
         return Err(BackupError::NoDatabase(database.to_owned()));

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::StoreError;
 use super::batch::Change;
 use super::open::{OpenError, with_suffix};
+use super::{StoreError, primary_code};
 
 /// Pause between two looks at the files while nothing is stored.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
@@ -65,7 +65,8 @@ type Identity = (u64, u64);
 
 /// The files that SQLite has open, as they were when it opened them.
 ///
-/// `lost` is set once, by whoever notices first: the writer, which looks after commits, the watch, or a readiness probe. From then on the writer refuses every change.
+/// `lost` is set once, by the first to notice: the writer, which looks after commits, the watch, or a
+/// readiness probe. From then on the writer refuses every change.
 #[derive(Debug)]
 pub(super) struct DatabaseFiles {
     folder: PathBuf,
@@ -161,10 +162,4 @@ fn is_another(path: &Path, opened: Identity) -> bool {
         Ok(found) => found != opened,
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
-}
-
-/// The kind of an error of SQLite. Beyond the lowest byte an extended code tells more.
-pub(super) fn primary_code(error: &sqlx::Error) -> Option<i32> {
-    let code = error.as_database_error().and_then(|error| error.code());
-    code.and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff)
 }

@@ -19,6 +19,8 @@ const MAX_EXAMINED: i64 = 20_000;
 /// A page ends when its tasks are this large. Far beyond a page of usual tasks, and a thousand results of a
 /// mebibyte do not fit into memory at once.
 pub(crate) const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
+/// What a row takes beside its texts.
+const ROW_BYTES: usize = 512;
 /// Candidates of the first statement of a page whose rows are checked; later ones look at more.
 const FIRST_STEP: i64 = 256;
 /// Most combinations of type and status that are walked side by side. SQLite allows 500.
@@ -102,7 +104,7 @@ impl<'f> Walk<'f> {
         let begin = self.position;
         let cut = match self.try_run(connection, ranges).await {
             Ok(cut) => cut,
-            // Its time is over. Whoever asks for the next page gets on.
+            // Its time is over. The next page goes on from here.
             Err(StoreError::Overloaded) if self.position < begin => true,
             Err(error) => return Err(error),
         };
@@ -165,7 +167,7 @@ impl<'f> Walk<'f> {
                 return Ok(Step::Full);
             }
             let record = TaskRecord::from_row(&row)?;
-            self.bytes += record.info.size();
+            self.bytes += ROW_BYTES + record.info.text_bytes();
             self.position = record.seq;
             self.page.records.push(record);
         }
@@ -208,8 +210,8 @@ impl<'f> Walk<'f> {
         if matches!(self.source, Source::Table) && !self.checks() {
             // Each candidate is a task of the page, and at hand.
             let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM tasks"));
-            query.push(" WHERE seq >= ").push_bind(range.start);
-            query.push(" AND seq < ").push_bind(range.end);
+            query.push(" WHERE true");
+            push_range(&mut query, "seq", range);
             query.push(" ORDER BY seq DESC LIMIT ").push_bind(step);
             return query;
         }
@@ -238,14 +240,10 @@ impl<'f> Walk<'f> {
 
     /// The candidates in a range, newest first. Several walks are merged as they are read.
     fn push_candidates(&self, query: &mut QueryBuilder<Sqlite>, range: &Range<i64>) {
-        let push_range = |query: &mut QueryBuilder<Sqlite>, seq: &str| {
-            query.push(" AND ").push(seq).push(" >= ").push_bind(range.start);
-            query.push(" AND ").push(seq).push(" < ").push_bind(range.end);
-        };
         match &self.source {
             Source::Table => {
                 query.push("SELECT seq AS at FROM tasks WHERE true");
-                push_range(query, "seq");
+                push_range(query, "seq", range);
             }
             Source::Types(walks) => {
                 for (number, (name, status)) in walks.iter().enumerate() {
@@ -253,7 +251,7 @@ impl<'f> Walk<'f> {
                     query.push("SELECT seq AS at FROM tasks WHERE task_type = ");
                     query.push_bind((*name).to_owned());
                     query.push(" AND status = ").push_bind(status.name());
-                    push_range(query, "seq");
+                    push_range(query, "seq", range);
                 }
             }
             Source::Tag((key, value)) => {
@@ -261,7 +259,7 @@ impl<'f> Walk<'f> {
                     .push("SELECT task_seq AS at FROM task_tags WHERE key = ")
                     .push_bind(key.clone());
                 query.push(" AND value = ").push_bind(value.clone());
-                push_range(query, "task_seq");
+                push_range(query, "task_seq", range);
             }
         }
         query.push(" ORDER BY at DESC");
@@ -293,6 +291,12 @@ impl<'f> Source<'f> {
             types.iter().flat_map(|&name| statuses.iter().map(move |&status| (name, status)));
         Self::Types(walks.collect())
     }
+}
+
+/// That a column is in a range.
+fn push_range(query: &mut QueryBuilder<Sqlite>, column: &str, range: &Range<i64>) {
+    query.push(" AND ").push(column).push(" >= ").push_bind(range.start);
+    query.push(" AND ").push(column).push(" < ").push_bind(range.end);
 }
 
 /// That a task has a tag.

@@ -218,17 +218,21 @@ pub(crate) enum StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        const SQLITE_INTERRUPT: &str = "9";
-        const SQLITE_FULL: &str = "13";
-        if matches!(error, sqlx::Error::PoolTimedOut) {
-            return Self::Overloaded;
-        }
-        match error.as_database_error().and_then(|error| error.code()) {
-            Some(code) if code == SQLITE_FULL => Self::DiskFull,
-            Some(code) if code == SQLITE_INTERRUPT => Self::Overloaded,
+        const SQLITE_INTERRUPT: i32 = 9;
+        const SQLITE_FULL: i32 = 13;
+        match primary_code(&error) {
+            _ if matches!(error, sqlx::Error::PoolTimedOut) => Self::Overloaded,
+            Some(SQLITE_FULL) => Self::DiskFull,
+            Some(SQLITE_INTERRUPT) => Self::Overloaded,
             _ => Self::Database(Arc::new(error)),
         }
     }
+}
+
+/// The kind of an error of SQLite. Beyond the lowest byte an extended code tells more.
+fn primary_code(error: &sqlx::Error) -> Option<i32> {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff)
 }
 
 /// Where the outcome of a change is waited for.

@@ -13,12 +13,12 @@ use sqlx::{ConnectOptions, Connection, Row, SqlSafeStr, SqliteConnection};
 use tokio::sync::mpsc;
 
 use super::counts::Counts;
-use super::files::{self, DatabaseFiles, Locks, primary_code};
+use super::files::{self, DatabaseFiles, Locks};
 use super::places::{Limits, Places};
 use super::readers::Readers;
 use super::times::Times;
 use super::writer::State;
-use super::{QUEUE_LENGTH, Store, Writer, import, queries, recovery, runnable};
+use super::{QUEUE_LENGTH, Store, Writer, import, primary_code, queries, recovery, runnable};
 use crate::task::{TaskId, TaskType, with_causes};
 
 /// Before this version two connections could damage a database in WAL mode.
@@ -299,8 +299,7 @@ pub(super) async fn migrate(
 
 /// Names of the known task types, and of those that stored tasks have beside them.
 async fn types(connection: &mut SqliteConnection) -> sqlx::Result<Arc<[String]>> {
-    let known = TaskType::ALL.iter().map(|task_type| task_type.name().to_owned());
-    let mut names: Vec<String> = known.collect();
+    let mut names: Vec<_> = TaskType::names().map(str::to_owned).collect();
     for row in &sqlx::query("SELECT name FROM task_types").fetch_all(connection).await? {
         let name: String = row.try_get(0)?;
         if !names.contains(&name) {

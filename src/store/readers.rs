@@ -135,7 +135,7 @@ impl Readers {
         scanner.brake.release_until(end);
         let permits = Some([queued, turn]);
         let scan = Scan { scanner: Some(scanner), scans: Arc::clone(scans), permits };
-        // After the release: whoever closes pulls the brakes after it has closed the queue.
+        // Checked after the release, because `close` pulls the brakes after it has closed the queue.
         if scans.queue.is_closed() { Err(StoreError::Closed) } else { Ok(scan) }
     }
 

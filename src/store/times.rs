@@ -192,9 +192,10 @@ async fn record_gap(store: &Store, begin: i64) -> Result<Option<i64>, StoreError
     let Some(gap) = store.times.gap(begin, full) else { return Ok(None) };
     let mut scan = store.readers.scan().await?;
     let oldest = sqlx::query("SELECT min(seq) FROM tasks").fetch_one(scan.connection()).await?;
-    let Some(oldest) = oldest.try_get::<Option<i64>, _>(0)? else { return Ok(None) };
-    let first = oldest / BLOCK;
+    // Without tasks all full blocks are empty.
+    let first = oldest.try_get::<Option<i64>, _>(0)?.map_or(full, |oldest| oldest / BLOCK);
     if gap.end <= first {
+        scan.finish();
         return Ok(Some(first));
     }
     let blocks = read_blocks(scan.connection(), gap.clone()).await.map_err(StoreError::from);

@@ -3,6 +3,8 @@
 //! Every path is resolved through a directory handle of one of the roots (`--root`), so that
 //! neither `..` nor a symbolic link, swapped at whatever moment, leads out of them.
 
+mod path_error;
+
 use std::fs::File;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -12,6 +14,7 @@ use cap_std::ambient_authority;
 use cap_std::fs::{Dir, Metadata, OpenOptions};
 use tokio_util::sync::CancellationToken;
 
+pub use self::path_error::PathError;
 use super::output::{is_partial_name, partial_name};
 use super::{OutputFile, TaskId};
 
@@ -37,61 +40,6 @@ struct Root {
 pub struct FilesError {
     path: PathBuf,
     source: io::Error,
-}
-
-/// A path that tasks may not use, or that does not work.
-#[derive(Debug, thiserror::Error)]
-pub enum PathError {
-    /// Nothing, or something that no file system takes.
-    #[error("the path is {0}")]
-    Malformed(&'static str),
-    /// Not below any root.
-    #[error(
-        "path `{path}` is outside the allowed folders ({roots}): start the server with --root {suggestion} to allow it"
-    )]
-    Outside {
-        /// As it was sent.
-        path: String,
-        /// The allowed folders.
-        roots: String,
-        /// The folder to add.
-        suggestion: String,
-    },
-    /// One of the server's own files.
-    #[error("path `{0}` is one of the server's own files, name another one")]
-    StateFile(String),
-    /// A name that the server gives itself.
-    #[error("`{0}` is a name for unfinished outputs of the server, choose another one")]
-    PartialName(String),
-    /// Writing the output would destroy the input.
-    #[error("output `{0}` is the input itself, name another file")]
-    OutputIsInput(String),
-    /// A file was expected.
-    #[error("`{0}` is a folder, expected a file")]
-    Folder(String),
-    /// A pipe, a socket or a device.
-    #[error("`{0}` is not a regular file")]
-    NotRegular(String),
-    /// There is less room than the input takes.
-    #[error("the disk of `{path}` has {free} bytes free, fewer than the {bytes} of the input")]
-    DiskFull {
-        /// As it was sent.
-        path: String,
-        /// Bytes that are left.
-        free: u64,
-        /// Bytes that are expected.
-        bytes: u64,
-    },
-    /// The file system refused.
-    #[error("cannot {action} `{path}`")]
-    Io {
-        /// "open", "create".
-        action: &'static str,
-        /// As it was sent.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
 }
 
 /// A path that was found to lie below a root.

@@ -220,12 +220,10 @@ pub struct TaskInfo {
 }
 
 impl TaskInfo {
-    /// About the memory that the record takes, and the length of its JSON, in bytes.
-    pub(crate) fn size(&self) -> usize {
-        /// Names, numbers and times.
-        const REST: usize = 512;
+    /// Length of all texts in bytes: what may be large of a record, in memory and as JSON.
+    pub(crate) fn text_bytes(&self) -> usize {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        REST + self.message.len()
+        self.message.len()
             + self.parameters.get().len()
             + self.tags.get().len()
             + self.result.as_ref().map_or(0, |result| result.get().len())

@@ -36,10 +36,6 @@ impl MemoryBudget {
     pub(crate) fn new() -> Self {
         Self(Arc::new(Semaphore::new((MEMORY_BUDGET / UNIT) as usize)))
     }
-
-    fn semaphore(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.0)
-    }
 }
 
 impl TaskContext {
@@ -62,12 +58,12 @@ impl TaskContext {
             )));
         }
         let units = bytes.div_ceil(UNIT) as u32;
-        let semaphore = self.attempt.memory.semaphore();
-        let units = match Arc::clone(&semaphore).try_acquire_many_owned(units) {
+        let MemoryBudget(budget) = &self.attempt.memory;
+        let units = match Arc::clone(budget).try_acquire_many_owned(units) {
             Ok(units) => units,
             Err(_) => {
                 let message = format!("Waiting for {units} MiB of memory");
-                let acquired = semaphore.acquire_many_owned(units);
+                let acquired = Arc::clone(budget).acquire_many_owned(units);
                 self.wait_with_message(message, acquired)
                     .await?
                     .expect("the semaphore of the memory budget is never closed")

@@ -38,6 +38,11 @@ impl TaskType {
         self.into()
     }
 
+    /// The names of all of them, in that order.
+    pub fn names() -> impl ExactSizeIterator<Item = &'static str> + Clone {
+        Self::ALL.iter().map(|task_type| task_type.name())
+    }
+
     /// The type of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         name.parse().ok()

@@ -97,8 +97,8 @@ impl Event {
 
     /// About how much memory it takes.
     fn size(&self) -> usize {
-        // The task, and its JSON.
-        2 * self.info.size()
+        // The texts stand in the task and in its JSON.
+        1024 + 2 * self.info.text_bytes()
     }
 }
 
