@@ -1,13 +1,8 @@
 //! Why a pending task waits, and for how long it may.
 
-use std::collections::HashMap;
-
 use super::Shared;
-use crate::store::{StoreError, TaskRecord};
+use crate::store::{MAX_POSITION, StoreError, TaskRecord};
 use crate::task::{TaskStatus, TaskType};
-
-/// Positions beyond this are not counted.
-const COUNTED: usize = 1000;
 
 impl Shared {
     /// Says of each pending task what it waits for, and of each ready one how many come before it.
@@ -24,20 +19,13 @@ impl Shared {
             }
             let positions = match &mut positions {
                 Some(positions) => positions,
-                none => none.insert(self.positions().await?),
+                none => none.insert(self.store.positions().await?),
             };
-            // Beyond those that are counted there are at least so many before it.
-            let position = positions.get(&record.seq).copied().unwrap_or(COUNTED as u32 + 1);
+            // At least so many come before one that is not counted.
+            let position = positions.get(&record.seq).copied().unwrap_or(MAX_POSITION + 1);
             record.info.queue_position = Some(position);
         }
         Ok(())
-    }
-
-    /// By `seq`, counted from 1.
-    async fn positions(&self) -> Result<HashMap<i64, u32>, StoreError> {
-        let types: Vec<_> = TaskType::names().collect();
-        let queue = self.store.queue(&types, COUNTED).await?;
-        Ok(queue.into_iter().zip(1..).collect())
     }
 
     fn reason(&self, record: &TaskRecord) -> String {

@@ -8,9 +8,10 @@
 use std::ops::Range;
 
 use futures_util::TryStreamExt;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
-use super::record::columns;
+use super::record::{self, columns};
 use super::{Cursor, ListFilter, Store, StoreError, TaskPage, TaskRecord, times};
 use crate::task::TaskStatus;
 
@@ -36,8 +37,9 @@ impl Store {
         let mut scan = self.readers.scan().await?;
         let mut walk = Walk::new(self, filter);
         walk.run(scan.connection(), &ranges).await?;
+        // The next scan need not wait until these rows are decoded.
         scan.finish();
-        Ok(walk.page)
+        walk.into_page()
     }
 
     /// The pending task that was submitted last.
@@ -72,11 +74,15 @@ enum Source<'f> {
 struct Walk<'f> {
     filter: &'f ListFilter,
     source: Source<'f>,
-    page: TaskPage,
+    /// Tasks of the page. Decoded when all are there, because SQLite's thread waits for a reader that stops at
+    /// each row.
+    rows: Vec<SqliteRow>,
     bytes: usize,
     /// All candidates from this `seq` on have been looked at.
     position: i64,
     examined: i64,
+    /// Start of the next page.
+    next: Option<Cursor>,
 }
 
 /// How a statement ended.
@@ -92,7 +98,7 @@ impl<'f> Walk<'f> {
     fn new(store: &'f Store, filter: &'f ListFilter) -> Self {
         let position = filter.cursor.map_or(i64::MAX, |cursor| cursor.seq);
         let source = Source::new(store, filter);
-        Self { filter, source, page: TaskPage::default(), bytes: 0, position, examined: 0 }
+        Self { filter, source, rows: Vec::new(), bytes: 0, position, examined: 0, next: None }
     }
 
     /// Fills the page.
@@ -108,7 +114,7 @@ impl<'f> Walk<'f> {
             Err(StoreError::Overloaded) if self.position < begin => true,
             Err(error) => return Err(error),
         };
-        self.page.next = cut.then_some(Cursor { seq: self.position });
+        self.next = cut.then_some(Cursor { seq: self.position });
         Ok(())
     }
 
@@ -151,7 +157,7 @@ impl<'f> Walk<'f> {
 
     /// Tasks that the page still takes. One more than fits tells that there is another page.
     fn wanted(&self) -> usize {
-        self.filter.limit + 1 - self.page.records.len()
+        self.filter.limit + 1 - self.rows.len()
     }
 
     async fn fill(
@@ -163,15 +169,23 @@ impl<'f> Walk<'f> {
         let mut query = self.rows(range, step);
         let mut rows = query.build().fetch(connection);
         while let Some(row) = rows.try_next().await? {
-            if self.page.records.len() == self.filter.limit || self.bytes >= MAX_PAGE_BYTES {
+            if self.rows.len() == self.filter.limit || self.bytes >= MAX_PAGE_BYTES {
                 return Ok(Step::Full);
             }
-            let record = TaskRecord::from_row(&row)?;
-            self.bytes += ROW_BYTES + record.info.text_bytes();
-            self.position = record.seq;
-            self.page.records.push(record);
+            self.bytes += ROW_BYTES + record::text_bytes(&row)?;
+            self.position = row.try_get("seq")?;
+            self.rows.push(row);
         }
         Ok(Step::Exhausted)
+    }
+
+    fn into_page(self) -> Result<TaskPage, StoreError> {
+        let records = self
+            .rows
+            .into_iter()
+            .map(|row| TaskRecord::from_row(&row))
+            .collect::<Result<_, _>>()?;
+        Ok(TaskPage { records, next: self.next })
     }
 
     /// The last of the candidates of a statement; `None` if there were fewer, or if each was taken.

@@ -18,6 +18,7 @@ mod model_tests;
 mod news;
 mod open;
 mod places;
+mod positions;
 mod queries;
 mod readers;
 mod ready;
@@ -52,6 +53,8 @@ pub use open::OpenError;
 pub(crate) use open::state_files;
 pub(crate) use open::{Opened, open, real_path};
 pub(crate) use places::Limits;
+pub(crate) use positions::MAX_POSITION;
+use positions::PositionCache;
 use queries::Lookup;
 use readers::Readers;
 pub(crate) use record::TaskRecord;
@@ -75,6 +78,7 @@ pub(crate) struct Store {
     claiming: Arc<AtomicBool>,
     counts: Arc<Counts>,
     times: Arc<Times>,
+    positions: Arc<PositionCache>,
     /// Beyond the `seq` of all stored tasks.
     next_seq: Arc<AtomicI64>,
     /// Names of task types: the known ones, and those of stored tasks.

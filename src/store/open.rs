@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::counts::Counts;
 use super::files::{self, DatabaseFiles, Locks};
 use super::places::{Limits, Places};
+use super::positions::PositionCache;
 use super::readers::Readers;
 use super::times::Times;
 use super::writer::State;
@@ -215,12 +216,14 @@ pub(crate) async fn open(
     let claiming = Arc::new(AtomicBool::new(true));
     let (lookups, asked) = mpsc::unbounded_channel();
     tokio::spawn(queries::look_up(readers.clone(), asked));
+    let positions = Arc::<PositionCache>::default();
     let state = State::new(
         Arc::clone(&claiming),
         Places::new(limits, suspects),
         Arc::clone(&next_seq),
         Arc::clone(&counts),
         Arc::clone(&times),
+        Arc::clone(&positions),
     );
     let writer = Writer::new(connection, locks, Arc::clone(&files), receiver, state);
     let log = with_suffix(path, "-wal");
@@ -231,6 +234,7 @@ pub(crate) async fn open(
         claiming,
         counts,
         times,
+        positions,
         next_seq,
         types,
         log,

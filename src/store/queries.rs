@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sqlx::{QueryBuilder, Row};
+use sqlx::Row;
 use tokio::sync::{mpsc, oneshot};
 
-use super::claims::push_ready;
 use super::readers::Readers;
 use super::record::columns;
 use super::rows::OverRows;
@@ -30,21 +29,6 @@ impl Store {
                       FROM task_types";
         let row = sqlx::query(oldest).fetch_one(self.readers.points()).await?;
         Ok(row.try_get::<Option<i64>, _>(0)?.map(Timestamp::from_micros))
-    }
-
-    /// The ready tasks that are to run next, in order, `limit` at the most.
-    pub(crate) async fn queue(
-        &self,
-        types: &[&'static str],
-        limit: usize,
-    ) -> Result<Vec<i64>, StoreError> {
-        let by_type: Vec<_> = types.iter().map(|&name| (name, limit)).collect();
-        let mut query = QueryBuilder::new("SELECT json_group_array(seq) FROM (");
-        push_ready(&mut query, &by_type, limit);
-        let row = query.push(")").build().fetch_one(self.readers.points()).await?;
-        let seqs: &str = row.try_get(0)?;
-        serde_json::from_str(seqs)
-            .map_err(|error| StoreError::from(sqlx::Error::Decode(Box::new(error))))
     }
 }
 

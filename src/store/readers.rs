@@ -4,8 +4,11 @@
 //! have scans, which walk an index: their number is bounded, and so are the time of each and the queue
 //! for them. However many lists are asked for, a probe or a poll waits for none of them.
 
+use std::num::NonZero;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
@@ -17,8 +20,8 @@ use super::StoreError;
 
 /// Connections for point reads.
 const POINT_READERS: u32 = 3;
-/// Scans at once, so that one is read while another is made into JSON.
-const SCANNERS: usize = 4;
+/// Scans at once: one for each core, but at least so many and at most so many. More of them only take turns.
+const SCANNERS: RangeInclusive<usize> = 2..=4;
 /// Scans that may wait for their turn; more are refused.
 const MAX_WAITING: usize = 64;
 /// Longest time of a scan, from the request to the last row. A page takes a few milliseconds.
@@ -27,9 +30,9 @@ const SCAN_TIME: Duration = Duration::from_secs(2);
 const POINT_WAIT: Duration = Duration::from_secs(5);
 /// Steps of SQLite's virtual machine between two looks at the time: a few microseconds.
 const STEPS: i32 = 1000;
-/// Rows that are read ahead. Each may have more than a megabyte, and a single one would cost two switches of
-/// threads.
-const ROWS_AHEAD: usize = 32;
+/// Rows that are read ahead. Each may have more than a megabyte. A page of the usual size fits: where SQLite's
+/// thread has to wait for its reader, a row costs two switches of threads.
+const ROWS_AHEAD: usize = 104;
 
 /// All connections that read.
 #[derive(Clone, Debug)]
@@ -42,6 +45,7 @@ pub(super) struct Readers {
 struct Scans {
     /// A permit for each scan that runs or waits.
     queue: Arc<Semaphore>,
+    scanners: usize,
     /// A permit for each scanner in `idle`.
     turns: Arc<Semaphore>,
     idle: Mutex<Vec<Scanner>>,
@@ -99,13 +103,16 @@ impl Readers {
             .connect_with(options.clone())
             .await?;
         let options = options.row_buffer_size(ROWS_AHEAD);
-        let mut idle = Vec::with_capacity(SCANNERS);
-        for _ in 0..SCANNERS {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let scanners = cores.clamp(*SCANNERS.start(), *SCANNERS.end());
+        let mut idle = Vec::with_capacity(scanners);
+        for _ in 0..scanners {
             idle.push(Scanner::open(&options).await?);
         }
         let scans = Scans {
-            queue: Arc::new(Semaphore::new(SCANNERS + MAX_WAITING)),
-            turns: Arc::new(Semaphore::new(SCANNERS)),
+            queue: Arc::new(Semaphore::new(scanners + MAX_WAITING)),
+            scanners,
+            turns: Arc::new(Semaphore::new(scanners)),
             brakes: idle.iter().map(|scanner| Arc::clone(&scanner.brake)).collect(),
             idle: Mutex::new(idle),
         };
@@ -146,7 +153,7 @@ impl Readers {
         scans.brakes.iter().for_each(|brake| brake.pull());
         self.points.close().await;
         // All turns, so all scanners are back.
-        if let Ok(_all) = scans.turns.acquire_many(SCANNERS as u32).await {
+        if let Ok(_all) = scans.turns.acquire_many(scans.scanners as u32).await {
             scans.turns.close();
             let idle = std::mem::take(&mut *scans.idle());
             for scanner in idle {

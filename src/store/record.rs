@@ -123,6 +123,14 @@ impl TaskRecord {
     }
 }
 
+/// Length of all texts of a row in bytes: what [`TaskInfo::text_bytes`] will be.
+pub(super) fn text_bytes(row: &SqliteRow) -> sqlx::Result<usize> {
+    const TEXTS: [&str; 7] =
+        ["message", "parameters", "tags", "result", "error", "input_file_path", "output_file_path"];
+    let length = |column| Ok(row.try_get::<Option<&str>, _>(column)?.map_or(0, str::len));
+    TEXTS.into_iter().map(length).sum()
+}
+
 /// Reads a row's columns from left to right.
 struct Columns<'r> {
     row: &'r SqliteRow,

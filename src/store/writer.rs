@@ -19,6 +19,7 @@ use super::counts::Counts;
 use super::files::{DatabaseFiles, Locks};
 use super::news::{Committed, News, Observer};
 use super::places::Places;
+use super::positions::PositionCache;
 use super::ready::{Ready, ReadyTask};
 use super::retention::Erased;
 use super::times::{self, Times};
@@ -55,6 +56,7 @@ pub(super) struct State {
     places: Places,
     counts: Arc<Counts>,
     times: Arc<Times>,
+    positions: Arc<PositionCache>,
     /// The `seq` of the next new task. Written after the commit of the tasks before it.
     next_seq: Arc<AtomicI64>,
     /// Whether to look for ready tasks again without waiting for a change.
@@ -160,6 +162,7 @@ impl Writer {
                 return Err(self.files.explain(error));
             }
         };
+        self.state.positions.invalidate();
         // Nobody is told of what is in a file that the next start will not find.
         if self.looked.elapsed() >= LOOK_PAUSE {
             self.looked = Instant::now();
@@ -195,10 +198,11 @@ impl State {
         next_seq: Arc<AtomicI64>,
         counts: Arc<Counts>,
         times: Arc<Times>,
+        positions: Arc<PositionCache>,
     ) -> Self {
         // What was ready when the server started.
         let (look_again, ready) = (true, Ready::Unknown);
-        Self { claiming, places, counts, times, next_seq, look_again, ready }
+        Self { claiming, places, counts, times, positions, next_seq, look_again, ready }
     }
 
     /// Ends come before claims and submissions, which can have their places, and before

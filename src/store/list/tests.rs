@@ -112,9 +112,10 @@ impl History {
             let mut walk = Walk::new(&self.store, &filter);
             walk.run(&mut self.connection, &ranges).await.unwrap();
             most = most.max(self.steps.load(Ordering::Relaxed));
-            assert!(walk.page.records.len() <= filter.limit);
-            found.extend(walk.page.records.iter().map(|record| record.seq));
-            match walk.page.next {
+            let page = walk.into_page().unwrap();
+            assert!(page.records.len() <= filter.limit);
+            found.extend(page.records.iter().map(|record| record.seq));
+            match page.next {
                 Some(next) => filter.cursor = Some(next),
                 None => return (found, most),
             }

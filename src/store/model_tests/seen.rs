@@ -46,7 +46,8 @@ pub(super) async fn compare(store: &Store, ids: &Ids, model: &Model) {
         let found = store.get(id).await.unwrap().map(|record| record.seq);
         assert_eq!(found, model.tasks.contains_key(seq).then_some(*seq));
     }
-    assert_eq!(store.queue(&TYPES, 1000).await.unwrap(), model.queue());
+    let positions = model.queue().into_iter().zip(1..).collect();
+    assert_eq!(*store.positions().await.unwrap(), positions);
     let newest = store.newest_pending().await.unwrap().map(|record| record.seq);
     assert_eq!(newest, model.list(|task| task.status == TaskStatus::Pending).first().copied());
 
