@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::net::{TcpListener, lookup_host};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, HumanDuration};
 use crate::http::{self, Api, ClientLimits, Gate, InvalidOrigin, KeyFileError, KeyRing};
 use crate::manager::{ManagerOptions, StartError, TaskManager};
 use crate::task::{TaskType, Timestamp};
@@ -101,7 +102,7 @@ impl App {
             cpu_slots: config.cpu_slots,
             exclusive: config.exclusive,
             type_limits: type_limits(&config.limits)?,
-            retention: config.retention,
+            retention: config.retention.map(HumanDuration::get),
         };
         let origins = http::origins(&config.cors_origins)?;
         let gate = Gate::new(address.ip(), &config.allowed_hosts, origins.clone(), keys.clone());
@@ -119,6 +120,7 @@ impl App {
     /// their grace, and those that did not end run again at the next start.
     pub async fn serve(self, shutdown: CancellationToken) {
         let Self { config, listener, address, keys, api, clients, manager } = self;
+        log_settings(&config);
         tracing::info!("listening on http://{address}");
         let stop = CancellationToken::new();
         let server = tokio::spawn(http::serve(listener, api, clients, stop.clone()));
@@ -142,6 +144,30 @@ impl App {
             ),
         }
     }
+}
+
+/// Says what the server works with, so that the log explains what it does later.
+fn log_settings(config: &Config) {
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let roots: Vec<_> = config.roots.iter().map(absolute).collect();
+    let limits: Vec<_> =
+        config.limits.iter().map(|(name, limit)| format!("{name}={limit}")).collect();
+    let settings = match config.file.exists() {
+        true => absolute(&config.file).display().to_string(),
+        false => "no file".to_owned(),
+    };
+    let retention = config.retention.map_or("for ever".to_owned(), |time| time.to_string());
+    tracing::info!(
+        settings,
+        database = %absolute(&config.database).display(),
+        ?roots,
+        max_running = config.max_running,
+        max_pending = config.max_pending,
+        cpu_slots = config.cpu_slots,
+        limits = limits.join(" "),
+        retention,
+        "starting"
+    );
 }
 
 /// The HTTP library panics at such a date, so it is told once and not with each request.

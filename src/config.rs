@@ -1,14 +1,18 @@
 //! Settings: flags, then environment (`TASK_SERVER_*`), then `task-server.toml`, then defaults.
 
 use std::net::IpAddr;
+mod values;
+
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
-use jiff::{Span, SpanRelativeTo};
+use clap::{Arg, Args, Command, ValueEnum};
 use serde::Deserialize;
+pub use values::HumanDuration;
+use values::{TypeLimit, one_or_many};
+
+use crate::task::expected_names;
 
 /// Read from the working directory if it is there.
 const DEFAULT_FILE: &str = "task-server.toml";
@@ -27,7 +31,7 @@ pub struct Settings {
 
     /// Folder that tasks may read and write; repeatable [default: the working directory]
     #[arg(long = "root", env = "TASK_SERVER_ROOT", value_name = "DIR", value_delimiter = ',')]
-    #[serde(rename = "root")]
+    #[serde(rename = "root", deserialize_with = "one_or_many")]
     roots: Vec<PathBuf>,
 
     /// How many tasks run at once [default: 64]
@@ -44,7 +48,7 @@ pub struct Settings {
 
     /// How many tasks of one type run at once; repeatable
     #[arg(long = "limit", env = "TASK_SERVER_LIMIT", value_name = "TYPE=N", value_delimiter = ',')]
-    #[serde(rename = "limit")]
+    #[serde(rename = "limit", deserialize_with = "one_or_many")]
     limits: Vec<TypeLimit>,
 
     /// How long finished tasks are kept, such as 30d; without it for ever
@@ -64,7 +68,7 @@ pub struct Settings {
         value_name = "ORIGIN",
         value_delimiter = ','
     )]
-    #[serde(rename = "cors-origin")]
+    #[serde(rename = "cors-origin", deserialize_with = "one_or_many")]
     cors_origins: Vec<String>,
 
     /// Name by which clients may call this server, beside loopback names and the listen address;
@@ -75,7 +79,7 @@ pub struct Settings {
         value_name = "HOST",
         value_delimiter = ','
     )]
-    #[serde(rename = "allowed-host")]
+    #[serde(rename = "allowed-host", deserialize_with = "one_or_many")]
     allowed_hosts: Vec<String>,
 
     /// File with the API keys, made by `task-server key new`; clients send
@@ -126,7 +130,7 @@ pub struct Config {
     /// How many tasks of a type run at once, by the name of the type.
     pub limits: Vec<(String, usize)>,
     /// How long finished tasks are kept; `None` for ever.
-    pub retention: Option<Duration>,
+    pub retention: Option<HumanDuration>,
     /// One unfinished task at a time.
     pub exclusive: bool,
     /// Origins for CORS.
@@ -198,7 +202,7 @@ impl Config {
             cpu_slots: at_least_one("cpu-slots", flags.cpu_slots.or(file.cpu_slots), cores)?,
             max_pending: flags.max_pending.or(file.max_pending).unwrap_or(100_000),
             limits: limits.into_iter().map(|limit| (limit.task_type, limit.limit)).collect(),
-            retention: flags.retention.or(file.retention).map(|retention| retention.0),
+            retention: flags.retention.or(file.retention),
             exclusive: flags.exclusive.or(file.exclusive).unwrap_or(false),
             cors_origins: first_given(
                 [flags.cors_origins, file.cors_origins],
@@ -213,7 +217,7 @@ impl Config {
             shutdown_grace: flags
                 .shutdown_grace
                 .or(file.shutdown_grace)
-                .map_or(Duration::from_secs(30), |grace| grace.0),
+                .map_or(Duration::from_secs(30), HumanDuration::get),
             log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
             file: PathBuf::new(),
         })
@@ -240,7 +244,23 @@ impl Config {
 fn read_file(path: &Path) -> Result<Settings, ConfigError> {
     let failed = |reason: String| ConfigError::File { path: path.to_owned(), reason };
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    check_names(&text).map_err(failed)?;
     toml::from_str(&text).map_err(|error| failed(error.to_string()))
+}
+
+/// Refuses settings that do not exist, with the nearest one that does. Text that is not TOML passes: the
+/// parser says where it breaks.
+fn check_names(text: &str) -> Result<(), String> {
+    let settings = Settings::augment_args(Command::new(""));
+    let known: Vec<_> = settings.get_arguments().filter_map(Arg::get_long).collect();
+    let given: toml::Table = text.parse().unwrap_or_default();
+    match given.keys().find(|&name| !known.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            let expected = expected_names(name, known.iter().copied());
+            Err(format!("unknown setting `{name}`, {expected}"))
+        }
+    }
 }
 
 fn first_given<T: Clone>(given: [Vec<T>; 2], default: &[T]) -> Vec<T> {
@@ -251,65 +271,6 @@ fn at_least_one(name: &str, given: Option<usize>, default: usize) -> Result<usiz
     match given.unwrap_or(default) {
         0 => Err(ConfigError::Value(format!("--{name} is 0, expected at least 1"))),
         number => Ok(number),
-    }
-}
-
-/// How many tasks of a type run at once: `tokenize=2`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-struct TypeLimit {
-    task_type: String,
-    limit: usize,
-}
-
-impl FromStr for TypeLimit {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parts = text.split_once('=');
-        let parsed = parts.and_then(|(name, limit)| Some((name, limit.trim().parse().ok()?)));
-        match parsed {
-            Some((name, limit @ 1..)) => Ok(Self { task_type: name.trim().to_owned(), limit }),
-            _ => Err(format!("`{text}` is no limit, expected one such as tokenize=2")),
-        }
-    }
-}
-
-impl TryFrom<String> for TypeLimit {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-/// A time as people write it: `30s`, `5m`, `1h 30m`, or a number of seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "toml::Value")]
-struct HumanDuration(Duration);
-
-impl FromStr for HumanDuration {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let expected = || format!("`{text}` is no time, expected one such as 30s, 5m or 1h 30m");
-        if let Ok(seconds) = text.parse() {
-            return Ok(Self(Duration::from_secs(seconds)));
-        }
-        let span: Span = text.parse().map_err(|_| expected())?;
-        let time = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| expected())?;
-        Duration::try_from(time).map(Self).map_err(|_| expected())
-    }
-}
-
-impl TryFrom<toml::Value> for HumanDuration {
-    type Error = String;
-
-    fn try_from(value: toml::Value) -> Result<Self, Self::Error> {
-        match value {
-            toml::Value::String(text) => text.parse(),
-            other => other.to_string().parse(),
-        }
     }
 }
 
@@ -333,19 +294,34 @@ mod tests {
 
     #[test]
     fn an_unknown_name_in_the_file_is_an_error() {
-        let error = toml::from_str::<Settings>("max-runing = 3").unwrap_err().to_string();
-        assert!(error.contains("max-runing") && error.contains("max-running"), "{error}");
+        assert_eq!(check_names("max-running = 3\nlimit = []\nretention = '1d'"), Ok(()));
+        let said = check_names("max_runing = 3").unwrap_err();
+        assert_eq!(said, "unknown setting `max_runing`, did you mean `max-running`?");
     }
 
     #[test]
-    fn times_are_read_as_people_write_them() {
-        for (text, seconds) in
-            [("30s", 30), ("5m", 300), ("1h 30m", 5400), ("45", 45), ("30d", 2_592_000)]
-        {
-            assert_eq!(text.parse(), Ok(HumanDuration(Duration::from_secs(seconds))), "{text}");
+    fn a_list_of_one_needs_no_brackets() {
+        let stored =
+            file("root = 'data'\nlimit = 'tokenize=2'\ncors-origin = ['https://a', 'https://b']");
+        let config = Config::settle(Settings::default(), stored).unwrap();
+        assert_eq!(config.roots, [Path::new("data")]);
+        assert_eq!(config.limits, [("tokenize".to_owned(), 2)]);
+        assert_eq!(config.cors_origins.len(), 2);
+    }
+
+    #[test]
+    fn values_of_the_file_are_refused_with_an_example() {
+        for (text, example) in [
+            ("retention = 30", "\"30d\""),
+            ("shutdown-grace = 5", "\"5s\""),
+            ("limit = 2", "limit = [\"tokenize=2\""),
+            ("[limit]\ntokenize = 2", "limit = [\"tokenize=2\""),
+            ("limit = ['tokenize']", "tokenize=2"),
+            ("root = 5", "string"),
+        ] {
+            let said = toml::from_str::<Settings>(text).unwrap_err().to_string();
+            assert!(said.contains(example) && said.contains("line 1"), "{text}: {said}");
         }
-        assert!("soon".parse::<HumanDuration>().is_err());
-        assert!("-5s".parse::<HumanDuration>().is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
-use tracing::debug;
+use tracing::{info, warn};
 
 use super::due::MAX_BACKOFF;
 use super::live::LiveTask;
@@ -146,12 +146,19 @@ async fn on_disk(
 fn fail(end: &mut AttemptEnd, failure: Failure, attempt: u32, max_attempts: u32) {
     let Failure { message, permanent } = failure;
     let message = shorten(message, MAX_ERROR_BYTES);
-    debug!(error = message, attempt, max_attempts, "failed");
     if permanent || attempt >= max_attempts {
+        warn!(error = message, attempt, max_attempts, "task failed");
         end.status = TaskStatus::Failed;
         end.message = format!("Task failed: {message}");
     } else {
         let pause = backoff(attempt);
+        info!(
+            error = message,
+            attempt,
+            max_attempts,
+            ?pause,
+            "attempt failed, another one follows"
+        );
         end.pause = Some(pause);
         end.progress = 0.0;
         end.message = format!(

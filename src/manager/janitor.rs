@@ -22,6 +22,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// the retention is short, so the first reading of 10,000,000 tasks takes three hours and a thousandth
 /// of a core.
 const FRUITLESS_STEPS: usize = 100;
+/// Erased tasks that are reported in one line of the log, at the end of a round or before.
+const ERASED_PER_LINE: usize = 100_000;
 /// Upper limit of the time until a stretch is read again, so that a clock that jumped is forgiven.
 const LONGEST_REST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -43,7 +45,11 @@ pub(super) async fn run(store: Store, retention: Option<Duration>) {
 async fn sweep(store: &Store, history: Option<&mut History>) -> Result<(), StoreError> {
     while store.erase(step(Vec::new())).await? {}
     match history {
-        Some(history) => history.sweep(store).await,
+        Some(history) => {
+            let swept = history.sweep(store).await;
+            history.report();
+            swept
+        }
         None => Ok(()),
     }
 }
@@ -61,11 +67,13 @@ struct History {
     known: BTreeSet<(Instant, i64, i64)>,
     /// Tasks after this `seq` are in no stretch yet.
     known_up_to: i64,
+    /// Tasks that were erased and are not in the log yet.
+    erased: usize,
 }
 
 impl History {
     fn new(retention: Duration) -> Self {
-        Self { retention, known: BTreeSet::new(), known_up_to: 0 }
+        Self { retention, known: BTreeSet::new(), known_up_to: 0, erased: 0 }
     }
 
     /// Reads the stretches whose time has come, then some that are not known yet; erases what is old.
@@ -98,7 +106,7 @@ impl History {
     }
 
     async fn erase_old(
-        &self,
+        &mut self,
         store: &Store,
         after: i64,
         up_to: i64,
@@ -108,8 +116,19 @@ impl History {
         let stretch = store.stretch(after, up_to, Timestamp::from_micros(cutoff)).await?;
         if !stretch.old.is_empty() {
             store.erase(step(stretch.old.clone())).await?;
+            self.erased += stretch.old.len();
+            if self.erased >= ERASED_PER_LINE {
+                self.report();
+            }
         }
         Ok(stretch)
+    }
+
+    fn report(&mut self) {
+        match std::mem::take(&mut self.erased) {
+            0 => {}
+            tasks => tracing::info!(tasks, retention = ?self.retention, "erased old tasks"),
+        }
     }
 
     /// Notes when to read this stretch again, unless nothing is left of it. What is unfinished cannot

@@ -1,10 +1,11 @@
 //! What is put right when the server starts. The lock on the database says that whatever is
 //! `running` now was interrupted by the end of the server.
 
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, Row, SqliteConnection};
 
 use super::transitions::CANCELLED_MESSAGE;
-use crate::task::{TaskId, Timestamp};
+use crate::task::{TaskId, TaskStatus, Timestamp};
 
 /// The interruption after which a task is not tried again.
 const MAX_INTERRUPTIONS: i64 = 3;
@@ -30,7 +31,7 @@ pub(super) async fn recover(
     }
 
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let recovered = sqlx::query(
+    let recovered: Vec<SqliteRow> = sqlx::query(
         "UPDATE tasks SET \
              interruptions = interruptions + 1, \
              attempt = attempt - 1, \
@@ -46,7 +47,8 @@ pub(super) async fn recover(
              error = iif(cancel_requested_at IS NULL AND interruptions + 1 >= ?2, ?3, error), \
              progress = iif(cancel_requested_at IS NOT NULL OR interruptions + 1 >= ?2, \
                             progress, 0) \
-         WHERE task_type IN (SELECT name FROM task_types) AND status = 'running'",
+         WHERE task_type IN (SELECT name FROM task_types) AND status = 'running' \
+         RETURNING id, task_type, status, error",
     )
     .bind(Timestamp::now().as_micros())
     .bind(MAX_INTERRUPTIONS)
@@ -54,16 +56,23 @@ pub(super) async fn recover(
         "the server stopped {MAX_INTERRUPTIONS} times while this task ran, so it may be what stops it"
     ))
     .bind(CANCELLED_MESSAGE)
-    .execute(&mut *transaction)
-    .await?
-    .rows_affected();
+    .fetch_all(&mut *transaction)
+    .await?;
     // Another build may have known less of tasks than this one.
     sqlx::query("UPDATE tasks SET held = 0, message = '' WHERE held = 1")
         .execute(&mut *transaction)
         .await?;
     transaction.commit().await?;
-    if recovered > 0 {
-        tracing::warn!(tasks = recovered, "the server was not shut down; recovered running tasks");
+    if !recovered.is_empty() {
+        let tasks = recovered.len();
+        tracing::warn!(tasks, "the server was not shut down; recovered running tasks");
+    }
+    for row in &recovered {
+        let [id, task_type, status, error]: [Option<&str>; 4] =
+            [row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?];
+        if status == Some(TaskStatus::Failed.name()) {
+            tracing::warn!(task.id = id, task.r#type = task_type, error, "task failed");
+        }
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ pub use context::TaskContext;
 pub(crate) use error::with_causes;
 pub use error::{InvalidParameters, TaskError};
 pub use fault::Fault;
-pub(crate) use fault::MAX_FAULTS;
+pub(crate) use fault::{MAX_FAULTS, expected_names};
 pub use files::{Files, FilesError, PathError};
 pub(crate) use info::new_uuid;
 pub use info::{TaskId, TaskInfo, TaskStatus, Timestamp};

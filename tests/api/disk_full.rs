@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -67,16 +66,6 @@ fn large() -> Value {
     })
 }
 
-/// Waits until the server has said in its log that it could not store the end of this task.
-fn until_end_refused(server: &Server, id: &str) {
-    let begin = Instant::now();
-    let said = |line: &str| line.contains("cannot store the end") && line.contains(id);
-    while !server.log().lines().any(said) {
-        assert!(begin.elapsed() < Duration::from_secs(100), "the end of {id} was not refused");
-        std::thread::yield_now();
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_refuses_work_until_there_is_room() {
     let Some(disk) = SmallDisk::mount() else { return };
@@ -137,7 +126,7 @@ async fn a_task_that_is_cancelled_stops_even_if_that_cannot_be_stored() {
     let refused = server.delete(&format!("/tasks/{running}")).await;
     assert!(refused.error(507).contains("disk"), "{refused}");
     // Its work has ended, and it is not said to be cancelled before that is stored.
-    until_end_refused(&server, &running);
+    server.until_logged(&["cannot store the end", &running]);
     let task = server.task(&running).await;
     assert_eq!(task["status"], "running", "{task:#}");
     assert!(task["cancel_requested_at"].is_string(), "{task:#}");
@@ -170,7 +159,7 @@ async fn a_task_that_ends_on_a_full_disk_is_completed_when_there_is_room() {
     let Some(disk) = SmallDisk::mount() else { return };
     let server = disk.server(&["--max-running", "1"]);
     let id = running_on_a_full_disk(&server, &disk).await;
-    until_end_refused(&server, &id);
+    server.until_logged(&["cannot store the end", &id]);
     assert_eq!(server.task(&id).await["status"], "running");
     disk.clear();
     server.wait_for(&id, "completed").await;
@@ -184,7 +173,7 @@ async fn a_task_whose_end_cannot_be_stored_is_not_cancelled_and_that_is_said() {
     let Some(disk) = SmallDisk::mount() else { return };
     let server = disk.server(&["--max-running", "1"]);
     let id = running_on_a_full_disk(&server, &disk).await;
-    until_end_refused(&server, &id);
+    server.until_logged(&["cannot store the end", &id]);
     let one = server.delete(&format!("/tasks/{id}")).await;
     assert!(one.error(507).contains("make room and try again"), "{one}");
     let all = server.send(server.request(Method::POST, "/tasks/cancel?status=running")).await;
@@ -199,7 +188,7 @@ async fn nothing_accepted_is_lost_if_the_server_dies_on_a_full_disk() {
     let Some(disk) = SmallDisk::mount() else { return };
     let mut server = disk.server(&["--max-running", "1"]);
     let id = running_on_a_full_disk(&server, &disk).await;
-    until_end_refused(&server, &id);
+    server.until_logged(&["cannot store the end", &id]);
     disk.clear();
     let pending = server.submit(dummy(0.0)).await;
     disk.fill();

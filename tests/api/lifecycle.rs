@@ -101,14 +101,14 @@ async fn no_more_tasks_run_at_once_than_allowed() {
 
 #[tokio::test]
 async fn a_stopped_server_runs_its_tasks_again_and_charges_them_nothing() {
-    let mut server = Server::start(&["--shutdown-grace", "1"]);
+    let mut server = Server::start(&["--shutdown-grace", "1s"]);
     let id = server.submit(endless()).await;
     let mut task = server.until_running(&id).await;
     // A third interruption would be the end of the task: a polite stop is none.
     for _ in 0..3 {
         server.terminate();
         assert_eq!(server.wait_exit().code(), Some(0));
-        server.restart(&["--shutdown-grace", "1"]);
+        server.restart(&["--shutdown-grace", "1s"]);
         task = server.until_running_again(&task).await;
     }
     assert_eq!(task["attempt"], 1, "{task:#}");
@@ -116,7 +116,7 @@ async fn a_stopped_server_runs_its_tasks_again_and_charges_them_nothing() {
 
 #[tokio::test]
 async fn a_stopping_server_lets_running_tasks_end_and_starts_no_others() {
-    let mut server = Server::start(&["--max-running", "1", "--shutdown-grace", "60"]);
+    let mut server = Server::start(&["--max-running", "1", "--shutdown-grace", "60s"]);
     let running = server.submit(dummy(1.0)).await;
     server.until_running(&running).await;
     let pending = server.submit(dummy(0.0)).await;
@@ -142,7 +142,7 @@ async fn drain(server: &Server) {
 
 #[tokio::test]
 async fn a_stopping_server_takes_no_tasks_but_answers() {
-    let mut server = Server::start(&["--shutdown-grace", "90"]);
+    let mut server = Server::start(&["--shutdown-grace", "90s"]);
     let id = server.submit(endless()).await;
     server.until_running(&id).await;
     drain(&server).await;
@@ -158,7 +158,7 @@ async fn a_stopping_server_takes_no_tasks_but_answers() {
 
 #[tokio::test]
 async fn a_second_signal_ends_a_stopping_server_at_once() {
-    let mut server = Server::start(&["--shutdown-grace", "100000"]);
+    let mut server = Server::start(&["--shutdown-grace", "100000s"]);
     let id = server.submit(endless()).await;
     let before = server.until_running(&id).await;
     drain(&server).await;

@@ -17,6 +17,7 @@ async fn finished_tasks_are_erased_while_the_server_works() {
     server.until("/tasks", gone).await;
     assert_eq!(server.get(&format!("/tasks/{done}")).await.error(404), "Task not found");
     assert_eq!(server.get("/tasks?tag.run=a").await.body, json!([]));
+    server.until_logged(&["erased old tasks tasks=1"]);
     server.until_running(&running).await;
 }
 

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::common::{Server, dummy, endless, tokenize};
 
-const ARGS: [&str; 4] = ["--shutdown-grace", "1", "--cpu-slots", "1"];
+const ARGS: [&str; 4] = ["--shutdown-grace", "1s", "--cpu-slots", "1"];
 /// The grace and what may be added to it; less than the 30 s that the body of a request may take.
 const GRACE_AND_MORE: Duration = Duration::from_secs(25);
 

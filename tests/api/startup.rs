@@ -1,5 +1,6 @@
 //! Configuration: where it comes from, and what is said of a faulty one.
 
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::common::{Server, endless, refusal};
@@ -13,6 +14,7 @@ fn faulty_flags_are_named_with_what_was_expected() {
         (["--max-running", "many"], "--max-running"),
         (["--max-runing", "1"], "--max-running"),
         (["--shutdown-grace", "soon"], "--shutdown-grace"),
+        (["--retention", "30"], "30d"),
         (["--log-format", "xml"], "json"),
         (["--root", "absent"], "absent"),
         (["--cors-origin", "not an origin"], "not an origin"),
@@ -39,6 +41,8 @@ fn a_faulty_configuration_file_is_named_with_its_fault() {
         ("max-runing = 1\n", "max-runing"),
         ("max-running = \"many\"\n", "max-running"),
         ("max-running =\n", "task-server.toml"),
+        ("retension = \"30d\"\n", "did you mean `retention`?"),
+        ("retention = 30\n", "\"30d\""),
     ] {
         let folder = TempDir::new().unwrap();
         std::fs::write(folder.path().join("task-server.toml"), text).unwrap();
@@ -78,4 +82,34 @@ async fn the_database_lies_in_the_working_directory_unless_told_otherwise() {
     let server = Server::start(&[]);
     server.submit(endless()).await;
     assert!(server.folder().join("tasks.db").is_file());
+}
+
+#[tokio::test]
+async fn the_log_of_the_start_says_what_the_server_works_with() {
+    let folder = TempDir::new().unwrap();
+    let settings = "root = 'data'\nlimit = 'tokenize=2'\nretention = '30d'\n";
+    std::fs::write(folder.path().join("task-server.toml"), settings).unwrap();
+    std::fs::create_dir(folder.path().join("data")).unwrap();
+    let server = Server::start_in(folder, &[], &[]);
+    let line = server.until_logged(&["starting"]);
+    for part in
+        ["task-server.toml", "tasks.db", "/data\"", "tokenize=2", "30d", "max_pending=100000"]
+    {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_task_is_in_the_log_with_its_id_its_type_and_its_error() {
+    let server = Server::start(&[]);
+    std::fs::write(server.folder().join("broken.png"), "no picture").unwrap();
+    let submission = json!({
+        "task_type": "image_process",
+        "input_file_path": "broken.png",
+        "output_file_path": "out.png",
+        "parameters": { "width": 1, "height": 1 },
+    });
+    let id = server.submit(submission).await;
+    let error = server.wait_for(&id, "failed").await["error"].as_str().unwrap().to_owned();
+    server.until_logged(&["WARN", &id, "image_process", &error, "task failed"]);
 }

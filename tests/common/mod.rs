@@ -128,6 +128,23 @@ impl Server {
         self.process.log()
     }
 
+    /// Waits for the first line of the log that contains all of `parts`.
+    pub(crate) fn until_logged(&self, parts: &[&str]) -> String {
+        let begin = Instant::now();
+        let wanted = |line: &&str| parts.iter().all(|&part| line.contains(part));
+        loop {
+            if let Some(line) = self.log().lines().find(wanted) {
+                return line.to_owned();
+            }
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "the log has no line with {parts:?}: {}",
+                self.log()
+            );
+            std::thread::yield_now();
+        }
+    }
+
     /// The most memory that its process has had, in KiB, if the system tells.
     pub(crate) fn peak_memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
