@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::Request;
+use axum::body::{Body, HttpBody as _};
+use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -72,8 +72,33 @@ impl From<SubmitRequest> for Submission {
             max_attempts: request.max_attempts,
             tags: request.tags,
             run_at: request.run_at,
-            retry_of: None,
+            retry: None,
             idempotency: None,
+        }
+    }
+}
+
+/// Refuses a body that says something, for routes whose requests are told by path and query alone.
+pub(super) struct NoBody;
+
+impl<S: Send + Sync> FromRequest<S> for NoBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Self::Rejection> {
+        let body = request.into_body();
+        if body.is_end_stream() {
+            return Ok(Self);
+        }
+        let bytes = read(body).await?;
+        let text = bytes.trim_ascii();
+        match serde_json::from_slice::<Map<String, Value>>(text) {
+            _ if text.is_empty() => Ok(Self),
+            Ok(fields) if fields.is_empty() => Ok(Self),
+            _ => {
+                let msg = "this route reads no body: name the tasks in the path or the query, such as \
+                           ?task_type=tokenize&status=pending";
+                Err(ApiError::invalid(vec![Fault::value(&["body"], msg, Value::Null)]))
+            }
         }
     }
 }
@@ -84,17 +109,22 @@ pub(super) async fn submission(
     manager: &TaskManager,
 ) -> Result<Submission, ApiError> {
     check_content_type(request.headers())?;
-    let key = idempotency_key(request.headers())?;
-    let bytes = read(request.into_body()).await?;
+    let (parts, body) = request.into_parts();
+    let bytes = read(body).await?;
+    let idempotency = idempotency(&parts.headers, &bytes)?;
     match serde_json::from_slice::<SubmitRequest>(&bytes) {
-        Ok(request) => {
-            let mut submission = Submission::from(request);
-            submission.idempotency =
-                key.map(|key| Idempotency { key, body_hash: body_hash(&bytes) });
-            Ok(submission)
-        }
+        Ok(request) => Ok(Submission { idempotency, ..Submission::from(request) }),
         Err(error) => Err(ApiError::invalid(Box::pin(faults(&bytes, &error, manager)).await)),
     }
+}
+
+/// What makes this submission the same as an earlier one. `body` says what is submitted.
+pub(super) fn idempotency(
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Option<Idempotency>, ApiError> {
+    let key = idempotency_key(headers)?;
+    Ok(key.map(|key| Idempotency { key, body_hash: body_hash(body) }))
 }
 
 /// The client's name for the submission, with or without the quotes that the draft of that header

@@ -120,6 +120,9 @@ impl From<StoreError> for ApiError {
             StoreError::Overloaded => {
                 Self::busy("too many lists are being read: try again in a moment")
             }
+            StoreError::RetriesUnknown => Self::busy(
+                "after an upgrade the history is still being searched for retries: try again in a moment",
+            ),
             StoreError::FileLost(name) => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 format!(
@@ -145,6 +148,9 @@ impl From<SubmitError> for ApiError {
             SubmitError::QueueFull(limit) => {
                 let detail = format!("{limit} tasks are waiting, which is the limit: try later");
                 Self::new(StatusCode::TOO_MANY_REQUESTS, detail).with(header::RETRY_AFTER, "1")
+            }
+            SubmitError::RetriedBefore => {
+                Self::new(StatusCode::CONFLICT, "the task was retried before, see its retried_by")
             }
             SubmitError::KeyReused => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,

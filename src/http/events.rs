@@ -12,7 +12,7 @@ use futures_util::stream::{self, Stream};
 
 use super::connections::ConnectionSlot;
 use super::error::{ApiError, ErrorBody};
-use super::query::{self, IdFromPath};
+use super::query::{self, IdFromPath, NoQuery};
 use crate::manager::{Event, EventId, EventKind, Interest, Subscription, TaskManager};
 use crate::task::{TaskStatus, TaskType};
 
@@ -62,6 +62,7 @@ struct StreamEvent {
 pub(super) async fn of_task(
     State(manager): State<TaskManager>,
     IdFromPath(id): IdFromPath,
+    _: NoQuery,
     slot: Option<Extension<ConnectionSlot>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {

@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::error::{ApiError, ErrorBody};
+use super::query::NoQuery;
 use crate::manager::TaskManager;
 
 /// Requests that no route is for.
@@ -121,7 +122,10 @@ fn process() -> Option<(i64, i64)> {
         (status = 401, body = ErrorBody, description = "No valid API key"),
     )
 )]
-pub(super) async fn metrics(State(metrics): State<Arc<Metrics>>) -> Result<Response, ApiError> {
+pub(super) async fn metrics(
+    State(metrics): State<Arc<Metrics>>,
+    _: NoQuery,
+) -> Result<Response, ApiError> {
     let text = metrics.text().await?;
     let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(form))];

@@ -16,6 +16,7 @@ mod openapi;
 mod output;
 mod pace;
 mod query;
+mod retry;
 mod server;
 mod service;
 mod tasks;
@@ -73,7 +74,8 @@ impl Api {
     }
 
     /// Answers a request.
-    async fn answer(&self, request: Request) -> Response {
+    async fn answer(&self, mut request: Request) -> Response {
+        drop_trailing_slash(request.uri_mut());
         let from_page = request.headers().contains_key(header::ORIGIN);
         if from_page || request.method() == Method::OPTIONS {
             // Outermost, so that error answers carry its headers too.
@@ -156,11 +158,12 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
         .routes(routes!(tasks::submit, tasks::list))
         .routes(routes!(tasks::current))
         .routes(routes!(tasks::get, tasks::cancel))
-        .routes(routes!(tasks::retry))
+        .routes(routes!(retry::retry))
         .routes(routes!(output::get))
         .routes(routes!(events::of_task))
         .routes(routes!(events::of_many))
         .routes(routes!(tasks::cancel_all))
+        .routes(routes!(retry::retry_all))
         .routes(routes!(service::task_types))
         .routes(routes!(service::live))
         .routes(routes!(service::ready))
@@ -185,6 +188,19 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method);
     (router, metrics)
+}
+
+/// Makes `/tasks/` mean `/tasks`. The pages keep their slashes: their links are relative.
+fn drop_trailing_slash(uri: &mut Uri) {
+    let path = uri.path();
+    let of_page = path.starts_with("/docs/") || path.starts_with("/dashboard/");
+    let Some(path) = path.strip_suffix('/').filter(|path| !path.is_empty() && !of_page) else {
+        return;
+    };
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    if let Ok(without) = format!("{path}{query}").parse() {
+        *uri = without;
+    }
 }
 
 /// Swagger UI. It needs nothing but what this server sends; its icons are `data:` images, and its

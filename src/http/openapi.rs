@@ -35,6 +35,8 @@ pub(super) fn complete(document: &mut utoipa::openapi::OpenApi, guarded: bool) {
         let changing = [&mut path.post, &mut path.delete];
         for operation in changing.into_iter().flatten() {
             declare(operation, "403", "The request comes from a web page of another origin");
+            declare(operation, "408", "The body came too slowly");
+            declare(operation, "413", "The body is too large");
             common(operation);
         }
         path.get.iter_mut().for_each(common);
@@ -43,6 +45,7 @@ pub(super) fn complete(document: &mut utoipa::openapi::OpenApi, guarded: bool) {
 
 fn common(operation: &mut Operation) {
     declare(operation, "400", "The request is malformed");
+    declare(operation, "422", "A query parameter or a body that this route does not know");
     declare(operation, "421", "The server does not go by the name in the Host header");
     declare(operation, "500", "Something is broken here; the log has more");
     declare(operation, "503", "The server is busy or shutting down: try again after Retry-After");

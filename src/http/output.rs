@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
 use super::error::{ApiError, ErrorBody};
-use super::query::{self, IdFromPath};
+use super::query::{self, IdFromPath, NoQuery};
 use crate::manager::TaskManager;
 
 /// How the paths of output files end.
@@ -58,6 +58,7 @@ struct FileBytes(#[expect(dead_code, reason = "it is for the OpenAPI document")]
 pub(super) async fn get(
     State(manager): State<TaskManager>,
     IdFromPath(id): IdFromPath,
+    _: NoQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (path, file) = manager.open_output(id).await?;

@@ -38,17 +38,39 @@ impl<S: Send + Sync> FromRequestParts<S> for IdFromPath {
     }
 }
 
-/// Name and value of each query parameter, in order.
+/// Name and value of each query parameter, in order. Left out is `_`, by which pages keep caches away.
 pub(super) fn pairs(query: Option<&str>) -> Vec<(String, String)> {
-    form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect()
+    let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    pairs.into_owned().filter(|(name, _)| name != "_").collect()
+}
+
+/// Refuses query parameters, for routes that have none: a filter that is ignored does harm.
+pub(super) struct NoQuery;
+
+impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let pairs = parts.uri.query().map(|query| pairs(Some(query))).unwrap_or_default();
+        let faults: Vec<_> = pairs.iter().map(|(name, _)| unknown(name, &[])).collect();
+        if faults.is_empty() { Ok(Self) } else { Err(ApiError::invalid(faults)) }
+    }
 }
 
 /// The filter that a list's query asks for.
 pub(super) fn list_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiError> {
     let mut filter = ListFilter { limit: DEFAULT_LIMIT, ..ListFilter::default() };
     let mut faults = Vec::new();
-    let known =
-        ["status", "task_type", "created_after", "created_before", "limit", "cursor", "tag.KEY"];
+    let known = [
+        "status",
+        "task_type",
+        "created_after",
+        "created_before",
+        "limit",
+        "retried",
+        "cursor",
+        "tag.KEY",
+    ];
     for (name, value) in pairs {
         let mut fault = |msg: String| faults.push(Fault::value(&["query", name], msg, &**value));
         let time = "expected a time such as 2026-01-31T15:30:00Z";
@@ -79,6 +101,10 @@ pub(super) fn list_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiE
                 Ok(limit @ 1..=MAX_LIMIT) => filter.limit = limit,
                 _ => fault(format!("expected a whole number from 1 to {MAX_LIMIT}")),
             },
+            "retried" => match value.parse() {
+                Ok(retried) => filter.retried = Some(retried),
+                Err(_) => fault("expected true or false".to_owned()),
+            },
             "cursor" => match value.parse() {
                 Ok(cursor) => filter.cursor = Some(cursor),
                 Err(()) => {
@@ -103,17 +129,19 @@ pub(super) fn list_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiE
     if faults.is_empty() { Ok(filter) } else { Err(ApiError::invalid(faults)) }
 }
 
-/// The filter of a cancellation of many. An empty one is refused: it would mean everything.
-pub(super) fn cancel_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiError> {
+/// The filter of a change of many tasks. An empty one is refused: it would mean everything.
+pub(super) fn bulk_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiError> {
     let filter = list_filter(pairs)?;
-    let refuse = |name: &str, msg: &str| {
-        Err(ApiError::invalid(vec![Fault::value(&["query", name], msg, Value::Null)]))
-    };
-    if let Some((name, _)) = pairs.iter().find(|(name, _)| name == "limit" || name == "cursor") {
-        return refuse(name, "all that match are cancelled, in one request");
-    }
+    refuse(pairs, &["limit", "cursor"], "one request is for all tasks that match")?;
+    refuse(
+        pairs,
+        &["retried"],
+        "a task that was retried is never retried or cancelled by a filter",
+    )?;
     if pairs.is_empty() {
-        return refuse("status", "say which tasks, such as status=pending or task_type=tokenize");
+        let msg = "say which tasks, such as status=pending or task_type=tokenize";
+        let fault = Fault::value(&["query", "status"], msg, Value::Null);
+        return Err(ApiError::invalid(vec![fault]));
     }
     Ok(filter)
 }
@@ -121,11 +149,19 @@ pub(super) fn cancel_filter(pairs: &[(String, String)]) -> Result<ListFilter, Ap
 /// The filter of a stream.
 pub(super) fn event_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiError> {
     let filter = list_filter(pairs)?;
-    match filter.cursor {
-        None => Ok(filter),
-        Some(_) => {
-            let msg = "a stream has no pages: it goes on from the Last-Event-ID header";
-            Err(ApiError::invalid(vec![Fault::value(&["query", "cursor"], msg, Value::Null)]))
+    let msg = "a stream has no pages: it goes on from the Last-Event-ID header";
+    refuse(pairs, &["cursor"], msg)?;
+    refuse(pairs, &["retried"], "a stream tells how tasks run, and a retry is a task of its own")?;
+    Ok(filter)
+}
+
+/// Refuses parameters of lists that a route cannot take.
+fn refuse(pairs: &[(String, String)], names: &[&str], msg: &str) -> Result<(), ApiError> {
+    match pairs.iter().find(|(name, _)| names.contains(&name.as_str())) {
+        None => Ok(()),
+        Some((name, value)) => {
+            let fault = Fault::value(&["query", name], msg, value.as_str());
+            Err(ApiError::invalid(vec![fault]))
         }
     }
 }

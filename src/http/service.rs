@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::dashboard;
 use super::error::{ApiError, ErrorBody};
+use super::query::NoQuery;
 use crate::manager::{Minute, TaskManager};
 use crate::task::{PathUse, Timestamp};
 
@@ -31,7 +32,7 @@ const GREETING: Greeting = Greeting { status: "ok", service: "task-server" };
         (status = 303, description = "A browser is sent to the dashboard"),
     )
 )]
-pub(super) async fn root(headers: HeaderMap) -> Response {
+pub(super) async fn root(headers: HeaderMap, _: NoQuery) -> Response {
     let vary = [(header::VARY, "accept")];
     match dashboard::is_wanted(&headers) {
         true => (vary, Redirect::to("/dashboard")).into_response(),
@@ -42,7 +43,7 @@ pub(super) async fn root(headers: HeaderMap) -> Response {
 /// Is the process alive?
 #[utoipa::path(get, path = "/health/live", tag = "service", security(()),
                responses((status = 200, body = Greeting, description = "It is")))]
-pub(super) async fn live() -> Json<Greeting> {
+pub(super) async fn live(_: NoQuery) -> Json<Greeting> {
     Json(GREETING)
 }
 
@@ -70,7 +71,10 @@ pub(super) struct Readiness {
         (status = 503, body = Readiness, description = "It is shutting down, or blocking work cannot run; or a sentence that says what is wrong with its files"),
     )
 )]
-pub(super) async fn ready(State(manager): State<TaskManager>) -> Result<Response, ApiError> {
+pub(super) async fn ready(
+    State(manager): State<TaskManager>,
+    _: NoQuery,
+) -> Result<Response, ApiError> {
     manager.check_files()?;
     // Shows that the database answers, too.
     manager.current().await?;
@@ -136,7 +140,7 @@ pub(super) struct MinuteView {
         (status = 401, body = ErrorBody, description = "No valid API key"),
     )
 )]
-pub(super) async fn stats(State(manager): State<TaskManager>) -> Json<Stats> {
+pub(super) async fn stats(State(manager): State<TaskManager>, _: NoQuery) -> Json<Stats> {
     let counts = manager.counts().map(|(status, count)| (status.name(), count)).collect();
     let minutes = manager.last_hour().into_iter().map(|minute| {
         let Minute { at, submitted, completed, failed, cancelled } = minute;
@@ -172,7 +176,10 @@ pub(super) struct TaskTypeView {
         (status = 401, body = ErrorBody, description = "No valid API key"),
     )
 )]
-pub(super) async fn task_types(State(manager): State<TaskManager>) -> Json<Vec<TaskTypeView>> {
+pub(super) async fn task_types(
+    State(manager): State<TaskManager>,
+    _: NoQuery,
+) -> Json<Vec<TaskTypeView>> {
     let views = manager.registry().iter().map(|(task_type, task)| TaskTypeView {
         task_type: task_type.name(),
         description: task.description().to_owned(),

@@ -8,14 +8,14 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::body::{self, SubmitRequest};
+use super::body::{self, NoBody, SubmitRequest};
 use super::connections::ConnectionSlot;
 use super::error::{ApiError, ErrorBody};
-use super::query::{self, IdFromPath};
+use super::query::{self, IdFromPath, NoQuery};
 use crate::manager::{CancelCounts, CancelOutcome, Rendered, TaskManager};
 use crate::task::{TaskId, TaskInfo, TaskStatus, TaskType};
 
-/// What became of a request about one task.
+/// Response to a request about one task.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct TaskResponse {
     /// The task.
@@ -107,43 +107,11 @@ pub(super) async fn submit(
     Ok(submitted(manager.submit(submission).await?))
 }
 
-fn submitted(task_id: TaskId) -> Response {
+pub(super) fn submitted(task_id: TaskId) -> Response {
     let location = [(header::LOCATION, format!("/tasks/{task_id}"))];
     let message = "Task submitted successfully";
     let answer = TaskResponse { task_id, status: TaskStatus::Pending, message };
     (location, Json(SubmitAnswer::Stored(answer))).into_response()
-}
-
-/// Submit a finished task again.
-///
-/// A new task with the same type, parameters, paths, priority, tags and limits; `retry_of` names the
-/// old one.
-#[utoipa::path(
-    post, path = "/tasks/{task_id}/retry", tag = "tasks",
-    params(("task_id" = String, Path, format = "uuid", description = "Names the old task")),
-    responses(
-        (status = 200, body = TaskResponse, description = "The new task",
-         headers(("Location" = String, description = "Where to poll it")),
-         links(
-            ("look" = (operation_id = "get", parameters(("task_id" = "$response.body#/task_id")))),
-            ("cancel" = (operation_id = "cancel", parameters(("task_id" = "$response.body#/task_id")))),
-            ("retry" = (operation_id = "retry", parameters(("task_id" = "$response.body#/task_id")))),
-         )),
-        (status = 401, body = ErrorBody, description = "No valid API key"),
-        (status = 403, body = ErrorBody, description = "A read-only API key, or a page of another site"),
-        (status = 404, body = ErrorBody, description = "There is no such task"),
-        (status = 409, body = ErrorBody, description = "The task is unfinished, or as for a submission"),
-        (status = 422, body = ErrorBody, description = "What was submitted then is not valid any more"),
-        (status = 429, body = ErrorBody, description = "Too many tasks are waiting"),
-        (status = 503, body = ErrorBody, description = "The server is shutting down"),
-        (status = 507, body = ErrorBody, description = "The disk is full"),
-    )
-)]
-pub(super) async fn retry(
-    State(manager): State<TaskManager>,
-    IdFromPath(id): IdFromPath,
-) -> Result<Response, ApiError> {
-    Ok(submitted(manager.retry(id).await?))
 }
 
 /// Cancel all unfinished tasks that match.
@@ -170,9 +138,10 @@ pub(super) async fn retry(
 pub(super) async fn cancel_all(
     State(manager): State<TaskManager>,
     RawQuery(query): RawQuery,
+    _: NoBody,
 ) -> Result<Json<CancelAllResponse>, ApiError> {
     let pairs = query::pairs(query.as_deref());
-    let counts = manager.cancel_matching(query::cancel_filter(&pairs)?).await?;
+    let counts = manager.cancel_matching(query::bulk_filter(&pairs)?).await?;
     let CancelCounts { matched, cancelled, requested } = counts;
     Ok(Json(CancelAllResponse { matched, cancelled, requested }))
 }
@@ -242,6 +211,7 @@ fn rendered(task: Rendered, headers: &HeaderMap) -> Response {
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
          description = "Tasks in a page; 100 if not given"),
         ("tag.KEY" = Option<String>, Query, description = "Has this value for the tag KEY"),
+        ("retried" = Option<bool>, Query, description = "Has a retry, or has none"),
         ("cursor" = Option<String>, Query, pattern = "^[0-9]{1,18}$",
          description = "From the Link header of the page before"),
     ),
@@ -291,6 +261,7 @@ fn json_list(tasks: &[TaskInfo]) -> impl IntoResponse + use<> {
 )]
 pub(super) async fn current(
     State(manager): State<TaskManager>,
+    _: NoQuery,
 ) -> Result<Json<Option<TaskInfo>>, ApiError> {
     Ok(Json(manager.current().await?))
 }
@@ -315,6 +286,8 @@ pub(super) async fn current(
 pub(super) async fn cancel(
     State(manager): State<TaskManager>,
     IdFromPath(task_id): IdFromPath,
+    _: NoQuery,
+    _: NoBody,
 ) -> Result<Response, ApiError> {
     let (code, status, message) = match manager.cancel(task_id).await? {
         CancelOutcome::Cancelled => {

@@ -17,6 +17,7 @@ mod outcome;
 mod output;
 mod polls;
 mod progress;
+mod retry;
 mod runner;
 mod runtime;
 mod start;
@@ -52,7 +53,8 @@ use live::LiveTasks;
 pub(crate) use live::Rendered;
 use metrics::Metrics;
 pub(crate) use outcome::{
-    CancelCounts, CancelOutcome, Load, OutputError, Page, RetryError, SubmitError,
+    CancelCounts, CancelOutcome, Load, OutputError, Page, RetryAllError, RetryCounts, RetryError,
+    SubmitError,
 };
 use polls::SlowThreads;
 use runtime::TaskRuntime;
@@ -139,6 +141,7 @@ impl TaskManager {
         match (place.submit(task).await?, idempotency) {
             (Submitted::Stored { .. }, _) => Ok(id),
             (Submitted::OutputInUse(owner), _) => Err(SubmitError::OutputInUse(owner)),
+            (Submitted::RetriedBefore, _) => Err(SubmitError::RetriedBefore),
             (Submitted::Replayed(replay), Some(asked)) => replayed(&asked, replay),
             (Submitted::Replayed(_), None) => unreachable!("nothing is replayed without a key"),
         }
@@ -161,19 +164,6 @@ impl TaskManager {
         submission: Submission,
     ) -> Result<Box<RawValue>, Vec<Fault>> {
         submission.try_out(&self.shared).await
-    }
-
-    /// Submits a finished task again: the same type, parameters, paths and options.
-    pub(crate) async fn retry(&self, id: TaskId) -> Result<TaskId, RetryError> {
-        if self.shared.live.get(id).is_some() {
-            return Err(RetryError::Unfinished(TaskStatus::Running));
-        }
-        let record = self.shared.store.get(id).await.map_err(SubmitError::Store)?;
-        let info = record.ok_or(RetryError::Unknown)?.info;
-        if !info.status.is_final() {
-            return Err(RetryError::Unfinished(info.status));
-        }
-        Ok(self.submit(Submission::again(info)).await?)
     }
 
     /// A task as it is now.

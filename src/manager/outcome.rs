@@ -18,6 +18,8 @@ pub(crate) enum SubmitError {
     KeyReused,
     #[error("task {0} writes the same output")]
     OutputInUse(TaskId),
+    #[error("the task was retried before")]
+    RetriedBefore,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -41,6 +43,31 @@ pub(crate) enum RetryError {
     Unknown,
     #[error("the task is {}", .0.name())]
     Unfinished(TaskStatus),
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+}
+
+/// Result of a bulk retry.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RetryCounts {
+    /// Finished tasks without a retry that matched.
+    pub(crate) matched: usize,
+    /// Of these, those that were submitted again.
+    pub(crate) submitted: usize,
+    /// Of these, those that cannot be submitted now: an unfinished task writes the same output, or what
+    /// was submitted is not valid any more.
+    pub(crate) conflicts: usize,
+}
+
+/// Why a bulk retry ended early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RetryAllError {
+    #[error("{limit} tasks are waiting, which is the limit")]
+    QueueFull {
+        limit: usize,
+        /// Tasks before that.
+        counts: RetryCounts,
+    },
     #[error(transparent)]
     Submit(#[from] SubmitError),
 }

@@ -102,6 +102,7 @@ impl TaskManager {
         }
         tokio::spawn(due::promote(store.clone(), incoming));
         tokio::spawn(store::keep_times(store.clone()));
+        tokio::spawn(store::find_retries(store.clone()));
         tokio::spawn(janitor::run(store.clone(), options.retention));
         let (events, inbox) = Events::new(options.max_streams);
         let pending = usize::try_from(store.counts().get(TaskStatus::Pending));

@@ -7,7 +7,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use super::Shared;
-use crate::store::{Idempotency, NewTask};
+use crate::store::{Idempotency, NewTask, Retry};
 use crate::task::{
     Fault, Files, PathError, PathUse, Paths, Task, TaskId, TaskInfo, TaskType, Timestamp,
     with_causes,
@@ -41,14 +41,13 @@ pub(crate) struct Submission {
     pub(crate) tags: BTreeMap<String, String>,
     /// Not before this time.
     pub(crate) run_at: Option<Timestamp>,
-    /// The task that this one repeats.
-    pub(crate) retry_of: Option<TaskId>,
+    pub(crate) retry: Option<Retry>,
     pub(crate) idempotency: Option<Idempotency>,
 }
 
 impl Submission {
-    /// What was submitted as this task, to be submitted once more.
-    pub(super) fn again(info: TaskInfo) -> Self {
+    /// What was submitted as this finished task, to be submitted once more.
+    pub(super) fn again(info: TaskInfo, only_first: bool) -> Self {
         // Both were checked when they were stored; rows of other versions are refused by name.
         let parameters = serde_json::from_str(info.parameters.get()).unwrap_or_default();
         let tags = serde_json::from_str(info.tags.get()).unwrap_or_default();
@@ -62,7 +61,7 @@ impl Submission {
             max_attempts: Some(info.max_attempts),
             tags,
             run_at: None,
-            retry_of: Some(info.task_id),
+            retry: Some(Retry { of: info.task_id, only_first }),
             idempotency: None,
         }
     }
@@ -131,7 +130,7 @@ impl Submission {
                     tags,
                     // The past means now.
                     run_at: self.run_at.filter(|at| *at > now),
-                    retry_of: self.retry_of,
+                    retry: self.retry,
                     idempotency: self.idempotency,
                     created_at: now,
                     code,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::retention::Erased;
+use super::retries::RetriesStep;
 use super::times::TimesStep;
 use super::{
     Answer, AttemptEnd, CancelEffect, Cancellation, EraseStep, NewTask, StoreError, StoredProgress,
@@ -20,6 +21,7 @@ pub(super) enum Change {
     Cancel(Cancellation, Answer<CancelEffect>),
     Erase(EraseStep, Answer<bool>),
     RecordTimes(TimesStep, Answer<()>),
+    RecordRetries(RetriesStep, Answer<()>),
     Close(Answer<()>),
 }
 
@@ -33,6 +35,7 @@ pub(super) struct Batch {
     pub(super) cancels: Vec<(Cancellation, Answer<CancelEffect>)>,
     pub(super) erasures: Vec<(EraseStep, Answer<bool>)>,
     pub(super) times: Vec<(TimesStep, Answer<()>)>,
+    pub(super) retries: Vec<(RetriesStep, Answer<()>)>,
     pub(super) close: Option<Answer<()>>,
 }
 
@@ -53,6 +56,7 @@ impl Batch {
             Change::Cancel(wish, answer) => self.cancels.push((wish, answer)),
             Change::Erase(step, answer) => self.erasures.push((step, answer)),
             Change::RecordTimes(step, answer) => self.times.push((step, answer)),
+            Change::RecordRetries(step, answer) => self.retries.push((step, answer)),
             Change::Close(answer) => self.close = Some(answer),
         }
     }
@@ -74,6 +78,7 @@ impl Batch {
             + self.cancels.len()
             + self.erasures.len()
             + self.times.len()
+            + self.retries.len()
     }
 
     /// How many rows its largest statement has.
@@ -105,13 +110,18 @@ impl Batch {
         self.times.iter().map(|(step, _)| step).collect()
     }
 
+    pub(super) fn retries(&self) -> Vec<&RetriesStep> {
+        self.retries.iter().map(|(step, _)| step).collect()
+    }
+
     /// Whether a stored task may be ready after this batch that was not before.
     pub(super) fn may_make_ready(&self) -> bool {
         !self.promotes.is_empty() || self.ends.iter().any(|end| end.status == TaskStatus::Pending)
     }
 
     pub(super) fn split(self) -> impl Iterator<Item = Batch> {
-        let Self { submits, progress, ends, promotes, cancels, erasures, times, close: _ } = self;
+        let Self { submits, progress, ends, promotes, cancels, erasures, times, retries, close: _ } =
+            self;
         let submits = submits.into_iter().map(|(task, answer)| Change::Submit(task, answer));
         let progress = progress.into_iter().map(|(new, answer)| Change::Progress(new, answer));
         let ends = ends.into_iter().map(Change::End);
@@ -119,8 +129,9 @@ impl Batch {
         let cancels = cancels.into_iter().map(|(wish, answer)| Change::Cancel(wish, answer));
         let erasures = erasures.into_iter().map(|(step, answer)| Change::Erase(step, answer));
         let times = times.into_iter().map(|(step, answer)| Change::RecordTimes(step, answer));
+        let retries = retries.into_iter().map(|(step, answer)| Change::RecordRetries(step, answer));
         let changes = submits.chain(progress).chain(ends).chain(promotes).chain(cancels);
-        changes.chain(erasures).chain(times).map(|change| {
+        changes.chain(erasures).chain(times).chain(retries).map(|change| {
             let mut single = Self::default();
             single.add(change);
             single
@@ -138,6 +149,9 @@ impl Batch {
             let _ = answer.send(Ok(()));
         }
         for (_, answer) in self.times {
+            let _ = answer.send(Ok(()));
+        }
+        for (_, answer) in self.retries {
             let _ = answer.send(Ok(()));
         }
         for (wish, answer) in self.cancels {
@@ -166,6 +180,9 @@ impl Batch {
             let _ = answer.send(Err(error.clone()));
         }
         for (_, answer) in self.times {
+            let _ = answer.send(Err(error.clone()));
+        }
+        for (_, answer) in self.retries {
             let _ = answer.send(Err(error.clone()));
         }
     }

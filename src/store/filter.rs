@@ -17,6 +17,8 @@ pub(crate) struct ListFilter {
     pub(crate) created_before: Option<Timestamp>,
     /// Tasks that have all of these tags.
     pub(crate) tags: Vec<(String, String)>,
+    /// Tasks that have a retry, or that have none.
+    pub(crate) retried: Option<bool>,
     pub(crate) cursor: Option<Cursor>,
     /// Most tasks in a page.
     pub(crate) limit: usize,
@@ -30,6 +32,7 @@ impl ListFilter {
             && (self.task_types.is_empty() || self.task_types.iter().any(of_type))
             && self.created_after.is_none_or(|after| info.created_at >= after)
             && self.created_before.is_none_or(|before| info.created_at < before)
+            && self.retried.is_none_or(|retried| info.retried_by.is_some() == retried)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Lists: pages of tasks, newest first, each at a bounded cost.
 //!
 //! A page walks candidates in descending order of `seq`: along the index of types, the index of tags or
-//! the table itself. What the walk cannot promise (a time, another tag) is checked on the row of each
+//! the table itself. What the walk cannot promise (a time, another tag, a retry) is checked on the row of each
 //! candidate. A page ends when it is full, when it holds [`MAX_PAGE_BYTES`], when it has looked at
 //! [`MAX_EXAMINED`] candidates, or when its time is over; the next page goes on from there.
 
@@ -33,6 +33,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Overloaded`] if there is no turn for it in time.
     pub(crate) async fn list(&self, filter: &ListFilter) -> Result<TaskPage, StoreError> {
+        if filter.retried.is_some() {
+            self.check_retries_known()?;
+        }
         let ranges = self.times.ranges(filter);
         let mut scan = self.readers.scan().await?;
         let mut walk = Walk::new(self, filter);
@@ -210,6 +213,7 @@ impl<'f> Walk<'f> {
         let names = !filter.statuses.is_empty() || !filter.task_types.is_empty();
         let times = filter.created_after.is_some() || filter.created_before.is_some();
         times
+            || filter.retried.is_some()
             || match self.source {
                 Source::Table => names,
                 Source::Types(_) => !filter.tags.is_empty(),
@@ -248,6 +252,11 @@ impl<'f> Walk<'f> {
         if let Some(before) = filter.created_before {
             query.push(" AND created_at < ").push_bind(before.as_micros());
         }
+        match filter.retried {
+            Some(true) => query.push(" AND retried_by IS NOT NULL"),
+            Some(false) => query.push(" AND retried_by IS NULL"),
+            None => &mut query,
+        };
         query.push(" LIMIT ").push_bind(self.wanted() as i64);
         query
     }

@@ -25,6 +25,7 @@ mod ready;
 mod record;
 mod recovery;
 mod retention;
+mod retries;
 mod rows;
 mod runnable;
 mod submissions;
@@ -59,6 +60,8 @@ use queries::Lookup;
 use readers::Readers;
 pub(crate) use record::TaskRecord;
 pub(crate) use retention::{ERASE_STEP, Stretch};
+use retries::RetriesStep;
+pub(crate) use retries::{Retry, find_retries};
 pub(crate) use times::keep_times;
 use times::{Times, TimesStep};
 pub(crate) use transitions::CANCELLED_MESSAGE;
@@ -79,6 +82,8 @@ pub(crate) struct Store {
     counts: Arc<Counts>,
     times: Arc<Times>,
     positions: Arc<PositionCache>,
+    /// Whether `retried_by` of all tasks is known.
+    retries_known: Arc<AtomicBool>,
     /// Beyond the `seq` of all stored tasks.
     next_seq: Arc<AtomicI64>,
     /// Names of task types: the known ones, and those of stored tasks.
@@ -103,7 +108,7 @@ pub(crate) struct NewTask {
     pub(crate) tags: Box<RawValue>,
     /// Not before this time; `None` for at once.
     pub(crate) run_at: Option<Timestamp>,
-    pub(crate) retry_of: Option<TaskId>,
+    pub(crate) retry: Option<Retry>,
     pub(crate) idempotency: Option<Idempotency>,
     pub(crate) created_at: Timestamp,
     /// What runs if it is claimed while the writer has it in memory; later it is made from the row again.
@@ -131,6 +136,8 @@ pub(crate) enum Submitted {
     },
     /// Not stored: this unfinished task has the same output.
     OutputInUse(TaskId),
+    /// Not stored: the task that it was to repeat, for the first time, has a retry.
+    RetriedBefore,
     /// Not stored: it was stored before, under the same idempotency key.
     Replayed(Replay),
 }
@@ -209,6 +216,9 @@ pub(crate) enum StoreError {
     /// Too many requests wait for a look at the database, or this one took too long.
     #[error("the database is busy with other requests")]
     Overloaded,
+    /// After an upgrade it is not known yet which tasks were retried.
+    #[error("the history is still being searched for retries")]
+    RetriesUnknown,
     /// Nothing more is stored, because SQLite writes to a file that has no name any more.
     #[error("`{0}` was deleted or replaced while the server was using it")]
     FileLost(Arc<str>),
@@ -283,6 +293,11 @@ impl Store {
     /// Records submission times.
     async fn record_times(&self, step: TimesStep) -> Result<(), StoreError> {
         self.change(|answer| Change::RecordTimes(step, answer)).await
+    }
+
+    /// Notes retries of older tasks.
+    async fn record_retries(&self, step: RetriesStep) -> Result<(), StoreError> {
+        self.change(|answer| Change::RecordRetries(step, answer)).await
     }
 
     /// When this returns, no task will be claimed any more.

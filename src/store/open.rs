@@ -19,7 +19,9 @@ use super::positions::PositionCache;
 use super::readers::Readers;
 use super::times::Times;
 use super::writer::State;
-use super::{QUEUE_LENGTH, Store, Writer, import, primary_code, queries, recovery, runnable};
+use super::{
+    QUEUE_LENGTH, Store, Writer, import, primary_code, queries, recovery, retries, runnable,
+};
 use crate::task::{TaskId, TaskType, with_causes};
 
 /// Before this version two connections could damage a database in WAL mode.
@@ -36,6 +38,7 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "cheaper checks", include_str!("../../migrations/sqlite/0003_cheaper_checks.sql")),
     (4, "times", include_str!("../../migrations/sqlite/0004_times.sql")),
     (5, "keys outlive tasks", include_str!("../../migrations/sqlite/0005_keys_outlive_tasks.sql")),
+    (6, "retried by", include_str!("../../migrations/sqlite/0006_retried_by.sql")),
 ];
 
 /// Why the database cannot be used. The file is as it was.
@@ -205,6 +208,7 @@ pub(crate) async fn open(
     let next_seq = Arc::new(AtomicI64::new(next_seq));
 
     let times = Arc::new(Times::read(&mut connection).await.map_err(failed)?);
+    let retries_known = retries::are_known(&mut connection).await.map_err(failed)?;
     let types = types(&mut connection).await.map_err(failed)?;
     let options = options.read_only(true).create_if_missing(false);
     let counting = SqliteConnection::connect_with(&options).await.map_err(failed)?;
@@ -235,6 +239,7 @@ pub(crate) async fn open(
         counts,
         times,
         positions,
+        retries_known,
         next_seq,
         types,
         log,

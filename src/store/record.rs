@@ -15,7 +15,8 @@ macro_rules! columns {
     () => {
         "seq, epoch, interruptions, due_at, held, id, task_type, status, progress, message, created_at, \
          started_at, completed_at, result, error, input_file_path, output_file_path, parameters, \
-         updated_at, attempt, max_attempts, timeout_seconds, cancel_requested_at, priority, tags, run_at, retry_of"
+         updated_at, attempt, max_attempts, timeout_seconds, cancel_requested_at, priority, tags, run_at, retry_of, \
+         retried_by"
     };
 }
 pub(super) use columns;
@@ -66,7 +67,8 @@ impl NewTask {
             priority: self.priority,
             tags: self.tags,
             run_at: self.run_at,
-            retry_of: self.retry_of,
+            retry_of: self.retry.map(|retry| retry.of),
+            retried_by: None,
             queue_position: None,
             waiting_because: None,
             eta_seconds: None,
@@ -115,6 +117,7 @@ impl TaskRecord {
                 tags: row.json()?,
                 run_at: row.optional_time()?,
                 retry_of: row.optional_parse()?,
+                retried_by: row.optional_parse()?,
                 queue_position: None,
                 waiting_because: None,
                 eta_seconds: None,

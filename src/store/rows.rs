@@ -88,7 +88,9 @@ mod tests {
     use sqlx::{Connection, QueryBuilder, Row, SqliteConnection};
 
     use super::*;
-    use crate::store::{claims, idempotency, open, queries, retention, submissions, transitions};
+    use crate::store::{
+        claims, idempotency, open, queries, retention, retries, submissions, transitions,
+    };
 
     #[tokio::test]
     async fn no_check_makes_a_table_for_each_row() {
@@ -131,6 +133,9 @@ mod tests {
             idempotency::KNOWN,
             queries::LOOK_UP,
             idempotency::REMEMBER,
+            retries::RETRIED,
+            retries::NOTE,
+            retries::NOTE_FOUND,
         ];
         let erasures = retention::ERASE.iter().map(|statement| statement.text(8));
         let statements = statements.iter().map(|statement| statement.text(8));

@@ -11,7 +11,7 @@ use super::places::Room;
 use super::rows::OverRows;
 use super::transaction::Transaction;
 use super::transitions::parse;
-use super::{NewTask, Submitted, idempotency};
+use super::{NewTask, Submitted, idempotency, retries};
 use crate::task::{TaskId, TaskStatus, Timestamp};
 
 /// Stores new tasks. The outcomes are in the order of `tasks`; stored ones are numbered from
@@ -27,18 +27,26 @@ pub(super) async fn submit(
         return Ok(Vec::new());
     }
     let known = idempotency::known(transaction, tasks).await?;
+    let mut retried = retries::retried(transaction, tasks).await?;
     let mut owners = output_owners(transaction, tasks).await?;
     let mut refuse = |task: &&NewTask| {
         if let Some(replay) = task.idempotency.as_ref().and_then(|it| known.get(&it.key)) {
             return Some(Submitted::Replayed(replay.clone()));
         }
-        match owners.entry(task.output_key.clone()?) {
-            Entry::Occupied(owner) => Some(Submitted::OutputInUse(*owner.get())),
-            Entry::Vacant(free) => {
-                free.insert(task.id);
-                None
-            }
+        if let Some(retry) = task.retry
+            && retry.only_first
+            && retried.contains(&retry.of)
+        {
+            return Some(Submitted::RetriedBefore);
         }
+        if let Some(output) = &task.output_key {
+            match owners.entry(output.clone()) {
+                Entry::Occupied(owner) => return Some(Submitted::OutputInUse(*owner.get())),
+                Entry::Vacant(free) => free.insert(task.id),
+            };
+        }
+        retried.extend(task.retry.map(|retry| retry.of));
+        None
     };
     let refusals: Vec<_> = tasks.iter().map(&mut refuse).collect();
     let accepted = tasks.iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none());
@@ -57,6 +65,7 @@ pub(super) async fn submit(
     insert_tags(transaction, &rows);
     let stored: Vec<_> = rows.iter().map(|row| row.task).collect();
     idempotency::remember(transaction, &stored);
+    retries::note(transaction, stored.iter().copied());
 
     let mut stored =
         rows.iter().map(|&NewRow { seq, running, .. }| Submitted::Stored { seq, running });
@@ -117,7 +126,7 @@ fn insert(transaction: &mut Transaction<'_>, rows: &[NewRow<'_>], now: Timestamp
             .bind(running.then_some(now.as_micros()))
             .text(if running { RUNNING_MESSAGE } else { "" })
             .bind(task.run_at.map(Timestamp::as_micros))
-            .bind(task.retry_of.map(|id| id.to_string()));
+            .bind(task.retry.map(|retry| retry.of.to_string()));
     });
 }
 

@@ -25,7 +25,9 @@ use super::retention::Erased;
 use super::times::{self, Times};
 use super::transaction::{Transaction, Written};
 use super::transitions::Cancelled;
-use super::{CancelEffect, StoreError, Submitted, claims, retention, submissions, transitions};
+use super::{
+    CancelEffect, StoreError, Submitted, claims, retention, retries, submissions, transitions,
+};
 use crate::task::{TaskStatus, Timestamp, with_causes};
 
 /// Upper limit of the changes in one transaction, so that the first of them is not kept waiting.
@@ -225,6 +227,7 @@ impl State {
         }
 
         times::store(transaction, &batch.times()).await?;
+        retries::store(transaction, &batch.retries()).await?;
 
         let ended = || batch.ends.iter().map(|end| (end.seq, end.epoch));
         let mut room = self.places.free_after(ended());
@@ -350,7 +353,7 @@ impl State {
                         }
                     }
                 }
-                Submitted::OutputInUse(_) | Submitted::Replayed(_) => {
+                Submitted::OutputInUse(_) | Submitted::RetriedBefore | Submitted::Replayed(_) => {
                     news.changes.push(Committed::Refused);
                 }
             }

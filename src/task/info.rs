@@ -206,6 +206,9 @@ pub struct TaskInfo {
     /// The task that this one repeats.
     #[schema(value_type = Option<String>, format = "uuid")]
     pub retry_of: Option<TaskId>,
+    /// The latest task that repeats this one.
+    #[schema(value_type = Option<String>, format = "uuid")]
+    pub retried_by: Option<TaskId>,
     /// Of a pending task that is ready: its place in the queue, 1 for the next to run. Exact up to
     /// 1000; 1001 means that or more.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -80,6 +80,7 @@ impl TestRun {
                 tags: Default::default(),
                 run_at: None,
                 retry_of: None,
+                retried_by: None,
                 queue_position: None,
                 waiting_because: None,
                 eta_seconds: None,

@@ -22,6 +22,7 @@ mod hostile_paths;
 mod hostile_requests;
 mod http_errors;
 mod idempotency;
+mod ignored_input;
 mod key_new;
 mod keys;
 mod lifecycle;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::common::{Server, dummy, endless};
 
 async fn cancel(server: &Server, query: &str) -> Value {
-    let answer = server.post(&format!("/tasks/cancel?{query}"), &json!(null)).await;
+    let answer = server.post(&format!("/tasks/cancel?{query}"), &json!({})).await;
     assert_eq!(answer.status, 200, "{answer}");
     answer.body
 }
@@ -56,7 +56,7 @@ async fn more_than_one_piece_is_cancelled() {
 async fn an_empty_filter_is_refused() {
     let server = Server::start(&[]);
     for query in ["", "limit=5", "status=pending&cursor=1-1", "stat=pending"] {
-        let answer = server.post(&format!("/tasks/cancel?{query}"), &json!(null)).await;
+        let answer = server.post(&format!("/tasks/cancel?{query}"), &json!({})).await;
         answer.only_fault();
     }
 }

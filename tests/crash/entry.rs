@@ -31,6 +31,8 @@ pub(crate) struct Entry {
     pub(crate) end: Option<Value>,
     /// When the end was seen.
     pub(crate) end_seen: Moment,
+    /// When a retry of it was accepted.
+    pub(crate) retried: Option<Moment>,
     /// Whether the server has said that it is not there any more.
     pub(crate) gone: bool,
 }
@@ -48,7 +50,7 @@ impl Sent {
     }
 }
 
-/// Number of ends that were seen so far. Streams see ends while the server answers other connections, so a
+/// Number of ends and retries that were seen so far. Streams see ends while the server answers other connections, so a
 /// response has to agree only with what was known when its request was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(pub(crate) u64);
@@ -61,7 +63,16 @@ impl Entry {
 
     pub(crate) fn new(sent: Sent, batch: String) -> Self {
         let (promised, end, end_seen) = (None, None, Moment::default());
-        Self { sent, batch, cancel_asked: false, promised, end, end_seen, gone: false }
+        Self {
+            sent,
+            batch,
+            cancel_asked: false,
+            promised,
+            end,
+            end_seen,
+            retried: None,
+            gone: false,
+        }
     }
 
     /// When it has ended at the earliest; `None` if it cannot have.
@@ -131,6 +142,13 @@ impl Entry {
     fn may_be_what_kills(&self, kills: usize) -> bool {
         kills - self.sent.kills_before >= MAX_INTERRUPTIONS
     }
+}
+
+/// The record as the end of the task has left it.
+pub(crate) fn without_retry(task: &Value) -> Value {
+    let mut task = task.clone();
+    task["retried_by"] = Value::Null;
+    task
 }
 
 /// Whether the record is that of a task that has ended.

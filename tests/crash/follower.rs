@@ -8,7 +8,7 @@ use reqwest::Client;
 use serde_json::Value;
 
 use crate::connection::NoAnswer;
-use crate::ledger::{Ledger, is_final, text};
+use crate::ledger::{Ledger, is_final, text, without_retry};
 use crate::stream::EventStream;
 
 /// Marks the last task of a database. Its end is the last event that is read.
@@ -102,9 +102,9 @@ impl Follower {
         let mut ledger = self.ledger.lock().unwrap();
         ledger.streamed(&task);
         let id = text(&task, "task_id").to_owned();
-        if let Some(before) = self.seen.insert(id, task.clone())
+        if let Some(before) = self.seen.insert(id, without_retry(&task))
             && is_final(&before)
-            && before != task
+            && before != without_retry(&task)
         {
             ledger.violation(format!(
                 "a stream shows {task} after the final {before}, expected nothing after the end"

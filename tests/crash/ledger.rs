@@ -7,7 +7,7 @@ use serde_json::Value;
 use task_server::task::Timestamp;
 
 use crate::entry::{Ended, Entry, Moment, Sent};
-pub(crate) use crate::entry::{is_final, text};
+pub(crate) use crate::entry::{is_final, text, without_retry};
 use crate::plan::Kind;
 
 /// Everything that was promised to the clients of one database, and what broke a promise.
@@ -73,6 +73,10 @@ impl Ledger {
         match status {
             200 => {
                 let batch = old.batch.clone();
+                self.now.0 += 1;
+                if let Some(old) = self.tasks.get_mut(id) {
+                    old.retried = Some(self.now);
+                }
                 self.add(body["task_id"].as_str().unwrap_or_default(), sent, &batch);
             }
             409 if old.had_ended(sent_at) && detail.contains("it is still") => {
@@ -192,11 +196,20 @@ impl Ledger {
         }
     }
 
-    /// Compares the record of a task with what is known of it.
+    /// Compares the record of a task, as it is now, with what is known of it.
     pub(crate) fn observe(&mut self, task: &Value, sent_at: Moment) {
+        let retried = self.tasks.get(text(task, "task_id")).and_then(|entry| entry.retried);
+        if retried.is_some_and(|at| at <= sent_at) && task["retried_by"].is_null() {
+            self.violation(format!("a task knows nothing of its retry: {task}"));
+        }
+        self.judge(task, sent_at);
+    }
+
+    fn judge(&mut self, task: &Value, sent_at: Moment) {
         let kills = self.kills;
         let Some(entry) = self.tasks.get_mut(text(task, "task_id")) else { return };
         let mut wrong = Vec::new();
+        let task = &without_retry(task);
         if let Some(end) = &entry.end {
             // Before the end was seen, what the server said may be of before the end.
             if end != task && (is_final(task) || entry.had_ended(sent_at)) {
@@ -216,7 +229,7 @@ impl Ledger {
     /// A record that came in an event: only an end is sure to be as new as what is known.
     pub(crate) fn streamed(&mut self, task: &Value) {
         if is_final(task) {
-            self.observe(task, self.now);
+            self.judge(task, self.now);
         } else if let Some(entry) = self.tasks.get(text(task, "task_id")) {
             let wrong = entry.judge_start(task);
             self.violations.extend(wrong);

@@ -161,6 +161,7 @@ fn filters() -> Vec<ListFilter> {
             for task_types in &types {
                 for &(created_after, created_before) in &times {
                     filters.push(ListFilter {
+                        retried: None,
                         statuses: statuses.clone(),
                         task_types: task_types.clone(),
                         created_after,

@@ -119,6 +119,7 @@ impl Driver {
                     self.ids.insert(seq, id);
                     Answer::Stored(seq)
                 }
+                Sent::Task(_, Submitted::RetriedBefore) => Answer::RetriedBefore,
                 Sent::Task(_, Submitted::OutputInUse(id)) => {
                     Answer::OutputInUse(seq_of(&self.ids, id))
                 }
@@ -302,7 +303,9 @@ fn new_task(new: &NewTask, ids: &Ids) -> crate::store::NewTask {
         max_attempts: 1,
         tags: to_raw_value(&HashMap::<_, _>::from_iter(tags)).unwrap(),
         run_at: (new.start != Start::AtOnce).then(later),
-        retry_of: new.retry_of.and_then(|seq| ids.get(&seq).copied()),
+        retry: new.retry.and_then(|(seq, only_first)| {
+            Some(crate::store::Retry { of: ids.get(&seq).copied()?, only_first })
+        }),
         idempotency: new
             .key
             .map(|(key, body)| Idempotency { key: key.to_string(), body_hash: body.to_string() }),

@@ -39,6 +39,7 @@ pub(super) struct Task {
     pub(super) has_result: bool,
     pub(super) has_error: bool,
     pub(super) cancel_requested: bool,
+    pub(super) retried_by: Option<i64>,
     /// The move in which it ended.
     pub(super) ended: Option<usize>,
 }
@@ -208,6 +209,12 @@ impl Model {
             self.told.news.push(News::Refused);
             return Answer::Replayed(known.seq, known.body);
         }
+        new.retry = new.retry.filter(|&(of, _)| of > 0);
+        let retried = |of| self.tasks.get(&of).is_some_and(|task| task.retried_by.is_some());
+        if new.retry.is_some_and(|(of, only_first)| only_first && retried(of)) {
+            self.told.news.push(News::Refused);
+            return Answer::RetriedBefore;
+        }
         let same_output = |task: &Task| {
             !task.status.is_final() && new.output.is_some() && task.new.output == new.output
         };
@@ -217,9 +224,11 @@ impl Model {
         }
         self.stored += 1;
         let seq = self.stored;
-        new.retry_of = new.retry_of.filter(|&of| of > 0);
         if let Some((key, body)) = new.key {
             self.keys.insert(key, Key { seq, body, used: self.moves });
+        }
+        if let Some(retried) = new.retry.and_then(|(of, _)| self.tasks.get_mut(&of)) {
+            retried.retried_by = Some(seq);
         }
         let due = new.start != Start::AtOnce;
         if due {
@@ -327,6 +336,7 @@ impl Task {
             has_result: false,
             has_error: false,
             cancel_requested: false,
+            retried_by: None,
             ended: None,
         }
     }

@@ -60,14 +60,14 @@ pub(super) struct NewTask {
     pub(super) output: Option<u8>,
     /// An idempotency key, and the hash of a body.
     pub(super) key: Option<(u8, u8)>,
-    pub(super) retry_of: Option<i64>,
+    pub(super) retry: Option<(i64, bool)>,
 }
 
 impl Change {
     /// The last task that it names.
     fn last_named(&self) -> i64 {
         match self {
-            Self::Submit(new) => new.retry_of.unwrap_or_default(),
+            Self::Submit(new) => new.retry.map_or(0, |(of, _)| of),
             Self::Progress { seq, .. } | Self::End { seq, .. } | Self::Cancel { seq, .. } => *seq,
             Self::Promote(seqs) => seqs.iter().copied().max().unwrap_or_default(),
             Self::Erase { .. } => 0,
@@ -205,16 +205,17 @@ fn any_task(model: &Model) -> BoxedStrategy<NewTask> {
     let tag = prop::option::of(0..2_u8);
     let output = prop::option::weighted(0.3, 0..3_u8);
     let key = prop::option::weighted(0.3, (0..4_u8, 0..2_u8));
-    let retry_of = prop::option::weighted(0.1, one_of(model, |task| task.status.is_final()));
-    (kind, -1..2_i32, start, tag, output, key, retry_of)
-        .prop_map(|(kind, priority, start, tag, output, key, retry_of)| NewTask {
+    let of = one_of(model, |task| task.status.is_final());
+    let retry = prop::option::weighted(0.2, (of, any::<bool>()));
+    (kind, -1..2_i32, start, tag, output, key, retry)
+        .prop_map(|(kind, priority, start, tag, output, key, retry)| NewTask {
             kind,
             priority,
             start,
             tag,
             output,
             key,
-            retry_of,
+            retry,
         })
         .boxed()
 }

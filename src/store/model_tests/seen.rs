@@ -98,6 +98,7 @@ struct Seen {
     output: Option<String>,
     tags: String,
     retry_of: Option<i64>,
+    retried_by: Option<i64>,
 }
 
 impl Seen {
@@ -125,6 +126,7 @@ impl Seen {
             output: info.output_file_path.clone(),
             tags: info.tags.get().to_owned(),
             retry_of: info.retry_of.map(|of| seq_of(ids, of)),
+            retried_by: info.retried_by.map(|by| seq_of(ids, by)),
         }
     }
 
@@ -150,7 +152,8 @@ impl Seen {
             ended: task.ended.is_some(),
             output: new.output.map(|output| output.to_string()),
             tags: new.tag.map_or("{}".to_owned(), |tag| format!("{{\"tag\":\"{tag}\"}}")),
-            retry_of: new.retry_of,
+            retry_of: new.retry.map(|(of, _)| of),
+            retried_by: task.retried_by,
         }
     }
 }

@@ -32,6 +32,7 @@ pub(super) struct Restart {
 pub(super) enum Answer {
     Stored(i64),
     OutputInUse(i64),
+    RetriedBefore,
     Replayed(i64, u8),
     Cancel(CancelEffect),
     Done,

@@ -17,6 +17,7 @@ use crate::store::{
     AttemptEnd, Cancellation, Limits, NewTask, Opened, Store, StoredProgress, TaskRecord,
     keep_times, open,
 };
+use crate::store::{ListFilter, Retry, find_retries};
 use crate::task::{Task, TaskContext, TaskId, TaskResult, TaskStatus, async_trait};
 
 /// A task that is never run.
@@ -65,7 +66,7 @@ fn new_task() -> NewTask {
         max_attempts: 1,
         tags: RawValue::from_string("{}".to_owned()).unwrap(),
         run_at: None,
-        retry_of: None,
+        retry: None,
         idempotency: None,
         created_at: Timestamp::now(),
         code: Box::new(Idle),
@@ -202,6 +203,50 @@ async fn bring_up_to_date(schema: &[(i64, &'static str, &'static str)]) {
         sqlx::query("UPDATE tasks SET status = 'lost' WHERE status IN ('pending', 'running')");
     let refused = other.execute(&mut database).await.unwrap_err().to_string();
     assert!(refused.contains("CHECK constraint failed"), "{refused}");
+}
+
+#[tokio::test]
+async fn retries_in_a_database_of_an_older_schema_are_found_in_the_background() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("tasks.db");
+    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let mut database = SqliteConnection::connect_with(&options).await.unwrap();
+    migrate(&path, &mut database, &MIGRATIONS[..5]).await.unwrap();
+    // More than one step of the search looks at. Task 1 was retried twice, and each thousandth once.
+    let insert = "WITH RECURSIVE number (seq) AS (SELECT 1 UNION ALL SELECT seq + 1 FROM number LIMIT 9000)
+         INSERT INTO tasks (seq, id, task_type, status, priority, parameters, tags, max_attempts, \
+                            created_at, updated_at, retry_of)
+         SELECT seq, format('00000000-0000-7000-8000-%012x', seq), 'dummy_short', 'failed', 0, '{}', \
+                '{}', 1, 0, 0, \
+                CASE WHEN seq IN (5000, 8000) THEN format('00000000-0000-7000-8000-%012x', 1) \
+                     WHEN seq % 1000 = 1 AND seq > 1 \
+                         THEN format('00000000-0000-7000-8000-%012x', seq - 1) END
+         FROM number";
+    sqlx::query(insert).execute(&mut database).await.unwrap();
+    database.close().await.unwrap();
+    let id = |seq: i64| format!("00000000-0000-7000-8000-{seq:012x}").parse::<TaskId>().unwrap();
+
+    let (store, writer, _) = start(&folder).await;
+    let unretried = ListFilter { retried: Some(false), limit: 10, ..ListFilter::default() };
+    assert!(matches!(store.list(&unretried).await, Err(StoreError::RetriesUnknown)));
+    // One that was retried again before the search came to it.
+    let again = NewTask { retry: Some(Retry { of: id(3000), only_first: false }), ..new_task() };
+    let latest = again.id;
+    store.place().await.unwrap().submit(Box::new(again)).await.unwrap();
+    find_retries(store.clone()).await;
+    for (seq, expected) in [(1, id(8000)), (2000, id(2001)), (8000, id(8001)), (3000, latest)] {
+        let found = store.get(id(seq)).await.unwrap().unwrap().info.retried_by;
+        assert_eq!(found, Some(expected), "task {seq}");
+    }
+    let retried = ListFilter { retried: Some(true), limit: 100, ..ListFilter::default() };
+    assert_eq!(store.list(&retried).await.unwrap().records.len(), 9);
+    store.close().await;
+    writer.await.unwrap();
+
+    let (store, writer, _) = start(&folder).await;
+    assert!(store.list(&unretried).await.is_ok(), "the next start knows that it is done");
+    store.close().await;
+    writer.await.unwrap();
 }
 
 #[tokio::test]

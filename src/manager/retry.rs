@@ -1,0 +1,84 @@
+//! Submits finished tasks again: one that is named, or all that match a filter.
+
+use futures_util::future::join_all;
+
+use super::submission::Submission;
+use super::{Idempotency, RetryAllError, RetryCounts, RetryError, SubmitError, TaskManager};
+use crate::store::{ListFilter, TaskRecord};
+use crate::task::{TaskId, TaskStatus};
+
+/// Tasks that are submitted again at the same time, so that others have their turn.
+const PIECE: usize = 64;
+
+impl TaskManager {
+    /// Submits a finished task again: the same type, parameters, paths and options.
+    pub(crate) async fn retry(
+        &self,
+        id: TaskId,
+        idempotency: Option<Idempotency>,
+    ) -> Result<TaskId, RetryError> {
+        if self.shared.live.get(id).is_some() {
+            return Err(RetryError::Unfinished(TaskStatus::Running));
+        }
+        let record = self.shared.store.get(id).await.map_err(SubmitError::Store)?;
+        let info = record.ok_or(RetryError::Unknown)?.info;
+        if !info.status.is_final() {
+            return Err(RetryError::Unfinished(info.status));
+        }
+        let submission = Submission { idempotency, ..Submission::again(info, false) };
+        Ok(self.submit(submission).await?)
+    }
+
+    /// Submits all finished tasks again that match and have no retry yet; of those that match without a
+    /// status, the failed ones. Asking twice, even at the same time, submits each once.
+    ///
+    /// # Errors
+    /// [`RetryAllError::QueueFull`] with what was done before the queue was full.
+    pub(crate) async fn retry_matching(
+        &self,
+        mut filter: ListFilter,
+    ) -> Result<RetryCounts, RetryAllError> {
+        let mut counts = RetryCounts::default();
+        if filter.statuses.is_empty() {
+            filter.statuses = vec![TaskStatus::Failed];
+        }
+        filter.statuses.retain(|status| status.is_final());
+        filter.retried = Some(false);
+        filter.limit = PIECE;
+        while !filter.statuses.is_empty() {
+            let page = self.shared.store.list(&filter).await.map_err(SubmitError::Store)?;
+            let submitted = page.records.into_iter().map(|record| self.retry_first(record));
+            let mut full = None;
+            for outcome in join_all(submitted).await {
+                match outcome {
+                    Ok(_) => counts.submitted += 1,
+                    // Somebody else was faster, so it does not match any more.
+                    Err(SubmitError::RetriedBefore) => continue,
+                    Err(SubmitError::QueueFull(limit)) => {
+                        full = Some(limit);
+                        continue;
+                    }
+                    Err(
+                        SubmitError::OutputInUse(_)
+                        | SubmitError::Busy(_)
+                        | SubmitError::Invalid(_),
+                    ) => counts.conflicts += 1,
+                    Err(error) => return Err(error.into()),
+                }
+                counts.matched += 1;
+            }
+            if let Some(limit) = full {
+                return Err(RetryAllError::QueueFull { limit, counts });
+            }
+            match page.next {
+                None => break,
+                next => filter.cursor = next,
+            }
+        }
+        Ok(counts)
+    }
+
+    async fn retry_first(&self, record: TaskRecord) -> Result<TaskId, SubmitError> {
+        self.submit(Submission::again(record.info, true)).await
+    }
+}
