@@ -94,7 +94,9 @@ fn events(log: &str) -> Vec<Event> {
 async fn the_disk_has_a_task_before_its_client_is_answered() {
     let server = Server::start(&[]);
     let Some(trace) = Trace::of(&server) else {
-        eprintln!("SKIPPED: there is no strace here, or it may not look at other processes");
+        crate::common::skips::skip(
+            "there is no strace here, or it may not look at other processes",
+        );
         return;
     };
     const SUBMISSIONS: usize = 5;
@@ -111,7 +113,9 @@ async fn the_disk_has_a_task_before_its_client_is_answered() {
 async fn the_disk_has_the_folders_of_an_output_before_its_task_is_completed() {
     let server = Server::start(&[]);
     let Some(trace) = Trace::of(&server) else {
-        eprintln!("SKIPPED: there is no strace here, or it may not look at other processes");
+        crate::common::skips::skip(
+            "there is no strace here, or it may not look at other processes",
+        );
         return;
     };
     server.write("in.txt", "some text");

@@ -44,7 +44,7 @@ async fn run_curl(server: &Server, line: &str) -> Value {
 #[tokio::test]
 async fn the_guide_leads_to_a_task_that_works() {
     let Some(binary) = workshop::build(blocks::apply_guide().tree, blocks::snippets()) else {
-        eprintln!("SKIPPED: there is no cargo to build the task of the guide with");
+        crate::common::skips::skip("there is no cargo to build the task of the guide with");
         return;
     };
     let folder = TempDir::new().unwrap();

@@ -30,7 +30,7 @@ fn file(title: &str) -> String {
 fn tool(name: &str, args: &[&str], folder: &Path) -> Option<Output> {
     match Command::new(name).args(args).current_dir(folder).output() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            eprintln!("SKIPPED: there is no {name}");
+            crate::common::skips::skip(&format!("there is no {name}"));
             None
         }
         output => Some(output.unwrap()),
@@ -206,7 +206,7 @@ async fn a_backup_of_a_running_server_is_whole() {
         format!("set -eu\ncommand -v sqlite3 > /dev/null || exit 127\n{}", script.unwrap().text);
     let Some(said) = tool("sh", &["-c", &script], server.folder()) else { return };
     if said.status.code() == Some(127) {
-        return eprintln!("SKIPPED: there is no sqlite3");
+        return crate::common::skips::skip("there is no sqlite3");
     }
     assert_eq!(String::from_utf8_lossy(&said.stdout), "ok\n", "{said:?}");
 

@@ -45,7 +45,7 @@ impl BindMount {
         if mount.output().is_ok_and(|it| it.status.success()) {
             return Some(Self(folder));
         }
-        eprintln!("SKIPPED: bind mounts are not allowed here");
+        crate::common::skips::skip("bind mounts are not allowed here");
         None
     }
 }

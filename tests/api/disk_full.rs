@@ -22,7 +22,7 @@ impl SmallDisk {
         if mount.output().is_ok_and(|it| it.status.success()) {
             return Some(Self(folder));
         }
-        eprintln!("SKIPPED: mounting a small disk is not allowed here");
+        crate::common::skips::skip("mounting a small disk is not allowed here");
         None
     }
 

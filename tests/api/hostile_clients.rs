@@ -19,7 +19,7 @@ pub(crate) fn may_open(connections: u64) -> bool {
     let wanted = Some(limit.current.unwrap_or(u64::MAX).max(connections + 500));
     let may = setrlimit(Resource::Nofile, Rlimit { current: wanted, ..limit }).is_ok();
     if !may {
-        println!("skipped: this process may not open {connections} connections");
+        crate::common::skips::skip(&format!("this process may not open {connections} connections"));
     }
     may
 }

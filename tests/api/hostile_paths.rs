@@ -205,7 +205,7 @@ fn make_device(path: &Path) -> bool {
     let made = Command::new("mknod").arg(path).args(["c", "1", "5"]).status();
     let made = made.is_ok_and(|status| status.success());
     if !made {
-        println!("skipped the device: only root can make one");
+        crate::common::skips::skip("only root can make a device");
     }
     made
 }

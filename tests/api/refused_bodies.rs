@@ -111,7 +111,7 @@ except urllib.error.HTTPError as error:
     command.args(["-c", script, &server.url("/tasks")]);
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
     let Ok(output) = output else {
-        println!("skipped: there is no python3");
+        crate::common::skips::skip("there is no python3");
         return;
     };
     let (said, failed) =

@@ -177,7 +177,7 @@ fn as_nobody(folder: &Path) -> Option<(Option<i32>, String)> {
         command.arg(env!("CARGO_BIN_EXE_task-server")).args(args).current_dir(folder).output()
     };
     if !nobody(&["--version"]).is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: cannot run the server as another user here");
+        crate::common::skips::skip("cannot run the server as another user here");
         return None;
     }
     let output = nobody(&["--listen", "127.0.0.1:0"]).unwrap();

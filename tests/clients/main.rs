@@ -28,7 +28,7 @@ async fn the_curl_lines_do_what_they_say() {
     let present = |tool: &str| output("sh", &["-c", &format!("command -v {tool}")], None).is_ok();
     if let Some(missing) = ["bash", "curl", "jq"].into_iter().find(|tool| !present(tool)) {
         assert!(std::env::var_os("CLIENT_TOOLS").is_none(), "there is no {missing}");
-        return eprintln!("SKIPPED: there is no {missing}");
+        return crate::common::skips::skip(&format!("there is no {missing}"));
     }
     let server = Server::start(&[]);
     let lines = fenced_blocks(DOCUMENT).into_iter().filter(|block| block.language == "bash");

@@ -23,7 +23,7 @@ impl Workplace {
     /// `None`, aloud, where there are no tools.
     pub(super) fn new() -> Option<Self> {
         let Some(tools) = env::var_os("CLIENT_TOOLS").map(PathBuf::from) else {
-            eprintln!("SKIPPED: .ci/clients brings the tools and runs this");
+            crate::common::skips::skip(".ci/clients brings the tools and runs this");
             return None;
         };
         let folder = TempDir::new_in(&tools).unwrap();

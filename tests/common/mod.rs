@@ -6,6 +6,7 @@
 mod answer;
 pub(crate) mod blocks;
 mod process;
+pub(crate) mod skips;
 
 use std::path::Path;
 use std::process::{Child, ExitStatus, Output, Stdio};

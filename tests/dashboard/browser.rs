@@ -26,7 +26,9 @@ impl Browser {
     /// Starts a browser for the pages of this server; `None`, said aloud, on a machine that has none.
     pub(crate) async fn start(address: &str) -> Option<Self> {
         let Some((driver, port)) = drive() else {
-            eprintln!("skipped: no chromedriver here (apt install chromium chromium-driver)");
+            crate::common::skips::skip(
+                "no chromedriver here (apt install chromium chromium-driver)",
+            );
             return None;
         };
         let profile = TempDir::new().unwrap();
@@ -54,7 +56,7 @@ impl Browser {
         };
         let opened = match browser.ask(Method::POST, "", wanted).await {
             Err(error) if error.contains("cannot find Chrome binary") => {
-                eprintln!("skipped: no chromium here (apt install chromium)");
+                crate::common::skips::skip("no chromium here (apt install chromium)");
                 return None;
             }
             opened => opened.unwrap(),

@@ -67,7 +67,7 @@ async fn every_view_is_accessible_in_light_and_dark() {
     let place = "target/axe/node_modules/axe-core/axe.min.js";
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(place);
     let Ok(axe) = std::fs::read_to_string(&path) else {
-        eprintln!("skipped: no {place} (.ci/run fetches it)");
+        crate::common::skips::skip(&format!("no {place} (.ci/run fetches it)"));
         return;
     };
     let Some((server, browser)) = open(&["--max-running", "1"], "/dashboard").await else { return };

@@ -57,7 +57,9 @@ struct Clock {
 impl Clock {
     fn new(folder: &Path) -> Option<Self> {
         let Some(library) = faketime() else {
-            eprintln!("skipped: libfaketime is not there, on Debian `apt-get install faketime`");
+            crate::common::skips::skip(
+                "libfaketime is not there, on Debian `apt-get install faketime`",
+            );
             return None;
         };
         let library = library.to_str().unwrap().to_owned();
@@ -281,7 +283,7 @@ async fn a_time_to_run_at_is_one_of_the_clock() {
 #[tokio::test]
 async fn a_server_sees_by_itself_that_the_clock_was_set_forward() {
     if std::env::var_os("CLOCK_MINUTE").is_none() {
-        eprintln!("skipped: takes a minute; CLOCK_MINUTE=1 asks for it");
+        crate::common::skips::skip("takes a minute; CLOCK_MINUTE=1 asks for it");
         return;
     }
     let folder = TempDir::new().unwrap();

@@ -19,14 +19,14 @@ impl Fault {
         strace.args(["-e", &format!("inject={calls}:{fault}")]);
         strace.args(["-p", &server.process_id().to_string()]).stderr(Stdio::piped());
         let Ok(mut child) = strace.spawn() else {
-            eprintln!("SKIPPED: there is no strace here");
+            crate::common::skips::skip("there is no strace here");
             return None;
         };
         let mut said = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         said.read_line(&mut line).unwrap();
         if !line.contains("attached") {
-            eprintln!("SKIPPED: strace may not attach here: {line}");
+            crate::common::skips::skip(&format!("strace may not attach here: {line}"));
             return None;
         }
         // It has more to say, of each thread that begins.

@@ -1,0 +1,21 @@
+//! The last of the tests by name, so by time: says which ones were skipped.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "a test uses a part of this, and fails by panicking"
+)]
+
+#[path = "common/skips.rs"]
+mod skips;
+
+use std::io::Write;
+
+#[test]
+fn skipped_tests_are_seen() {
+    // Past the capture of the harness, which is for `println!` and its like.
+    let skips = skips::take_skips();
+    if !skips.is_empty() {
+        std::io::stderr().write_all(format!("\n{skips}").as_bytes()).unwrap();
+    }
+}
