@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use futures_util::TryStreamExt;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use super::record::{self, columns};
 use super::{Cursor, ListFilter, Store, StoreError, TaskPage, TaskRecord, times};
@@ -176,7 +176,7 @@ impl<'f> Walk<'f> {
                 return Ok(Step::Full);
             }
             self.bytes += ROW_BYTES + record::text_bytes(&row)?;
-            self.position = row.try_get("seq")?;
+            self.position = record::seq(&row)?;
             self.rows.push(row);
         }
         Ok(Step::Exhausted)

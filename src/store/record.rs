@@ -1,6 +1,7 @@
 //! One row of the tasks table.
 
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteRow;
@@ -126,12 +127,24 @@ impl TaskRecord {
     }
 }
 
+/// Places of the columns that may hold much text. Looking them up by name would cost each row of a list more
+/// than reading them does.
+static TEXTS: LazyLock<Vec<usize>> = LazyLock::new(|| {
+    let texts = "message result error input_file_path output_file_path parameters tags";
+    let columns = columns!().split(", ").enumerate();
+    let places = columns.filter(|(_, name)| texts.split(' ').any(|text| text == *name));
+    places.map(|(place, _)| place).collect()
+});
+
 /// Length of all texts of a row in bytes: what [`TaskInfo::text_bytes`] will be.
 pub(super) fn text_bytes(row: &SqliteRow) -> sqlx::Result<usize> {
-    const TEXTS: [&str; 7] =
-        ["message", "parameters", "tags", "result", "error", "input_file_path", "output_file_path"];
-    let length = |column| Ok(row.try_get::<Option<&str>, _>(column)?.map_or(0, str::len));
-    TEXTS.into_iter().map(length).sum()
+    let length = |&place: &usize| Ok(row.try_get::<Option<&str>, _>(place)?.map_or(0, str::len));
+    TEXTS.iter().map(length).sum()
+}
+
+/// The place of a row in the order of submission.
+pub(super) fn seq(row: &SqliteRow) -> sqlx::Result<i64> {
+    Columns { row, next: 0 }.take()
 }
 
 /// Reads a row's columns from left to right.
@@ -181,4 +194,17 @@ impl<'r> Columns<'r> {
 
 fn raw_json(text: String) -> sqlx::Result<Box<RawValue>> {
     RawValue::from_string(text).map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_texts_of_a_row_are_counted() {
+        let names: Vec<_> = columns!().split(", ").collect();
+        let texts: Vec<_> = TEXTS.iter().map(|&place| names[place]).collect();
+        assert_eq!(texts.len(), 7, "{texts:?}");
+        assert_eq!(names[0], "seq");
+    }
 }

@@ -199,6 +199,7 @@ async fn bring_up_to_date(schema: &[(i64, &'static str, &'static str)]) {
     let table = sqlx::query("SELECT sql FROM sqlite_schema WHERE name = 'tasks'");
     let table = table.fetch_one(&mut database).await.unwrap();
     assert!(table.get::<&str, _>(0).contains("CHECK (status = 'pending' OR"));
+    assert!(table.get::<&str, _>(0).contains("retried_by          TEXT\n) STRICT"));
     let other =
         sqlx::query("UPDATE tasks SET status = 'lost' WHERE status IN ('pending', 'running')");
     let refused = other.execute(&mut database).await.unwrap_err().to_string();
