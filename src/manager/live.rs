@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::events::Stamp;
@@ -38,7 +40,7 @@ pub(super) struct LiveTask {
     code: Mutex<Option<JoinHandle<()>>>,
     ended: AtomicBool,
     phase: Mutex<Phase>,
-    rendered: Mutex<Option<(RenderKey, Rendered)>>,
+    rendered: Mutex<Option<Cached>>,
     /// The version of the progress that was stored last.
     stored_version: AtomicU64,
     /// What streams were told last.
@@ -187,7 +189,8 @@ impl LiveTask {
         info.progress = progress.percent;
         info.message = progress.message;
         info.updated_at = progress.updated_at;
-        info.eta_seconds = eta(&info);
+        let since = |started_at| eta(started_at, info.updated_at, info.progress, Timestamp::now());
+        info.eta_seconds = info.started_at.and_then(since);
         let cancelling = self.cancel_requested_at();
         if let Some(at) = cancelling {
             info.cancel_requested_at = Some(at);
@@ -228,11 +231,15 @@ impl LiveTask {
         let key = (self.progress.version(), self.cancel_requested_at());
         let mut cached = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
         match &*cached {
-            Some((cached_key, rendered)) if *cached_key == key => rendered.clone(),
+            Some(cached) if cached.key == key && Instant::now() < cached.until => {
+                cached.rendered.clone()
+            }
             _ => {
                 // May be newer than the key says; then it is merely rendered once more.
-                let rendered = Rendered::new(&self.info());
-                *cached = Some((key, rendered.clone()));
+                let info = self.info();
+                let rendered = Rendered::new(&info);
+                let until = Instant::now() + info.eta_seconds.map_or(LONGEST_CACHED, time_left);
+                *cached = Some(Cached { key, until, rendered: rendered.clone() });
                 rendered
             }
         }
@@ -243,13 +250,36 @@ impl LiveTask {
     }
 }
 
-/// How long the rest takes if it goes on as before, in seconds.
-fn eta(info: &TaskInfo) -> Option<f64> {
-    let elapsed = info.updated_at.as_micros() - info.started_at?.as_micros();
-    let possible = info.progress > 0.0 && info.progress < 100.0 && elapsed > 0;
+/// A live task as JSON.
+#[derive(Debug)]
+struct Cached {
+    key: RenderKey,
+    /// When the estimate in it is overdue, at the latest.
+    until: Instant,
+    rendered: Rendered,
+}
+
+/// Upper limit of the time for which a rendered task is kept.
+const LONGEST_CACHED: Duration = Duration::from_secs(60 * 60);
+
+fn time_left(eta_seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(eta_seconds).map_or(LONGEST_CACHED, |left| left.min(LONGEST_CACHED))
+}
+
+/// Time from the latest progress to the end if it goes on as before, in seconds. `None` once that is over: the
+/// estimate was wrong.
+fn eta(
+    started_at: Timestamp,
+    progressed_at: Timestamp,
+    percent: f64,
+    now: Timestamp,
+) -> Option<f64> {
+    let elapsed = progressed_at.as_micros() - started_at.as_micros();
+    let possible = percent > 0.0 && percent < 100.0 && elapsed > 0;
     // A guess has no business with microseconds.
-    let milliseconds = elapsed as f64 / 1e3 * (100.0 - info.progress) / info.progress;
-    possible.then(|| milliseconds.round() / 1e3)
+    let milliseconds = elapsed as f64 / 1e3 * (100.0 - percent) / percent;
+    let since = (now.as_micros() - progressed_at.as_micros()) as f64 / 1e3;
+    (possible && since <= milliseconds).then(|| milliseconds.round() / 1e3)
 }
 
 /// All live tasks by id.
@@ -317,5 +347,31 @@ impl LiveTasks {
     pub(super) async fn emptied(&self) {
         // Cannot fail: the sender is right here.
         let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_estimate_that_is_overdue_is_left_out() {
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+        for (percent, now, expected) in [
+            (25.0, 2, Some(6.0)),
+            (25.0, 8, Some(6.0)),
+            (25.0, 9, None),
+            (0.0, 2, None),
+            (100.0, 2, None),
+        ] {
+            assert_eq!(eta(at(0), at(2), percent, at(now)), expected, "{percent} % at {now} s");
+        }
+    }
+
+    #[test]
+    fn no_estimate_is_too_long_to_be_kept() {
+        assert_eq!(time_left(1.5), Duration::from_millis(1500));
+        assert_eq!(time_left(1e300), LONGEST_CACHED);
+        assert_eq!(time_left(f64::INFINITY), LONGEST_CACHED);
     }
 }

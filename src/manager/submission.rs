@@ -69,12 +69,21 @@ impl Submission {
     /// Checks what [`check`](Self::check) does and what is else met only when the task runs; stores
     /// nothing. Returns the parameters with the defaults filled in.
     pub(super) async fn try_out(self, shared: &Shared) -> Result<Box<RawValue>, Vec<Fault>> {
-        let task = self.check(shared).await?;
-        let uses = TaskType::from_name(task.task_type)
+        let uses = TaskType::from_name(&self.task_type)
             .map_or(Paths::NONE, |task_type| shared.registry.get(task_type).paths());
-        let paths = GivenPaths { input: task.input_file_path, output: task.output_file_path };
-        paths.try_out(uses, &shared.files).await?;
-        Ok(task.parameters)
+        let (input, output) = (self.input_file_path.clone(), self.output_file_path.clone());
+        let checked = self.check(shared).await;
+        let tried = GivenPaths { input, output }.try_out(uses, &shared.files).await;
+        match (checked, tried) {
+            (Ok(task), Ok(())) => Ok(task.parameters),
+            (Ok(_), Err(faults)) | (Err(faults), Ok(())) => Err(faults),
+            (Err(mut faults), Err(tried)) => {
+                // Some paths fail in the same way at both.
+                let known: Vec<_> = faults.iter().map(|fault| fault.loc.clone()).collect();
+                faults.extend(tried.into_iter().filter(|fault| !known.contains(&fault.loc)));
+                Err(faults)
+            }
+        }
     }
 
     /// The task to store, or all that is wrong with the submission.

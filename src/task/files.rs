@@ -234,12 +234,15 @@ impl Files {
     }
 
     fn outside(&self, path: &str, absolute: &Path) -> PathError {
-        let roots: Vec<_> =
-            self.roots.iter().map(|root| root.given.display().to_string()).collect();
-        let folder = absolute.parent().unwrap_or(absolute);
+        let target = follow_links(absolute);
+        let folder = target.parent().unwrap_or(&target);
         PathError::Outside {
             path: path.to_owned(),
-            roots: roots.join(", "),
+            found: match target == absolute {
+                true => "is outside".to_owned(),
+                false => format!("leads to `{}`, outside", target.display()),
+            },
+            roots: self.roots.iter().map(|root| root.given.display().to_string()).collect(),
             suggestion: folder.display().to_string(),
         }
     }
@@ -311,12 +314,28 @@ impl Files {
     fn explain(&self, error: io::Error, path: &str, action: &'static str) -> PathError {
         // cap-std reports a path that leads out of the root as an error of its own making.
         if error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none() {
-            let absolute = normalize(&self.roots[0].canonical.join(path));
-            let target = absolute.canonicalize().unwrap_or(absolute);
-            return self.outside(path, &target);
+            return self.outside(path, &normalize(&self.roots[0].canonical.join(path)));
         }
         PathError::Io { action, path: path.to_owned(), source: error }
     }
+}
+
+/// Where a path leads: its links are followed as far as anything exists.
+fn follow_links(absolute: &Path) -> PathBuf {
+    for existing in absolute.ancestors() {
+        let rest = absolute.strip_prefix(existing).unwrap_or(Path::new(""));
+        let real = existing.canonicalize().or_else(|_| {
+            // A link that leads nowhere yet.
+            let target = std::fs::read_link(existing)?;
+            Ok::<_, io::Error>(normalize(&existing.parent().unwrap_or(existing).join(target)))
+        });
+        match real {
+            Ok(real) if rest.as_os_str().is_empty() => return real,
+            Ok(real) => return real.join(rest),
+            Err(_) => {}
+        }
+    }
+    absolute.to_owned()
 }
 
 #[derive(Clone, Copy)]

@@ -216,8 +216,8 @@ pub struct TaskInfo {
     /// Of a pending task: what it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_because: Option<String>,
-    /// Of a running task that has reported progress: how long it will take from `updated_at` on,
-    /// in seconds, if it goes on as it did.
+    /// Of a running task that has reported progress: time from `updated_at` to its end in seconds, if it goes
+    /// on as it did. Absent once that time is over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<f64>,
 }

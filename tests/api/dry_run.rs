@@ -42,6 +42,9 @@ async fn a_dry_run_tells_what_the_task_would_meet() {
         assert!(fault.contains(place), "{fault}");
     }
     assert_eq!(try_out(&server, &tokenize("absent.txt", "file/out")).await.faults().len(), 2);
+    let both = try_out(&server, &tokenize("absent.txt", "/elsewhere/out.json")).await.faults();
+    assert!(both[0].contains("absent.txt") && both[1].contains("/elsewhere"), "{both:?}");
+    assert_eq!(both.len(), 2, "{both:?}");
     try_out(&server, &json!({ "task_type": "nonsense" })).await.only_fault();
     let fault = server.post("/tasks?dry_run=maybe", &dummy(0.0)).await.only_fault();
     assert!(fault.contains("true or false"), "{fault}");

@@ -10,13 +10,17 @@ pub enum PathError {
     Malformed(&'static str),
     /// Not below any root.
     #[error(
-        "path `{path}` is outside the allowed folders ({roots}): start the server with --root {suggestion} to allow it"
+        "path `{path}` {found} the allowed folders ({}): to allow it too, start the server with --root {} --root {suggestion}",
+        roots.join(", "),
+        roots.join(" --root "),
     )]
     Outside {
         /// As it was sent.
         path: String,
+        /// "is outside", or where its links lead.
+        found: String,
         /// The allowed folders.
-        roots: String,
+        roots: Vec<String>,
         /// The folder to add.
         suggestion: String,
     },

@@ -49,6 +49,31 @@ fn links_do_not_lead_out() {
 }
 
 #[test]
+fn a_hint_names_where_a_link_leads_and_keeps_the_present_folders() {
+    let (folder, files) = playground();
+    let root = folder.path().join("root");
+    fs::create_dir(folder.path().join("elsewhere")).unwrap();
+    symlink("../elsewhere", root.join("away")).unwrap();
+    symlink("../nowhere", root.join("dangling")).unwrap();
+    let outside = folder.path().canonicalize().unwrap();
+    for (path, leads_to, add) in [
+        ("away/new/out.txt", "elsewhere/new/out.txt", "elsewhere/new"),
+        ("dangling/out.txt", "nowhere/out.txt", "nowhere"),
+    ] {
+        let error = files.check_output(path, None).unwrap_err().to_string();
+        let leads_to = format!("leads to `{}`", outside.join(leads_to).display());
+        assert!(error.contains(&leads_to), "{error}");
+        assert!(error.ends_with(&format!("--root {}", outside.join(add).display())), "{error}");
+        assert!(error.contains(&format!("--root {} ", root.display())), "{error}");
+    }
+    let error = files.check_output("/etc/out.txt", None).unwrap_err().to_string();
+    assert!(
+        error.contains("`/etc/out.txt` is outside") && error.ends_with("--root /etc"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_link_in_place_of_the_output_is_replaced_not_followed() {
     let (folder, files) = playground();
     symlink("in.txt", folder.path().join("root/link")).unwrap();

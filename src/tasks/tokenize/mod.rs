@@ -52,7 +52,8 @@ const LIMITS: Limits = Limits { piece: 256 * 1024, uncut: 8 * 1024 * 1024 };
 pub(super) struct TokenizeTask {
     /// Which vocabulary to use.
     encoding: Encoding,
-    /// Seconds to wait before the work begins, to try out long tasks; 0 for none.
+    /// Seconds of simulated work before the text is read: it waits, and reports progress, to try out long
+    /// tasks; 0 for none.
     #[schemars(range(min = 0.0, max = MAX_SLEEP))]
     sleep_duration: f64,
     /// What to do with special tokens such as `<|endoftext|>` in the text.
