@@ -8,8 +8,8 @@ use super::client::{Client, Connection, Request};
 use super::each::{Answer, for_each};
 use super::exit::{EXIT_CODES, Exit, Failure, Outcome};
 use super::filters::Filters;
+use super::ids::{TaskName, resolve};
 use super::terminal::{print_json, print_line};
-use crate::task::TaskId;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,7 +25,7 @@ A running task is asked to stop, and is shown as running until it has.";
 pub(super) struct CancelArgs {
     /// Tasks to cancel
     #[arg(value_name = "ID", conflicts_with = "Filters")]
-    ids: Vec<TaskId>,
+    ids: Vec<TaskName>,
 
     #[command(flatten)]
     filters: Filters,
@@ -47,7 +47,8 @@ pub(super) async fn run(args: CancelArgs) -> Outcome {
     if !args.ids.is_empty() {
         let request = |id| Request::new(Method::DELETE, format!("/tasks/{id}"));
         let line = |answer: &Answer| format!("{} {}", answer.task_id, answer.message);
-        return for_each(&client, &args.ids, args.connection.json, request, line).await;
+        let ids = resolve(&client, &args.ids).await?;
+        return for_each(&client, &ids, args.connection.json, request, line).await;
     }
     if args.filters.is_empty() {
         let message = "name tasks by their ids, or with --status, --type or --tag";

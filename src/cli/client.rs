@@ -49,6 +49,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// To a server that asks for no key, or for routes that need none.
+    pub(super) fn without_key(url: String) -> Self {
+        Self { url, api_key: None, json: false }
+    }
+
     /// The option that leads to the same server, with a space before it, if there has to be one.
     pub(super) fn url_option(&self) -> String {
         match self.url.as_str() {

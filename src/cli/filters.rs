@@ -5,7 +5,7 @@ use clap::Args;
 use super::parameters::pair;
 
 /// Filters; a task has to match them all.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(super) struct Filters {
     /// pending, running, completed, failed or cancelled; several with commas
     #[arg(long, value_name = "STATUS")]
@@ -31,6 +31,12 @@ pub(super) struct Filters {
 impl Filters {
     pub(super) fn is_empty(&self) -> bool {
         self.query(None).is_empty()
+    }
+
+    /// The same, of unfinished tasks unless a status is given.
+    pub(super) fn unfinished(&self) -> Self {
+        let status = self.status.clone().or_else(|| Some("pending,running".to_owned()));
+        Self { status, ..self.clone() }
     }
 
     /// The query of a request, without its `?`.

@@ -4,8 +4,8 @@ use clap::Args;
 
 use super::client::{Client, Connection, Request};
 use super::exit::{EXIT_CODES, Exit, Outcome};
+use super::ids::{TaskName, resolve};
 use super::record::{Record, print_details};
-use crate::task::TaskId;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,7 +18,7 @@ Examples:
 pub(super) struct GetArgs {
     /// The task
     #[arg(value_name = "ID")]
-    id: TaskId,
+    id: TaskName,
 
     #[command(flatten)]
     connection: Connection,
@@ -26,7 +26,8 @@ pub(super) struct GetArgs {
 
 pub(super) async fn run(args: GetArgs) -> Outcome {
     let client = Client::new(&args.connection)?;
-    let json = client.json(Request::get(format!("/tasks/{}", args.id))).await?;
+    let ids = resolve(&client, std::slice::from_ref(&args.id)).await?;
+    let json = client.json(Request::get(format!("/tasks/{}", ids[0]))).await?;
     print_details(&Record::parse(&json)?, args.connection.json)?;
     Ok(Exit::Done)
 }

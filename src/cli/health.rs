@@ -1,4 +1,4 @@
-//! Asks a server on this machine whether it is well; for containers, which have no curl.
+//! Asks a server whether it is ready; for containers, which have no curl.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::client::{Client, Connection, Request};
+use super::exit::{Exit, Outcome};
 use crate::config::{Config, ConfigError, Settings};
 
 /// How long each step may take.
@@ -16,6 +18,23 @@ pub(super) struct HealthArgs {
     /// Where the server listens [default: as the server takes it]
     #[arg(long, env = "TASK_SERVER_LISTEN", value_name = "HOST:PORT")]
     listen: Option<String>,
+
+    /// URL of a server elsewhere, or behind a proxy
+    #[arg(long, value_name = "URL", conflicts_with = "listen")]
+    url: Option<String>,
+}
+
+pub(super) fn run(HealthArgs { listen, url }: HealthArgs) -> Outcome {
+    match url {
+        Some(url) => super::ask(ask_at(url)),
+        None => super::done(ask_here(listen)),
+    }
+}
+
+async fn ask_at(url: String) -> Outcome {
+    let client = Client::new(&Connection::without_key(url))?;
+    client.json(Request::get("/health/ready")).await?;
+    Ok(Exit::Done)
 }
 
 /// Why the server does not count as well.
@@ -31,7 +50,7 @@ pub(super) enum HealthError {
     NotReady { address: SocketAddr, answer: String },
 }
 
-pub(super) fn run(HealthArgs { listen }: HealthArgs) -> Result<(), HealthError> {
+fn ask_here(listen: Option<String>) -> Result<(), HealthError> {
     let listen = match listen {
         Some(listen) => listen,
         None => Config::load(Settings::default(), None)?.listen,

@@ -1,14 +1,15 @@
 //! `task-server list`: tasks, newest first.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use hyper::Response;
 use hyper::body::Incoming;
 use serde_json::value::RawValue;
 
 use super::client::{Client, Connection, Request};
+use super::columns::Columns;
 use super::exit::{EXIT_CODES, Exit, Failure, Outcome};
 use super::filters::Filters;
-use super::record::{Record, print_records};
+use super::record::Record;
 use super::terminal::{print_json, print_line, say};
 use crate::http::{DEFAULT_LIMIT, MAX_LIMIT};
 
@@ -17,7 +18,8 @@ Examples:
   task-server list
   task-server list --status pending,running --type tokenize
   task-server list --tag plate=7 --limit 10
-  task-server list --status failed --all --json | jq -r '.[].error'";
+  task-server list --status failed --all --columns id,input,error
+  task-server list --type tokenize --all --format csv --columns input,result.token_count > tokens.csv";
 
 /// Lists tasks, newest first
 #[derive(Args, Debug)]
@@ -34,15 +36,41 @@ pub(super) struct ListArgs {
     #[arg(long)]
     all: bool,
 
+    /// Only tasks that were submitted again, or that were not
+    #[arg(long, value_name = "BOOL")]
+    retried: Option<bool>,
+
+    /// Columns, with commas: id, status, type, progress, age, created, input, output, any other field, or a
+    /// part such as result.token_count or tags.plate [default: id,status,type,progress,age,input,message]
+    #[arg(long, value_name = "NAMES")]
+    columns: Option<Columns>,
+
+    /// How to print them; CSV has whole values and full ids
+    #[arg(long, value_enum, default_value = "table", conflicts_with = "json")]
+    format: Format,
+
     #[command(flatten)]
     connection: Connection,
 }
 
+/// How a list is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Csv,
+    Json,
+}
+
 pub(super) async fn run(args: ListArgs) -> Outcome {
     let client = Client::new(&args.connection)?;
+    let format = if args.connection.json { Format::Json } else { args.format };
+    let columns = args.columns.unwrap_or_default();
     let wanted = if args.all { usize::MAX } else { args.limit.unwrap_or(DEFAULT_LIMIT) };
     let mut query = args.filters.query(Some(wanted.min(MAX_LIMIT)));
-    let mut pages = Pages { as_json: args.connection.json, printed: 0 };
+    if let Some(retried) = args.retried {
+        query.push_str(&format!("&retried={retried}"));
+    }
+    let mut pages = Pages { format, columns, printed: 0 };
     loop {
         let response = client.send(Request::get(format!("/tasks?{query}"))).await?;
         let next = next_query(&response);
@@ -57,7 +85,7 @@ pub(super) async fn run(args: ListArgs) -> Outcome {
             Some(next) if pages.printed < wanted => query = next,
             _ => {
                 pages.end()?;
-                if more && !args.connection.json {
+                if more && format != Format::Json {
                     say("there are more: --all lists them");
                 }
                 return Ok(Exit::Done);
@@ -68,13 +96,14 @@ pub(super) async fn run(args: ListArgs) -> Outcome {
 
 /// Prints page after page, so that none has to stay in memory.
 struct Pages {
-    as_json: bool,
+    format: Format,
+    columns: Columns,
     printed: usize,
 }
 
 impl Pages {
     fn print(&mut self, tasks: Vec<&RawValue>) -> Result<(), Failure> {
-        if self.as_json {
+        if self.format == Format::Json {
             for task in tasks {
                 let separator = if self.printed == 0 { '[' } else { ',' };
                 print_json(&format!("{separator}{}", task.get()))?;
@@ -82,24 +111,28 @@ impl Pages {
             }
             return Ok(());
         }
-        let records: Result<Vec<_>, _> =
-            tasks.iter().map(|task| Record::parse(task.get())).collect();
-        print_records(&records?, self.printed == 0)?;
+        let records = tasks.iter().map(|task| Record::parse(task.get()));
+        let records: Vec<_> = records.collect::<Result<_, _>>()?;
+        let with_header = self.printed == 0;
+        match self.format {
+            Format::Csv => self.columns.print_csv(&records, with_header)?,
+            Format::Table | Format::Json => self.columns.print_table(&records, with_header)?,
+        }
         self.printed += tasks.len();
         Ok(())
     }
 
     fn end(&self) -> Result<(), Failure> {
-        match (self.as_json, self.printed) {
-            (true, 0) => Ok(print_line("[]")?),
-            (true, _) => Ok(print_line("]")?),
-            (false, _) => Ok(()),
+        match (self.format, self.printed) {
+            (Format::Json, 0) => Ok(print_line("[]")?),
+            (Format::Json, _) => Ok(print_line("]")?),
+            (Format::Table | Format::Csv, _) => Ok(()),
         }
     }
 }
 
 /// The query of the next page (RFC 8288); the path before it is the server's, not its proxy's.
-fn next_query(response: &Response<Incoming>) -> Option<String> {
+pub(super) fn next_query(response: &Response<Incoming>) -> Option<String> {
     let link = response.headers().get("link")?.to_str().ok()?;
     let (target, _) = link.split_once(">; rel=\"next\"")?;
     target.rsplit_once('?').map(|(_, query)| query.to_owned())

@@ -3,21 +3,26 @@
 mod backup;
 mod cancel;
 mod client;
+mod columns;
+mod completions;
 mod each;
 mod events;
 mod exit;
 mod filters;
 mod get;
 mod health;
+mod ids;
 mod key;
 mod list;
 mod openapi;
+mod output;
 mod parameters;
 mod record;
 mod retry;
 mod run;
 mod serve;
 mod settings;
+mod stats;
 mod submit;
 mod terminal;
 mod types;
@@ -54,15 +59,18 @@ enum Verb {
     Submit(submit::SubmitArgs),
     List(list::ListArgs),
     Get(get::GetArgs),
+    Output(output::OutputArgs),
     Watch(watch::WatchArgs),
     Cancel(cancel::CancelArgs),
     Retry(retry::RetryArgs),
+    Stats(stats::StatsArgs),
     Types(types::TypesArgs),
     Openapi(openapi::OpenapiArgs),
     Run(run::RunArgs),
     Backup(backup::BackupArgs),
-    /// Asks the server on this machine whether it takes submissions; fails if it does not
+    /// Asks a server whether it takes submissions, this machine's unless told otherwise; fails if it does not
     Health(health::HealthArgs),
+    Completions(completions::CompletionsArgs),
     /// Manages the API keys
     #[command(subcommand)]
     Key(key::KeyVerb),
@@ -80,10 +88,12 @@ pub fn main() -> ExitCode {
     };
     let outcome = match verb {
         None => done(serve::run(serve)),
-        Some(Verb::Health(args)) => done(health::run(args)),
+        Some(Verb::Health(args)) => health::run(args),
         Some(Verb::Submit(args)) => ask(submit::run(args)),
         Some(Verb::List(args)) => ask(list::run(args)),
         Some(Verb::Get(args)) => ask(get::run(args)),
+        Some(Verb::Output(args)) => ask(output::run(args)),
+        Some(Verb::Stats(args)) => ask(stats::run(args)),
         Some(Verb::Watch(args)) => ask(watch::run(args)),
         Some(Verb::Cancel(args)) => ask(cancel::run(args)),
         Some(Verb::Retry(args)) => ask(retry::run(args)),
@@ -91,6 +101,7 @@ pub fn main() -> ExitCode {
         Some(Verb::Openapi(args)) => ask(openapi::run(args)),
         Some(Verb::Run(args)) => run_in(Runtime::new(), run::run(args)),
         Some(Verb::Backup(args)) => ask(backup::run(args)),
+        Some(Verb::Completions(args)) => completions::run(&args),
         Some(Verb::Key(verb)) => key::run(verb),
     };
     outcome

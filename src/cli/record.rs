@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::exit::{Exit, Failure};
-use super::terminal::{age, cell, escape, has_colours, paint, print_json, print_table};
+use super::terminal::{age, escape, has_colours, paint, print_json, print_table};
 use crate::task::Timestamp;
 
 /// What the client needs to know of a task, and the rest as it came.
@@ -20,15 +20,23 @@ pub(super) struct Record {
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Task {
     pub(super) task_id: String,
-    pub(super) task_type: String,
     pub(super) status: String,
     pub(super) progress: f64,
     pub(super) message: String,
-    created_at: Timestamp,
+    pub(super) created_at: Timestamp,
 }
 
-const COLUMNS: [&str; 6] = ["ID", "STATUS", "TYPE", "PROGRESS", "AGE", "MESSAGE"];
-const STATUS_COLUMN: usize = 1;
+impl Task {
+    /// The exit code that goes with its end; `None` while it has not ended.
+    pub(super) fn exit(&self) -> Option<Exit> {
+        match self.status.as_str() {
+            "completed" => Some(Exit::Done),
+            "failed" => Some(Exit::Failed),
+            "cancelled" => Some(Exit::Cancelled),
+            _ => None,
+        }
+    }
+}
 
 impl Record {
     pub(super) fn parse(json: &str) -> Result<Self, Failure> {
@@ -43,23 +51,11 @@ impl Record {
 
     /// The exit code that goes with the end of the task; `None` while it has not ended.
     pub(super) fn exit(&self) -> Option<Exit> {
-        match self.task.status.as_str() {
-            "completed" => Some(Exit::Done),
-            "failed" => Some(Exit::Failed),
-            "cancelled" => Some(Exit::Cancelled),
-            _ => None,
-        }
+        self.task.exit()
     }
 
     pub(super) fn percent(&self) -> String {
         format!("{}%", self.task.progress.floor())
-    }
-
-    fn row(&self) -> Vec<String> {
-        let task = &self.task;
-        let id = escape(&task.task_id);
-        let (status, task_type) = (escape(&task.status), escape(&task.task_type));
-        vec![id, status, task_type, self.percent(), age(task.created_at), cell(&task.message)]
     }
 }
 
@@ -68,7 +64,7 @@ pub(super) fn print_details(record: &Record, as_json: bool) -> io::Result<()> {
     if as_json {
         return print_json(&record.json);
     }
-    let fields: Map<String, Value> = serde_json::from_str(&record.json).unwrap_or_default();
+    let fields = record.fields();
     let empty = |value: &Value| value.is_null() || value.as_object().is_some_and(Map::is_empty);
     let told = fields.iter().filter(|(_, value)| !empty(value));
     let row = |(name, value): (&String, &Value)| {
@@ -88,11 +84,4 @@ pub(super) fn print_details(record: &Record, as_json: bool) -> io::Result<()> {
         vec![escape(name), text]
     };
     print_table(&told.map(row).collect::<Vec<_>>(), None)
-}
-
-/// Prints one line a task; the header where it is asked for.
-pub(super) fn print_records(records: &[Record], with_header: bool) -> io::Result<()> {
-    let header = with_header.then(|| COLUMNS.map(str::to_owned).to_vec());
-    let rows: Vec<_> = header.into_iter().chain(records.iter().map(Record::row)).collect();
-    print_table(&rows, Some(STATUS_COLUMN))
 }

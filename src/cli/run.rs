@@ -107,7 +107,7 @@ async fn to_its_end(
     interrupt: &mut Signal,
 ) -> Result<Record, Failure> {
     let mut events = watch(manager, id).await?;
-    let mut view = View::for_people();
+    let mut view = View::for_people(1);
     let mut cancelled = false;
     loop {
         tokio::select! {

@@ -110,7 +110,7 @@ pub(super) async fn run(args: SubmitArgs) -> Outcome {
         }
         return Ok(Exit::Done);
     }
-    let watched = to_their_ends(&client, &args.connection, &[task_id], View::for_people()).await?;
+    let watched = to_their_ends(&client, &args.connection, &[task_id], View::for_people(1)).await?;
     for record in &watched.records {
         even_unread(print_details(record, as_json))?;
     }

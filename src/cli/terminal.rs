@@ -68,9 +68,18 @@ fn is_unsafe(c: char) -> bool {
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Shortens a text for a table.
+/// Whether people read standard output, and not a program or a file.
+pub(super) fn is_for_people() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// A text for a table. Shortened where people read it; a program wants all of it.
 pub(super) fn cell(text: &str) -> String {
     let text = escape(text);
+    if is_for_people() { shortened(text) } else { text }
+}
+
+fn shortened(text: String) -> String {
     match text.char_indices().nth(MAX_CELL) {
         Some((cut, _)) => format!("{}…", &text[..cut]),
         None => text,
@@ -79,7 +88,7 @@ pub(super) fn cell(text: &str) -> String {
 
 /// Whether standard output takes colours. Source: <https://no-color.org>.
 pub(super) fn has_colours() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty())
+    is_for_people() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty())
 }
 
 /// Colours a text by the status that it is, or is about.
@@ -139,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_long_message_is_cut_in_a_table() {
-        assert_eq!(cell(&"ü".repeat(MAX_CELL)), "ü".repeat(MAX_CELL));
-        assert_eq!(cell(&"ü".repeat(MAX_CELL + 1)), format!("{}…", "ü".repeat(MAX_CELL)));
+        assert_eq!(shortened("ü".repeat(MAX_CELL)), "ü".repeat(MAX_CELL));
+        assert_eq!(shortened("ü".repeat(MAX_CELL + 1)), format!("{}…", "ü".repeat(MAX_CELL)));
     }
 }

@@ -5,29 +5,42 @@ use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::client::{Client, Connection};
+use super::client::{Client, Connection, Request};
+use super::columns::Columns;
 use super::events::{News, follow};
 use super::exit::{EXIT_CODES, Exit, Failure, Outcome, listen_for};
-use super::record::{Record, print_records};
-use super::terminal::even_unread;
+use super::filters::Filters;
+use super::ids::{TaskName, resolve};
+use super::list::next_query;
+use super::record::{Record, Task};
+use super::terminal::{even_unread, say};
 use super::view::View;
+use crate::http::MAX_LIMIT;
 use crate::task::TaskId;
 
 const EXAMPLES: &str = "\
 Examples:
   task-server watch 01a20732-f5d8-72b0-90ab-6e8c0dbec33e
   task-server watch $(task-server list --status running --json | jq -r '.[].task_id')
+  task-server watch --tag plate=7
   task-server watch ID --json | jq -c '[.status, .progress]'   # one JSON document an event
 
 Ctrl-C ends the watching; the tasks go on. If several tasks ended in several ways, the worst counts.";
 
-/// Shows how tasks get on until all have ended, also across restarts of the server
+/// Most tasks that are watched at once: each has an event stream.
+const MAX_WATCHED: usize = 1000;
+
+/// Shows how tasks get on until all have ended, also across restarts of the server: those that are named, or
+/// the unfinished ones that match the filters
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub(super) struct WatchArgs {
     /// Tasks to watch
-    #[arg(required = true, value_name = "ID")]
-    ids: Vec<TaskId>,
+    #[arg(value_name = "ID", conflicts_with = "Filters")]
+    ids: Vec<TaskName>,
+
+    #[command(flatten)]
+    filters: Filters,
 
     #[command(flatten)]
     connection: Connection,
@@ -36,15 +49,49 @@ pub(super) struct WatchArgs {
 pub(super) async fn run(args: WatchArgs) -> Outcome {
     let connection = args.connection;
     let client = Client::new(&connection)?;
-    let view = if connection.json { View::Json } else { View::for_people() };
-    let mut ids: Vec<_> = args.ids.iter().map(TaskId::to_string).collect();
+    let mut ids: Vec<_> = match (args.ids.is_empty(), args.filters.is_empty()) {
+        (true, true) => {
+            let message = "name tasks by their ids, or with --status, --type or --tag";
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        (true, false) => matching(&client, &args.filters).await?,
+        (false, _) => resolve(&client, &args.ids).await?.iter().map(TaskId::to_string).collect(),
+    };
     let mut seen = std::collections::HashSet::new();
     ids.retain(|id| seen.insert(id.clone()));
+    if ids.is_empty() {
+        say("no unfinished task matches, so there is nothing to watch");
+    }
+    let view = if connection.json { View::Json } else { View::for_people(ids.len()) };
     let watched = to_their_ends(&client, &connection, &ids, view).await?;
     if !connection.json && !watched.records.is_empty() {
-        even_unread(print_records(&watched.records, true))?;
+        even_unread(Columns::default().print_table(&watched.records, true))?;
     }
     Ok(watched.exit)
+}
+
+/// The unfinished tasks that match.
+async fn matching(client: &Client, filters: &Filters) -> Result<Vec<String>, Failure> {
+    let mut query = filters.unfinished().query(Some(MAX_LIMIT));
+    let mut ids = Vec::new();
+    loop {
+        let response = client.send(Request::get(format!("/tasks?{query}"))).await?;
+        let next = next_query(&response);
+        let text = client.text(response).await?;
+        let page: Vec<Task> = client.parse(&text)?;
+        let unfinished = page.into_iter().filter(|task| task.exit().is_none());
+        ids.extend(unfinished.map(|task| task.task_id));
+        if ids.len() > MAX_WATCHED {
+            let message = format!(
+                "more than {MAX_WATCHED} unfinished tasks match, too many to watch: narrow the filters"
+            );
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        match next {
+            Some(next) => query = next,
+            None => return Ok(ids),
+        }
+    }
 }
 
 /// What came of watching.

@@ -107,7 +107,9 @@ pub(super) async fn retry_all(
         Ok(counts) => (None, counts),
         Err(RetryAllError::QueueFull { limit, counts }) => {
             let detail = format!(
-                "{limit} tasks are waiting, which is the limit: ask again later for those that are left"
+                "{limit} tasks are waiting, which is the limit; {} were submitted before that: ask again later \
+                 for those that are left",
+                counts.submitted
             );
             (Some(detail), counts)
         }

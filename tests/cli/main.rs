@@ -6,6 +6,7 @@ mod backup;
 #[path = "../common/mod.rs"]
 mod common;
 mod exit_codes;
+mod lists;
 mod program;
 mod run;
 mod stub;
