@@ -16,7 +16,7 @@ async fn a_task_is_submitted_through_the_form() {
     browser.click("summary").await;
     browser.fill("[name=tags]", "plate=7\nwell=B3").await;
     browser.fill("[name=priority]", "4").await;
-    browser.until_text("nothing is wrong").await;
+    browser.until_text("Ready to submit").await;
     browser.until_text(r#""parameters":{"duration":0,"steps":3}"#).await;
     browser.click(".submit-line button").await;
     browser.until("location.pathname.startsWith('/dashboard/tasks/')").await;
@@ -34,7 +34,7 @@ async fn what_is_wrong_is_said_beside_its_field() {
         return;
     };
     let fault = |field: &str| text_of(&format!("#field-{field}-fault"));
-    browser.until_text("2 things to fill in").await;
+    browser.until_text("2 fields need attention").await;
     browser.fill("[name='parameters.sleep_duration']", "long").await;
     browser
         .until(&format!(
@@ -60,7 +60,7 @@ async fn what_is_wrong_is_said_beside_its_field() {
     browser.until(&format!("{}?.includes('absent.txt')", fault("input_file_path"))).await;
     server.write("in.txt", "some text");
     browser.fill("[name=input_file_path]", "in.txt").await;
-    browser.until_text("nothing is wrong").await;
+    browser.until_text("Ready to submit").await;
     assert_eq!(server.get("/tasks").await.body, json!([]));
 }
 

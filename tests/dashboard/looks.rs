@@ -9,7 +9,7 @@ use crate::common::{Server, endless, tokenize};
 use crate::{open, page_of};
 
 /// Addresses, and a text that is there once the view is.
-async fn views(server: &Server) -> Vec<(String, &'static str)> {
+pub(crate) async fn views(server: &Server) -> Vec<(String, &'static str)> {
     server.write("in.txt", "some text");
     let mut body = tokenize("in.txt", "out.json");
     body["tags"] = json!({ "plate": "7", "a_rather_long_name_of_a_tag": "x".repeat(200) });
@@ -32,7 +32,7 @@ async fn views(server: &Server) -> Vec<(String, &'static str)> {
         (page_of(&running), "running"),
         (page_of("nonsense"), "No such task"),
         ("/dashboard/overview".to_owned(), "an hour ago"),
-        ("/dashboard/submit?type=tokenize".to_owned(), "things to fill in"),
+        ("/dashboard/submit?type=tokenize".to_owned(), "fields need attention"),
     ]
 }
 
@@ -81,7 +81,7 @@ async fn every_view_is_accessible_in_light_and_dark() {
             assert_eq!(broken, Vec::<String>::new(), "{path}, {scheme}");
         }
         browser.open("/dashboard/submit?type=tokenize").await;
-        browser.until_text("things to fill in").await;
+        browser.until_text("fields need attention").await;
         browser.click(".submit-line button").await;
         browser.until_text("Field required").await;
         assert_eq!(broken_rules(&browser, &axe).await, Vec::<String>::new(), "faults, {scheme}");

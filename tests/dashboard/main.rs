@@ -13,6 +13,7 @@ mod output;
 mod restart;
 mod table;
 mod task;
+mod widths;
 
 use browser::Browser;
 use common::Server;

@@ -29,7 +29,12 @@ async fn the_table_follows_what_happens() {
     let text = format!("{}?.innerText", row(&running));
     browser.until(&format!("{text}?.includes('Processing step')")).await;
     let pending = server.submit(dummy(0.0)).await;
-    browser.until(&format!("{}?.innerText.includes('1 of 1 tasks running')", row(&pending))).await;
+    browser
+        .until(&format!(
+            "{}?.innerText.includes('Waiting for a free slot (1 of 1 busy)')",
+            row(&pending)
+        ))
+        .await;
     // The newest stands first.
     browser
         .until(&format!("{}.rowIndex === 1 && {}.rowIndex === 2", row(&pending), row(&running)))

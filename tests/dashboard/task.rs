@@ -60,7 +60,7 @@ async fn an_address_of_a_task_leads_to_all_that_is_known_of_it() {
     server.until_running(&running).await;
     let pending = server.submit(dummy(0.0)).await;
     browser.open(&page_of(&pending)).await;
-    browser.until_text("1 of 1 tasks running; number 1 in the queue").await;
+    browser.until_text("Waiting for a free slot (1 of 1 busy); number 1 in the queue").await;
 
     browser.open("/dashboard/tasks/01a1a1a1-0000-7000-8000-000000000000").await;
     browser.until_text("No such task").await;

@@ -38,8 +38,10 @@ export async function cancelOne(task) {
 
 // Submits the task again; returns the id of the new one.
 export async function retryOne(task) {
+  const done = task.status === "completed";
+  if (done && !(await ask("Run this task again?", "It has completed. A new task with the same parameters writes the same output.", "Run again"))) return undefined;
   try {
-    const { task_id } = await retry(task.task_id);
+    const { task_id } = await retry(task.task_id, newKey());
     say("Submitted again");
     return task_id;
   } catch (error) {
@@ -47,6 +49,9 @@ export async function retryOne(task) {
     return undefined;
   }
 }
+
+// Names one press of a button, so that a request that is sent twice is one. Only secure pages have randomUUID.
+const newKey = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(16).padStart(8, "0")).join("");
 
 export async function cancelMany(tasks) {
   const open = tasks.filter((task) => !isFinal(task) && !isStopping(task));
@@ -56,15 +61,15 @@ export async function cancelMany(tasks) {
   const done = await each(open, (task) => cancel(task.task_id));
   const requested = done.answers.filter((answer) => answer.status === 202 || answer.message === "Cancellation requested").length;
   const cancelled = done.answers.length - requested;
-  report([[cancelled, "cancelled"], [requested, "asked to stop"]], done.problems);
+  report([[cancelled, "cancelled"], [requested, "asked to stop"]], done.problems, "cancel");
 }
 
 export async function retryMany(tasks) {
   const ended = tasks.filter(isFinal);
   if (ended.length === 0) return void say("None of these has ended yet");
   if (ended.length > 1 && !(await ask(`Submit ${ended.length} tasks again?`, "Each becomes a new task with the same parameters.", "Submit them"))) return;
-  const done = await each(ended, (task) => retry(task.task_id));
-  report([[done.answers.length, "submitted again"]], done.problems);
+  const done = await each(ended, (task) => retry(task.task_id, newKey()));
+  report([[done.answers.length, "submitted again"]], done.problems, "submit");
 }
 
 async function each(tasks, work) {
@@ -78,11 +83,11 @@ async function each(tasks, work) {
   return { answers, problems };
 }
 
-function report(counts, problems) {
+function report(counts, problems, verb) {
   const parts = counts.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`);
   if (problems.length) {
     const why = problems[0] instanceof Problem ? problems[0].message : "the server did not answer";
-    parts.push(`${problems.length} not: ${why}`);
+    parts.push(`Could not ${verb} ${problems.length} ${problems.length === 1 ? "task" : "tasks"}: ${why}`);
   }
   say(parts.join(", "), problems.length > 0);
 }
@@ -112,7 +117,7 @@ const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 // The command that submits this.
 export function curlFor(submission) {
   const lines = [`curl -X POST ${quote(`${location.origin}/tasks`)}`];
-  if (storedKey()) lines.push('-H "Authorization: Bearer $TASK_SERVER_KEY"');
+  if (storedKey()) lines.push('-H "Authorization: Bearer $TASK_SERVER_API_KEY"');
   lines.push("-H 'Content-Type: application/json'", `-d ${quote(JSON.stringify(submission))}`);
   return lines.join(" \\\n  ");
 }

@@ -95,7 +95,7 @@ export async function change(method, path, body, headers = {}, signal = undefine
 }
 
 export const cancel = (id) => change("DELETE", `/tasks/${id}`);
-export const retry = (id) => change("POST", `/tasks/${id}/retry`);
+export const retry = (id, key) => change("POST", `/tasks/${id}/retry`, undefined, { "Idempotency-Key": key });
 
 // --- Whether the server is there. ---
 

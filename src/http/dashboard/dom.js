@@ -100,6 +100,28 @@ export function remaining(task) {
   return left < 1 ? "1 s" : duration(left < 600 ? Math.round(left) : 60 * Math.round(left / 60)).replace(/ min 0 s$/, " min").replace(".0 s", " s");
 }
 
+// What a task says of itself. Of a pending one that has failed before, only why: its next attempt is counted
+// down to.
+export function standing(task) {
+  if (task.status === "pending" && !task.message) return task.attempt > 0 ? "" : "Not started";
+  return task.message.replace(/^(Attempt \d+ of \d+ failed), next in [\d.]+ s: /, "$1: ");
+}
+
+// Why a pending task waits, in words.
+export function waiting(task) {
+  const why = task.status === "pending" && task.waiting_because;
+  if (!why) return "";
+  const at = /^(scheduled for|retry at) (\S+)$/.exec(why);
+  if (at) {
+    const left = (Date.parse(at[2]) - now()) / 1000;
+    const what = at[1] === "retry at" ? "Next attempt" : "Starts";
+    return left < 1 ? `${what} any moment` : `${what} in ${duration(Math.ceil(left)).replace(/\.0 s$/, " s")}`;
+  }
+  const full = /^(\d+) of (\d+) (?:(\S+) )?tasks running$/.exec(why);
+  if (full) return `Waiting for a free ${full[3] ? `${full[3]} slot` : "slot"} (${full[1]} of ${full[2]} busy)`;
+  return why[0].toUpperCase() + why.slice(1);
+}
+
 const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });

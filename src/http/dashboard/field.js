@@ -93,6 +93,11 @@ function kindOf(schema) {
   if (choices?.every((choice) => "const" in choice)) {
     return { type: "choice", choices: choices.map((choice) => ({ value: choice.const, text: String(choice.const), description: choice.description })) };
   }
+  // Names of which other spellings are taken too: one alternative lists them.
+  const listed = choices?.find((choice) => choice.enum);
+  if (listed && choices.every((choice) => choice === listed || choice.pattern)) {
+    return { type: "choice", choices: listed.enum.map((value) => ({ value, text: String(value) })) };
+  }
   if (schema.enum) return { type: "choice", choices: schema.enum.map((value) => ({ value, text: String(value) })) };
   const types = [schema.type].flat().filter((type) => type !== "null");
   switch (types.length === 1 && types[0]) {

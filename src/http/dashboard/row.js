@@ -1,6 +1,6 @@
 // One row of the table.
 
-import { el, elapsed, isFinal, moment, percent, progressBar, remaining, setText, statusPill, tagLink, taskPath } from "./dom.js";
+import { el, elapsed, isFinal, moment, percent, progressBar, remaining, setText, standing, statusPill, tagLink, taskPath, waiting } from "./dom.js";
 
 export class Row {
   constructor(task, onSelect) {
@@ -16,7 +16,7 @@ export class Row {
     const name = el("a", { class: "type", href: taskPath(id) }, task.task_type, el("span", { class: "id", title: id }, shortId(id)));
     const tags = Object.entries(task.tags).map(([key, value]) => tagLink(key, value));
     this.element = el("tr", { role: "row", "data-id": id }, cell("check", this.box), this.status, cell("name", name),
-      cell("progress", this.bar, this.message), this.elapsed, this.remaining, cell("created", moment(task.created_at)), cell("tags", tags));
+      cell("progress", this.bar, this.message), this.elapsed, this.remaining, cell("created", moment(task.created_at)), cell("tags", tags.length > 0 && el("span", { class: "tag-list" }, tags)));
     this.draw();
   }
 
@@ -36,11 +36,8 @@ export class Row {
     const { task } = this;
     const pill = statusPill(task);
     if (this.status.firstChild?.textContent !== pill.textContent) this.status.replaceChildren(pill);
-    if (task.status === "pending") this.bar.replaceChildren();
-    else this.bar.replaceChildren(progressBar(task), el("span", { class: "percent" }, percent(task)));
-    const text = [task.message, task.waiting_because].filter(Boolean).join("; ");
-    setText(this.message, text);
-    this.message.title = text;
+    if (task.status === "running") this.bar.replaceChildren(progressBar(task), el("span", { class: "percent" }, percent(task)));
+    else this.bar.replaceChildren();
     this.tick();
   }
 
@@ -48,6 +45,9 @@ export class Row {
   tick() {
     setText(this.elapsed, elapsed(this.task));
     setText(this.remaining, remaining(this.task));
+    const text = [standing(this.task), waiting(this.task)].filter(Boolean).join("; ");
+    setText(this.message, text);
+    this.message.title = text;
   }
 }
 

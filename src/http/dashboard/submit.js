@@ -112,7 +112,7 @@ function form(place, signal, types, { type: wanted, task }, go) {
     signal.addEventListener("abort", () => checking.abort());
     try {
       await change("POST", "/tasks?dry_run=true", submission(), {}, checking.signal);
-      show([], "Checked: nothing is wrong with it");
+      show([], "Ready to submit");
     } catch (error) {
       if (error instanceof Problem && error.faults.length) show(error.faults, "");
       else if (error instanceof Problem) show([], error.message, true);
@@ -137,7 +137,7 @@ function form(place, signal, types, { type: wanted, task }, go) {
     others.hidden = rest.length === 0;
     others.textContent = rest.map((fault) => `${fault.loc.slice(1).join(".")}: ${fault.msg}`).join("; ");
     const count = faults.length;
-    state.textContent = count === 0 ? text : count === hidden ? count === 1 ? "One thing to fill in" : `${count} things to fill in` : count === 1 ? "One thing is not right yet" : `${count} things are not right yet`;
+    state.textContent = count === 0 ? text : count === 1 ? "1 field needs attention" : `${count} fields need attention`;
     state.classList.toggle("wrong", count > hidden || wrong);
   }
 

@@ -2,7 +2,7 @@
 
 import { cancelOne, copyButton, curlFor, retryOne, submissionOf } from "./actions.js";
 import { Problem, follow, get, whenBack } from "./api.js";
-import { duration, el, elapsed, fullMoment, isFinal, isStopping, percent, progressBar, remaining, setText, statusPill, tagLink, taskPath } from "./dom.js";
+import { duration, el, elapsed, fullMoment, isFinal, isStopping, percent, progressBar, remaining, setText, standing, statusPill, tagLink, taskPath, waiting } from "./dom.js";
 import { outputPanel } from "./output.js";
 
 const TICK_EVERY = 250;
@@ -16,6 +16,7 @@ export function taskView(place, signal, id, go) {
   const parts = new Map();
   const title = el("h1", {}, "Task");
   const times = el("span", { class: "times" });
+  const waits = el("p", { class: "hint waits" });
   place.append(title, el("p", { class: "note" }, "Loading…"));
 
   // A part of the page that is made anew only when what it shows has changed, so that what is
@@ -35,7 +36,7 @@ export function taskView(place, signal, id, go) {
   function draw() {
     const elements = [
       part("head", [task.status, isStopping(task)], head),
-      part("now", [task.status, task.progress, task.message, task.waiting_because, task.queue_position], now),
+      part("now", [task.status, task.progress, task.message, task.error], now),
       part("error", [task.error], () => task.error === null ? [] : [panel("Error", copyButton(() => task.error), el("pre", { class: "error-text", tabindex: 0, "aria-label": "Error" }, task.error))]),
       part("result", [task.result], () => jsonPanel("Result", task.result)),
       part("output", [task.status, task.output_file_path], () => task.status === "completed" && task.output_file_path !== null ? [outputPanel(task, signal)] : []),
@@ -53,6 +54,8 @@ export function taskView(place, signal, id, go) {
 
   function tick() {
     const left = remaining(task);
+    const place = task.queue_position && `number ${task.queue_position} in the queue`;
+    setText(waits, [waiting(task), place].filter(Boolean).join("; "));
     setText(times, [elapsed(task) && `${elapsed(task)} elapsed`, left && `${left} left`].filter(Boolean).join(" · ").replace("any moment left", "done any moment"));
   }
 
@@ -61,10 +64,13 @@ export function taskView(place, signal, id, go) {
     document.title = `${task.task_type} ${task.status} · task-server`;
     const cancelling = isStopping(task);
     const cancel = !isFinal(task) && el("button", { type: "button", class: "danger", disabled: cancelling, onclick: () => cancelOne(task) }, cancelling ? "Cancel requested" : "Cancel");
-    const retry = isFinal(task) && el("button", { type: "button", class: "primary", onclick: async () => {
+    const completed = task.status === "completed";
+    const retry = isFinal(task) && el("button", { type: "button", class: !completed && "primary", onclick: async ({ currentTarget: button }) => {
+      button.disabled = true;
       const fresh = await retryOne(task);
+      button.disabled = false;
       if (fresh) go(taskPath(fresh));
-    } }, "Retry");
+    } }, completed ? "Run again" : "Retry");
     const again = el("a", { class: "button", href: `/dashboard/submit?from=${encodeURIComponent(id)}` }, "Edit a copy");
     const heading = el("div", { class: "title" }, title, statusPill(task));
     const name = el("p", { class: "id-line" }, el("code", {}, task.task_id), copyButton(() => task.task_id, "Copy id"));
@@ -72,10 +78,11 @@ export function taskView(place, signal, id, go) {
   }
 
   function now() {
-    const waits = task.waiting_because && el("p", { class: "hint" }, `Waits because: ${task.waiting_because}${task.queue_position ? `; number ${task.queue_position} in the queue` : ""}`);
-    const bar = task.status !== "pending" && el("div", { class: "bar" }, progressBar(task), el("span", { class: "percent" }, percent(task)));
+    const bar = task.status === "running" && el("div", { class: "bar" }, progressBar(task), el("span", { class: "percent" }, percent(task)));
     const stopping = isStopping(task) && el("p", { class: "hint" }, "It was asked to stop, and has not done so yet.");
-    return [el("section", { class: "panel", "aria-label": "Progress" }, bar, task.message && el("p", { class: "message" }, task.message), waits, stopping, times)];
+    // The error has a panel of its own.
+    const message = task.error === null || task.status === "running" ? standing(task) : "";
+    return [el("section", { class: "panel", "aria-label": "Progress" }, bar, message && el("p", { class: "message" }, message), waits, stopping, times)];
   }
 
   function timeline() {
@@ -105,6 +112,7 @@ export function taskView(place, signal, id, go) {
       ["Priority", task.priority !== 0 && String(task.priority)],
       ["Time limit", task.timeout_seconds !== null && `${duration(task.timeout_seconds)} for each attempt`],
       ["Attempts", `${task.attempt} of ${task.max_attempts}`],
+      ["Repeated by", task.retried_by && el("a", { href: taskPath(task.retried_by) }, el("code", {}, task.retried_by))],
       ["Repeats", task.retry_of && el("a", { href: taskPath(task.retry_of) }, el("code", {}, task.retry_of))],
     ];
     return el("dl", {}, rows.filter(([, value]) => value).map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));

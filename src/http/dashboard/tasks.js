@@ -129,6 +129,16 @@ export function tasksView(place, signal, query, go) {
     return page;
   }
 
+  // Only the pending tasks of this page: nothing else changes without an event.
+  async function askWhy() {
+    try {
+      const page = await getPage(`/tasks?${listQuery({ ...filter, statuses: ["pending"] }, cursor)}`, signal);
+      for (const task of page.items) rows.get(task.task_id)?.update(task);
+    } catch (error) {
+      if (error instanceof Problem) showNote(error.message);
+    }
+  }
+
   function showNote(text) {
     note.hidden = !text;
     setText(note, text);
@@ -179,7 +189,7 @@ export function tasksView(place, signal, query, go) {
     for (const row of rows.values()) row.tick();
   }, REDRAW_EVERY);
   const asking = setInterval(() => {
-    if (!document.hidden && [...rows.values()].some((row) => row.task.status === "pending")) load();
+    if (!document.hidden && [...rows.values()].some((row) => row.task.status === "pending")) askWhy();
   }, ASK_WHY_EVERY);
   signal.addEventListener("abort", () => { clearInterval(ticks); clearInterval(asking); });
 
