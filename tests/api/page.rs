@@ -85,3 +85,16 @@ async fn the_page_loads_only_what_it_has() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_address_without_a_page_is_a_page_for_people_and_json_for_programs() {
+    let server = Server::start(&[]);
+    let request = |accept: &str| {
+        server.send(server.request(Method::GET, "/dashboard/nosuch").header("accept", accept))
+    };
+    let page = request("text/html,*/*;q=0.8").await;
+    assert_eq!(page.status, 404, "{page}");
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    let answer = request("*/*").await;
+    assert!(answer.error(404).contains("/dashboard/nosuch"), "{answer}");
+}

@@ -150,3 +150,11 @@ async fn a_task_is_found_by_its_id() {
     browser.until(&format!("location.pathname === '{}'", page_of(&id))).await;
     browser.until_text("Task completed successfully").await;
 }
+
+#[tokio::test]
+async fn an_unknown_address_leads_back_to_the_tasks() {
+    let Some((_server, browser)) = open(&[], "/dashboard/nosuch").await else { return };
+    browser.until_text("There is no such page").await;
+    browser.press("All tasks").await;
+    browser.until_text("Nothing was submitted yet").await;
+}

@@ -69,9 +69,16 @@ async fn file(uri: Uri, headers: HeaderMap) -> Response {
         _ if matches!(name, "" | "overview" | "submit") => "index.html",
         _ => name,
     };
-    match ASSETS.iter().find(|asset| asset.name == name) {
-        Some(asset) => asset.answer(&headers),
-        None => no_such_route(uri).await.into_response(),
+    let find = |name| ASSETS.iter().find(|asset| asset.name == name);
+    match (find(name), find("index.html")) {
+        (Some(asset), _) => asset.answer(&headers),
+        // Someone has followed a link: the page says that there is nothing, and leads back.
+        (None, Some(page)) if is_wanted(&headers) => {
+            let mut response = page.answer(&HeaderMap::new());
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            response
+        }
+        (None, _) => no_such_route(uri).await.into_response(),
     }
 }
 
