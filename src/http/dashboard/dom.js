@@ -103,7 +103,6 @@ export function remaining(task) {
 // What a task says of itself. Of a pending one that has failed before, only why: its next attempt is counted
 // down to.
 export function standing(task) {
-  if (task.status === "pending" && !task.message) return task.attempt > 0 ? "" : "Not started";
   return task.message.replace(/^(Attempt \d+ of \d+ failed), next in [\d.]+ s: /, "$1: ");
 }
 

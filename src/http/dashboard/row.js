@@ -51,5 +51,5 @@ export class Row {
   }
 }
 
-// Ids of one hour begin alike; their ends tell them apart.
-const shortId = (id) => `…${id.slice(-12)}`;
+// Ids of one hour begin alike; their ends tell them apart, and name them on the command line.
+const shortId = (id) => `…${id.slice(-8)}`;

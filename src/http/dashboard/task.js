@@ -56,7 +56,7 @@ export function taskView(place, signal, id, go) {
     const left = remaining(task);
     const place = task.queue_position && `number ${task.queue_position} in the queue`;
     setText(waits, [waiting(task), place].filter(Boolean).join("; "));
-    setText(times, [elapsed(task) && `${elapsed(task)} elapsed`, left && `${left} left`].filter(Boolean).join(" · ").replace("any moment left", "done any moment"));
+    setText(times, [elapsed(task) ? `${elapsed(task)} elapsed` : isFinal(task) && "Not started", left && `${left} left`].filter(Boolean).join(" · ").replace("any moment left", "done any moment"));
   }
 
   function head() {
