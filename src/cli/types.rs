@@ -92,8 +92,13 @@ fn print_type(found: &TypeView) -> Result<(), Failure> {
     print_line("")?;
     let none = Map::new();
     let properties = found.parameters["properties"].as_object().unwrap_or(&none);
+    let required = found.parameters["required"].as_array();
     let parameter = |(name, property): (&String, &Value)| {
-        let default = found.defaults.get(name).map_or("required".to_owned(), Value::to_string);
+        let without = match required.is_some_and(|names| names.iter().any(|one| one == name)) {
+            true => "required",
+            false => "optional",
+        };
+        let default = found.defaults.get(name).map_or(without.to_owned(), Value::to_string);
         let description = property["description"].as_str().unwrap_or_default();
         vec![escape(name), escape(&default), escape(&description.replace('\n', " "))]
     };

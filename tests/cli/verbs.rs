@@ -251,3 +251,27 @@ fn an_answer_that_makes_no_sense_is_quoted_without_harm() {
     let ended = ask_at(&url, folder.path(), &["cancel", "--status", "pending"]).with(76);
     assert!(!ended.stderr.trim_end().contains(char::is_control), "{ended}");
 }
+
+#[test]
+fn types_tells_required_parameters_from_optional_ones() {
+    let folder = TempDir::new().unwrap();
+    let url = answering(|_, _| {
+        let types = json!([{
+            "task_type": "label",
+            "description": "Labels a plate.",
+            "parameters": {
+                "properties": { "name": {}, "note": {}, "count": {} },
+                "required": ["name", "count"],
+            },
+            "defaults": { "count": 1 },
+            "input_file_path": "unused",
+            "output_file_path": "unused",
+        }]);
+        response("200 OK", "application/json", &types.to_string())
+    });
+    let told = ask_at(&url, folder.path(), &["types", "label"]).with(0);
+    for (name, default) in [("name", "required"), ("note", "optional"), ("count", "1")] {
+        let line = told.stdout.lines().find(|line| line.starts_with(name)).unwrap();
+        assert_eq!(line.split_whitespace().nth(1), Some(default), "{told}");
+    }
+}
