@@ -25,7 +25,7 @@ use super::stats::History;
 use super::{Shared, TaskManager, due, events, janitor, progress, stats};
 use crate::store::{self, Limits, Opened, Writer};
 use crate::task::{CpuSlots, Files, FilesError, MemoryBudget, TaskStatus, TaskType};
-use crate::tasks::TaskRegistry;
+use crate::tasks::{InvalidDefaults, TaskRegistry};
 
 /// What a manager needs to know.
 #[derive(Clone, Debug)]
@@ -61,6 +61,9 @@ pub enum StartError {
     /// The roots.
     #[error(transparent)]
     Files(#[from] FilesError),
+    /// The defaults of a task.
+    #[error(transparent)]
+    Defaults(#[from] InvalidDefaults),
     /// The threads for the tasks and the database.
     #[error("cannot start threads")]
     Threads(#[source] io::Error),
@@ -75,6 +78,7 @@ impl TaskManager {
         options: ManagerOptions,
         registry: TaskRegistry,
     ) -> Result<Self, StartError> {
+        registry.check()?;
         let database = store::real_path(&options.database)?;
         let mut state_files = store::state_files(&database);
         state_files.extend(options.state_files);

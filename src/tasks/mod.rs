@@ -5,4 +5,4 @@ mod image_process;
 mod registry;
 mod tokenize;
 
-pub use registry::{RegisteredTask, TaskRegistry};
+pub use registry::{InvalidDefaults, RegisteredTask, TaskRegistry};

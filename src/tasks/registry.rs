@@ -31,6 +31,21 @@ impl TaskRegistry {
         TaskType::ALL.iter().copied().zip(&self.entries)
     }
 
+    /// Looks for default parameters that their tasks would refuse, such as a misspelt name. Parameters without a
+    /// default may be required.
+    ///
+    /// # Errors
+    /// All that is wrong with the first type that has such a default.
+    pub fn check(&self) -> Result<(), InvalidDefaults> {
+        for (task_type, task) in self.iter() {
+            let faults = task.default_faults();
+            if !faults.is_empty() {
+                return Err(InvalidDefaults { task_type: task_type.name(), faults });
+            }
+        }
+        Ok(())
+    }
+
     /// Runs other code for a type than the one that comes with the server; for tests.
     pub fn replace<T>(&mut self, task_type: TaskType, defaults: Value)
     where
@@ -38,6 +53,17 @@ impl TaskRegistry {
     {
         self.entries[task_type as usize] = entry::<T>(defaults);
     }
+}
+
+/// Default parameters that the task itself refuses.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the registry's default parameters of `{task_type}` do not fit its task: {}; mend src/tasks/registry.rs",
+    faults.iter().map(|fault| fault.msg.as_str()).collect::<Vec<_>>().join("; ")
+)]
+pub struct InvalidDefaults {
+    task_type: &'static str,
+    faults: Vec<Fault>,
 }
 
 /// The code of each type, with its default parameters: a table, one line a type.
@@ -119,6 +145,12 @@ impl RegisteredTask {
         self.schema["description"].as_str().unwrap_or_default()
     }
 
+    /// What is wrong with the defaults, whatever a submission gives.
+    fn default_faults(&self) -> Vec<Fault> {
+        let faults = self.parse(&Value::Object(self.defaults.clone())).err().unwrap_or_default();
+        faults.into_iter().filter(|fault| fault.kind != "missing").collect()
+    }
+
     /// The parameters of a submission on top of the defaults.
     pub fn merge(&self, given: Map<String, Value>) -> Value {
         let mut merged = self.defaults.clone();
@@ -169,11 +201,24 @@ mod tests {
 
     #[test]
     fn every_type_accepts_its_own_defaults() {
+        TaskRegistry::builtin().check().unwrap();
         for (task_type, task) in TaskRegistry::builtin().iter() {
-            let merged = task.merge(Map::new());
-            assert!(task.parse(&merged).is_ok(), "{}", task_type.name());
             assert!(!task.description().is_empty(), "{} has no description", task_type.name());
         }
+    }
+
+    #[test]
+    fn a_parameter_may_be_required_and_a_misspelt_default_is_found() {
+        let mut registry = TaskRegistry::builtin();
+        let with = |registry: &mut TaskRegistry, defaults: Value| {
+            registry.replace::<dummy::DummyTask>(TaskType::DummyShort, defaults);
+            registry.check().map_err(|error| error.to_string())
+        };
+        assert_eq!(with(&mut registry, json!({ "steps": 5 })), Ok(()));
+        let said = with(&mut registry, json!({ "stepz": 5, "duration": 1 })).unwrap_err();
+        assert!(said.contains("`dummy_short`") && said.contains("did you mean `steps`?"), "{said}");
+        let said = with(&mut registry, json!({ "steps": "five" })).unwrap_err();
+        assert!(said.contains("whole number"), "{said}");
     }
 
     #[test]
