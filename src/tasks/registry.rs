@@ -59,11 +59,19 @@ impl TaskRegistry {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the registry's default parameters of `{task_type}` do not fit its task: {}; mend src/tasks/registry.rs",
-    faults.iter().map(|fault| fault.msg.as_str()).collect::<Vec<_>>().join("; ")
+    faults.iter().map(in_words).collect::<Vec<_>>().join("; ")
 )]
 pub struct InvalidDefaults {
     task_type: &'static str,
     faults: Vec<Fault>,
+}
+
+/// A fault with the parameter that it is about.
+fn in_words(fault: &Fault) -> String {
+    match fault.loc.get(2).and_then(Value::as_str) {
+        Some(parameter) => format!("`{parameter}`: {}", fault.msg),
+        None => fault.msg.clone(),
+    }
 }
 
 /// The code of each type, with its default parameters: a table, one line a type.
@@ -218,7 +226,7 @@ mod tests {
         let said = with(&mut registry, json!({ "stepz": 5, "duration": 1 })).unwrap_err();
         assert!(said.contains("`dummy_short`") && said.contains("did you mean `steps`?"), "{said}");
         let said = with(&mut registry, json!({ "steps": "five" })).unwrap_err();
-        assert!(said.contains("whole number"), "{said}");
+        assert!(said.contains("`steps`: Input should be a whole number"), "{said}");
     }
 
     #[test]
