@@ -65,6 +65,27 @@ async fn what_is_wrong_is_said_beside_its_field() {
 }
 
 #[tokio::test]
+async fn a_format_is_chosen_and_keeps_the_spelling_of_a_copy() {
+    let Some((server, browser)) = open(&[], "/dashboard/submit?type=image_process").await else {
+        return;
+    };
+    let format = "document.querySelector('select[name=\"parameters.format\"]')";
+    let options = format!("[...({format}?.options ?? [])].map((option) => option.text)");
+    browser.until(&format!("{options}.includes('PNG')")).await;
+    browser.choose("[name='parameters.format']", "PNG").await;
+    browser.until_text(r#""parameters":{"format":"PNG"}"#).await;
+
+    let body = json!({ "task_type": "image_process", "input_file_path": "absent.png",
+        "output_file_path": "out.png", "parameters": { "format": "png" } });
+    let id = server.submit(body).await;
+    server.wait_for(&id, "failed").await;
+    browser.open(&format!("/dashboard/submit?from={id}")).await;
+    browser.until_text(r#""parameters":{"format":"png"}"#).await;
+    browser.until_text("1 field needs attention").await;
+    browser.until(&format!("{options}[0] !== '' && {format}.value === '\"png\"'")).await;
+}
+
+#[tokio::test]
 async fn a_copy_of_a_task_is_edited() {
     let Some((server, browser)) = open(&[], "/dashboard").await else { return };
     let mut body = dummy(0.0);

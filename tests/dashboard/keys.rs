@@ -55,9 +55,27 @@ async fn a_key_that_only_reads_is_told_so() {
     browser.open(&page_of(&id)).await;
     browser.fill("#key-value", &reader).await;
     browser.press("Continue").await;
-    browser.press("Cancel").await;
-    browser.press("Cancel the task").await;
-    browser.until_text("`reader` is read-only").await;
+    browser.until_text("read-only key").await;
+    let disabled = "button.disabled && button.title.includes('`reader` is read-only')";
+    browser
+        .until(&format!(
+            "[...document.querySelectorAll('.head button.danger')].some((button) => {disabled})"
+        ))
+        .await;
+    browser.open("/dashboard").await;
+    browser.click(&format!("tr[data-id=\"{id}\"] input")).await;
+    browser
+        .until(&format!(
+            "[...document.querySelectorAll('.selection .actions button')].every((button) => {disabled})"
+        ))
+        .await;
     browser.open("/dashboard/submit").await;
     browser.until_text("`reader` is read-only").await;
+    browser.until("document.querySelector('.submit-line button').disabled").await;
+    // Another key may write.
+    browser.press("Forget key").await;
+    browser.fill("#key-value", KEY).await;
+    browser.press("Continue").await;
+    browser.until("!document.querySelector('.submit-line button').disabled").await;
+    browser.until("document.getElementById('read-only').hidden").await;
 }

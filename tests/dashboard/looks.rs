@@ -23,7 +23,9 @@ pub(crate) async fn views(server: &Server) -> Vec<(String, &'static str)> {
     server.wait_for(&cancelled, "cancelled").await;
     let running = server.submit(endless()).await;
     server.until_running(&running).await;
-    server.submit(endless()).await;
+    let mut body = endless();
+    body["tags"] = (0..10).map(|n| (format!("tag{n}"), json!("a value"))).collect();
+    server.submit(body).await;
     vec![
         ("/dashboard".to_owned(), "dummy_very_long"),
         ("/dashboard?status=pending,running&tag.a=b".to_owned(), "No task matches"),
@@ -31,6 +33,7 @@ pub(crate) async fn views(server: &Server) -> Vec<(String, &'static str)> {
         (page_of(&failed), "cannot open"),
         (page_of(&running), "running"),
         (page_of("nonsense"), "No such task"),
+        ("/dashboard/nosuch".to_owned(), "There is no such page"),
         ("/dashboard/overview".to_owned(), "an hour ago"),
         ("/dashboard/submit?type=tokenize".to_owned(), "fields need attention"),
     ]

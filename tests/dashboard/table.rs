@@ -108,9 +108,64 @@ async fn many_are_selected_cancelled_and_retried() {
     browser.click("thead input").await;
     browser.until_text("4 selected").await;
     browser.press("Retry").await;
-    browser.press("Submit them").await;
+    browser.press("Submit again").await;
     browser.until_text("2 submitted again").await;
     browser.until(&format!("{ROWS} === 6")).await;
+}
+
+#[tokio::test]
+async fn completed_tasks_run_again_only_after_a_question() {
+    let Some((server, browser)) = open(&[], "/dashboard").await else { return };
+    let id = server.submit(dummy(0.0)).await;
+    server.wait_for(&id, "completed").await;
+    browser.until(&format!("{}?.innerText.includes('completed')", row(&id))).await;
+    browser.click(&format!("tr[data-id=\"{id}\"] input")).await;
+    browser.press("Run again").await;
+    browser.until_text("Run this task again?").await;
+    browser.press("Back").await;
+    assert_eq!(server.get("/tasks").await.body.as_array().unwrap().len(), 1);
+    browser.click(&format!("tr[data-id=\"{id}\"] input")).await;
+    browser.press("Run again").await;
+    browser.press("Submit again").await;
+    browser.until(&format!("{ROWS} === 2")).await;
+    // A bar would say no more than the status does.
+    browser.until("document.querySelectorAll('tr .pill.completed').length === 2").await;
+    browser.until("document.querySelectorAll('tr progress').length === 0").await;
+}
+
+#[tokio::test]
+async fn only_pending_tasks_are_asked_for_again_and_their_start_is_counted_down_to() {
+    let Some((server, browser)) = open(&[], "/dashboard").await else { return };
+    for _ in 0..3 {
+        let id = server.submit(dummy(0.0)).await;
+        server.wait_for(&id, "completed").await;
+    }
+    let mut body = dummy(0.0);
+    body["run_at"] = "2999-01-01T00:00:00Z".into();
+    let scheduled = server.submit(body).await;
+    browser.until(&format!("{ROWS} === 4")).await;
+    browser
+        .run(
+            "const fetched = window.fetch; window.asked = [];
+             window.fetch = (path, options) => { window.asked.push(path); return fetched(path, options); };",
+            json!([]),
+        )
+        .await;
+    browser.until("asked.some((path) => path === '/tasks?status=pending&limit=1')").await;
+    browser
+        .until("asked.every((path) => !path.startsWith('/tasks') || path.includes('status=pending'))")
+        .await;
+    let text = format!("{}.querySelector('.message').innerText", row(&scheduled));
+    browser.until(&format!("{text}.includes('Starts in')")).await;
+
+    let soon = std::time::SystemTime::now() + std::time::Duration::from_secs(600);
+    let mut body = dummy(0.0);
+    body["run_at"] = jiff::Timestamp::try_from(soon).unwrap().to_string().into();
+    let scheduled = server.submit(body).await;
+    browser.open(&page_of(&scheduled)).await;
+    browser.until("document.querySelector('.waits')?.textContent.includes('Starts in 9 min')").await;
+    let first = browser.run("return document.querySelector('.waits').textContent", json!([])).await;
+    browser.until(&format!("document.querySelector('.waits').textContent !== {first}")).await;
 }
 
 #[tokio::test]

@@ -54,7 +54,10 @@ async fn an_address_of_a_task_leads_to_all_that_is_known_of_it() {
     for text in ["Attempt 1 failed", "plate=7", "out/tokens.json", "special_tokens", "2 of 2"] {
         browser.until_text(text).await;
     }
-    browser.until_text(task["error"].as_str().unwrap()).await;
+    let error = task["error"].as_str().unwrap();
+    browser.until_text(error).await;
+    // Once, for the last attempt; the first one's is not known any more.
+    browser.until(&format!("document.body.innerText.split({}).length === 2", json!(error))).await;
 
     let running = server.submit(endless()).await;
     server.until_running(&running).await;
@@ -66,6 +69,37 @@ async fn an_address_of_a_task_leads_to_all_that_is_known_of_it() {
     browser.until_text("No such task").await;
     browser.open("/dashboard/tasks/nonsense").await;
     browser.until_text("expected a UUID").await;
+}
+
+#[tokio::test]
+async fn a_retry_whose_answer_is_lost_is_not_submitted_twice() {
+    let Some((server, browser)) = open(&[], "/dashboard").await else { return };
+    let id = server.submit(tokenize("absent.txt", "out.json")).await;
+    server.wait_for(&id, "failed").await;
+    browser.open(&page_of(&id)).await;
+    browser.until_text("Retry").await;
+    // The first answer does not arrive.
+    browser
+        .run(
+            "const fetched = window.fetch; window.keys = [];
+             window.fetch = async (path, options) => {
+               const answer = await fetched(path, options);
+               if (!path.endsWith('/retry')) return answer;
+               window.keys.push(options.headers.get('Idempotency-Key'));
+               window.wasDisabled = document.querySelector('.head button.primary').disabled;
+               if (window.keys.length === 1) throw new TypeError('lost');
+               return answer;
+             };",
+            json!([]),
+        )
+        .await;
+    browser.press("Retry").await;
+    browser.until_text("did not reach the server").await;
+    browser.until("window.wasDisabled").await;
+    browser.press("Retry").await;
+    browser.until(&format!("location.pathname !== '{}'", page_of(&id))).await;
+    browser.until("window.keys[0] && window.keys[0] === window.keys[1]").await;
+    assert_eq!(server.get("/tasks").await.body.as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]

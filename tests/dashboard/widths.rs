@@ -44,7 +44,7 @@ for (const element of document.querySelectorAll('main *, .top *')) {
   const style = getComputedStyle(element);
   const clips = ['hidden', 'clip'].includes(style.overflowX) && style.textOverflow !== 'ellipsis';
   if (clips && element.checkVisibility() && !element.closest('.unseen') && element.scrollWidth > element.clientWidth + 1) {
-    found.push(`<${element.localName} class="${element.className}"> cuts off "${element.textContent}"`);
+    found.push(`<${element.localName} class="${element.className}"> cuts off "${element.textContent.slice(0, 80)}"`);
   }
 }
 for (const bar of document.querySelectorAll('progress')) {

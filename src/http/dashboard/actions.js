@@ -1,10 +1,20 @@
 // What users do with tasks: cancel, retry, copy. Each says what came of it.
 
-import { Problem, cancel, retry, storedKey } from "./api.js";
+import { Problem, cancel, randomKey, retry, storedKey, whyReadOnly } from "./api.js";
 import { el, isFinal, isStopping, say } from "./dom.js";
 
 // How many requests are under way when many tasks are changed.
 const AT_ONCE = 4;
+
+// A button that changes tasks: disabled for a key that may not, and while its request is under way.
+export function actionButton(properties, label, action) {
+  const refusal = whyReadOnly();
+  const onclick = async ({ currentTarget: button }) => {
+    button.disabled = true;
+    try { await action(); } finally { button.disabled = false; }
+  };
+  return el("button", { type: "button", title: refusal, ...properties, disabled: Boolean(refusal) || properties.disabled, onclick }, label);
+}
 
 // Asks before something that cannot be undone.
 export function ask(title, text, yes) {
@@ -41,7 +51,7 @@ export async function retryOne(task) {
   const done = task.status === "completed";
   if (done && !(await ask("Run this task again?", "It has completed. A new task with the same parameters writes the same output.", "Run again"))) return undefined;
   try {
-    const { task_id } = await retry(task.task_id, newKey());
+    const { task_id } = await retryOnce(task);
     say("Submitted again");
     return task_id;
   } catch (error) {
@@ -50,8 +60,16 @@ export async function retryOne(task) {
   }
 }
 
-// Names one press of a button, so that a request that is sent twice is one. Only secure pages have randomUUID.
-const newKey = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(16).padStart(8, "0")).join("");
+// The keys of retries that were not answered: asked for again, they are the same retry.
+const unanswered = new Map();
+
+async function retryOnce(task) {
+  const key = unanswered.get(task.task_id) ?? randomKey();
+  unanswered.set(task.task_id, key);
+  const answer = await retry(task.task_id, key);
+  unanswered.delete(task.task_id);
+  return answer;
+}
 
 export async function cancelMany(tasks) {
   const open = tasks.filter((task) => !isFinal(task) && !isStopping(task));
@@ -67,8 +85,12 @@ export async function cancelMany(tasks) {
 export async function retryMany(tasks) {
   const ended = tasks.filter(isFinal);
   if (ended.length === 0) return void say("None of these has ended yet");
-  if (ended.length > 1 && !(await ask(`Submit ${ended.length} tasks again?`, "Each becomes a new task with the same parameters.", "Submit them"))) return;
-  const done = await each(ended, (task) => retry(task.task_id, newKey()));
+  const completed = ended.filter((task) => task.status === "completed").length;
+  if (ended.length === 1 && completed === 0) return void (await retryOne(ended[0]));
+  const title = ended.length === 1 ? "Run this task again?" : `Submit ${ended.length} tasks again?`;
+  const warning = completed > 0 ? ` ${completed} ${completed === 1 ? "has" : "have"} completed and will write the same output again.` : "";
+  if (!(await ask(title, `Each becomes a new task with the same parameters.${warning}`, "Submit again"))) return;
+  const done = await each(ended, retryOnce);
   report([[done.answers.length, "submitted again"]], done.problems, "submit");
 }
 

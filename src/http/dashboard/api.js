@@ -19,6 +19,34 @@ export class Problem extends Error {
 
 export const storedKey = () => sessionStorage.getItem(KEY);
 
+// Why the stored key may change nothing; `undefined` if it may, or if no key is stored.
+let refusal;
+export const whyReadOnly = () => refusal;
+
+// Finds out what the stored key may do. Only the method counts here, so that the empty submission is
+// refused in any case.
+export async function learnAccess() {
+  const key = storedKey();
+  refusal = undefined;
+  if (isKey(key)) {
+    const headers = { Authorization: `Bearer ${key}` };
+    const answer = await fetch("/tasks?dry_run=true", { method: "POST", headers }).catch(() => undefined);
+    if (answer?.status === 403) refusal = (await answer.json().catch(() => ({}))).detail ?? "This API key is read-only.";
+  }
+  const badge = document.getElementById("read-only");
+  badge.hidden = !refusal;
+  badge.title = refusal ?? "";
+}
+
+// A header takes no other characters, and no key has any.
+const isKey = (text) => /^[\x21-\x7e]+$/.test(text ?? "");
+
+// Names a request, so that sent twice it counts once. Only secure pages have `crypto.randomUUID`.
+export function randomKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 export function forgetKey() {
   sessionStorage.removeItem(KEY);
   location.reload();
@@ -38,7 +66,7 @@ function askForKey(why) {
       asking = undefined;
       sessionStorage.setItem(KEY, field.value.trim());
       document.getElementById("forget-key").hidden = false;
-      resolve();
+      learnAccess().then(resolve);
     }, { once: true });
     dialog.showModal();
   });
@@ -49,8 +77,7 @@ function askForKey(why) {
 export async function send(path, options = {}) {
   const key = storedKey();
   const headers = new Headers(options.headers);
-  // A header takes no other characters, and no key has any.
-  if (key && /^[\x21-\x7e]+$/.test(key)) headers.set("Authorization", `Bearer ${key}`);
+  if (isKey(key)) headers.set("Authorization", `Bearer ${key}`);
   let response;
   try {
     response = await fetch(path, { ...options, headers });

@@ -1,6 +1,6 @@
 // The frame around the views: which one the address names, links without loading, the search box.
 
-import { forgetKey, storedKey } from "./api.js";
+import { forgetKey, learnAccess, storedKey } from "./api.js";
 import { el, say, taskPath } from "./dom.js";
 import { overviewView } from "./overview.js";
 import { submitView } from "./submit.js";
@@ -79,4 +79,5 @@ const forget = document.getElementById("forget-key");
 forget.hidden = !storedKey();
 forget.addEventListener("click", forgetKey);
 
+await learnAccess();
 show();

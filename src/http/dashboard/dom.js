@@ -103,6 +103,7 @@ export function remaining(task) {
 // What a task says of itself. Of a pending one that has failed before, only why: its next attempt is counted
 // down to.
 export function standing(task) {
+  if (!task.waiting_because) return task.message;
   return task.message.replace(/^(Attempt \d+ of \d+ failed), next in [\d.]+ s: /, "$1: ");
 }
 
@@ -121,8 +122,8 @@ export function waiting(task) {
   return why[0].toUpperCase() + why.slice(1);
 }
 
-const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "numeric", minute: "2-digit" });
 const FULL = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
 
 // A moment: the time for today, else the day too; all of it in the tooltip.

@@ -32,9 +32,13 @@ export class Field {
   makeInput(schema, value) {
     const { type, choices } = this.kind;
     if (type === "choice") {
-      const options = choices.map((choice) => el("option", { value: JSON.stringify(choice.value) }, choice.text));
-      const select = el("select", {}, options);
-      select.value = JSON.stringify(value ?? choices[0].value);
+      const chosen = value === undefined || value === null ? "" : JSON.stringify(value);
+      const options = choices.map((choice) => [JSON.stringify(choice.value), choice.text]);
+      // A copied task may have been given another spelling.
+      if (chosen && !options.some(([known]) => known === chosen)) options.unshift([chosen, String(value)]);
+      if (!chosen || !this.default) options.unshift(["", "Not set"]);
+      const select = el("select", {}, options.map(([known, text]) => el("option", { value: known }, text)));
+      select.value = chosen;
       return select;
     }
     if (type === "yes-or-no") {
@@ -58,7 +62,7 @@ export class Field {
   value() {
     const text = this.input.value;
     switch (this.kind.type) {
-      case "choice": return JSON.parse(text);
+      case "choice": return text === "" ? undefined : JSON.parse(text);
       case "yes-or-no": return this.input.checked;
       case "json": return text.trim() === "" ? undefined : parsed(text);
       case "number": return text.trim() === "" ? undefined : Number.isFinite(Number(text)) ? Number(text) : text;
@@ -73,7 +77,7 @@ export class Field {
   }
 
   show(problems) {
-    const text = problems.join("; ");
+    const text = problems.join("\n");
     this.problem.hidden = !text;
     this.problem.textContent = text;
     if (text) this.input.setAttribute("aria-invalid", "true");
@@ -89,7 +93,7 @@ function parsed(text) {
 function kindOf(schema) {
   if (schema.format === "date-time") return { type: "moment" };
   if (schema.format === "lines") return { type: "lines" };
-  const choices = schema.oneOf ?? schema.anyOf;
+  const choices = (schema.oneOf ?? schema.anyOf)?.filter((choice) => choice.type !== "null");
   if (choices?.every((choice) => "const" in choice)) {
     return { type: "choice", choices: choices.map((choice) => ({ value: choice.const, text: String(choice.const), description: choice.description })) };
   }

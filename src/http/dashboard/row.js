@@ -2,6 +2,9 @@
 
 import { el, elapsed, isFinal, moment, percent, progressBar, remaining, setText, standing, statusPill, tagLink, taskPath, waiting } from "./dom.js";
 
+// Tags in a row; the page of a task has all of them.
+const MOST_TAGS = 3;
+
 export class Row {
   constructor(task, onSelect) {
     const cell = (name, ...children) => el("td", { class: name, role: "cell" }, children);
@@ -14,7 +17,10 @@ export class Row {
     this.elapsed = cell("elapsed");
     this.remaining = cell("remaining");
     const name = el("a", { class: "type", href: taskPath(id) }, task.task_type, el("span", { class: "id", title: id }, shortId(id)));
-    const tags = Object.entries(task.tags).map(([key, value]) => tagLink(key, value));
+    const all = Object.entries(task.tags);
+    const tags = all.slice(0, MOST_TAGS).map(([key, value]) => tagLink(key, value));
+    const rest = all.slice(MOST_TAGS).map(([key, value]) => `${key}=${value}`);
+    if (rest.length) tags.push(el("span", { class: "hint", title: rest.join("\n") }, `+${rest.length}`));
     this.element = el("tr", { role: "row", "data-id": id }, cell("check", this.box), this.status, cell("name", name),
       cell("progress", this.bar, this.message), this.elapsed, this.remaining, cell("created", moment(task.created_at)), cell("tags", tags.length > 0 && el("span", { class: "tag-list" }, tags)));
     this.draw();

@@ -1,7 +1,7 @@
 // The form that submits a task, made from what `GET /task-types` tells of each type.
 
 import { copyButton, curlFor, sayProblem } from "./actions.js";
-import { Problem, change, get, whenBack } from "./api.js";
+import { Problem, change, get, randomKey, whenBack, whyReadOnly } from "./api.js";
 import { el, prose, say, taskPath } from "./dom.js";
 import { Field, resolved } from "./field.js";
 
@@ -55,7 +55,7 @@ function form(place, signal, types, { type: wanted, task }, go) {
   const more = el("details", { class: "options" }, el("summary", {}, "More options"), el("div", { class: "fields" }, options.map((field) => field.element)));
   more.open = options.some((field) => !field.isDefault());
   const state = el("p", { class: "state", role: "status" });
-  const button = el("button", { class: "primary" }, "Submit");
+  const button = el("button", { class: "primary", disabled: Boolean(whyReadOnly()), title: whyReadOnly() }, "Submit");
   const command = el("pre", { tabindex: 0, "aria-label": "The same with curl" });
   place.replaceChildren(
     el("h1", {}, "Submit a task"),
@@ -135,10 +135,10 @@ function form(place, signal, types, { type: wanted, task }, go) {
     }
     const rest = faults.filter((fault) => !known.has(fieldOf(fault)));
     others.hidden = rest.length === 0;
-    others.textContent = rest.map((fault) => `${fault.loc.slice(1).join(".")}: ${fault.msg}`).join("; ");
-    const count = faults.length;
+    others.textContent = rest.map((fault) => `${fault.loc.slice(1).join(".")}: ${fault.msg}`).join("\n");
+    const count = new Set(faults.map(fieldOf)).size;
     state.textContent = count === 0 ? text : count === 1 ? "1 field needs attention" : `${count} fields need attention`;
-    state.classList.toggle("wrong", count > hidden || wrong);
+    state.classList.toggle("wrong", faults.length > hidden || wrong);
   }
 
   async function submit(event) {
@@ -188,9 +188,4 @@ function tagsOf(text) {
     const equals = line.indexOf("=");
     return equals < 0 ? [line, ""] : [line.slice(0, equals).trim(), line.slice(equals + 1).trim()];
   }));
-}
-
-function randomKey() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

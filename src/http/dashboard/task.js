@@ -1,6 +1,6 @@
 // One task: where it stands, what it was given, how it went, what it made.
 
-import { cancelOne, copyButton, curlFor, retryOne, submissionOf } from "./actions.js";
+import { actionButton, cancelOne, copyButton, curlFor, retryOne, submissionOf } from "./actions.js";
 import { Problem, follow, get, whenBack } from "./api.js";
 import { duration, el, elapsed, fullMoment, isFinal, isStopping, percent, progressBar, remaining, setText, standing, statusPill, tagLink, taskPath, waiting } from "./dom.js";
 import { outputPanel } from "./output.js";
@@ -36,7 +36,7 @@ export function taskView(place, signal, id, go) {
   function draw() {
     const elements = [
       part("head", [task.status, isStopping(task)], head),
-      part("now", [task.status, task.progress, task.message, task.error], now),
+      part("now", [task.status, task.progress, task.message, task.error, task.cancel_requested_at, task.waiting_because], now),
       part("error", [task.error], () => task.error === null ? [] : [panel("Error", copyButton(() => task.error), el("pre", { class: "error-text", tabindex: 0, "aria-label": "Error" }, task.error))]),
       part("result", [task.result], () => jsonPanel("Result", task.result)),
       part("output", [task.status, task.output_file_path], () => task.status === "completed" && task.output_file_path !== null ? [outputPanel(task, signal)] : []),
@@ -44,7 +44,7 @@ export function taskView(place, signal, id, go) {
     ];
     const side = [
       part("timeline", [[...attempts], task.started_at, task.completed_at, task.status, task.cancel_requested_at, task.attempt, task.error], () => [panel("Timeline", null, timeline())]),
-      part("details", [task.tags, task.input_file_path, task.output_file_path], () => [panel("Details", null, details())]),
+      part("details", [task.attempt, task.retried_by], () => [panel("Details", null, details())]),
     ];
     if (!place.querySelector(".columns")) {
       place.replaceChildren(elements[0], elements[1], el("div", { class: "columns" }, el("div", { class: "main-column" }, elements.slice(2)), el("div", { class: "side-column" }, side)));
@@ -63,14 +63,12 @@ export function taskView(place, signal, id, go) {
     setText(title, task.task_type);
     document.title = `${task.task_type} ${task.status} · task-server`;
     const cancelling = isStopping(task);
-    const cancel = !isFinal(task) && el("button", { type: "button", class: "danger", disabled: cancelling, onclick: () => cancelOne(task) }, cancelling ? "Cancel requested" : "Cancel");
+    const cancel = !isFinal(task) && actionButton({ class: "danger", disabled: cancelling }, cancelling ? "Cancel requested" : "Cancel", () => cancelOne(task));
     const completed = task.status === "completed";
-    const retry = isFinal(task) && el("button", { type: "button", class: !completed && "primary", onclick: async ({ currentTarget: button }) => {
-      button.disabled = true;
+    const retry = isFinal(task) && actionButton({ class: !completed && "primary" }, completed ? "Run again" : "Retry", async () => {
       const fresh = await retryOne(task);
-      button.disabled = false;
       if (fresh) go(taskPath(fresh));
-    } }, completed ? "Run again" : "Retry");
+    });
     const again = el("a", { class: "button", href: `/dashboard/submit?from=${encodeURIComponent(id)}` }, "Edit a copy");
     const heading = el("div", { class: "title" }, title, statusPill(task));
     const name = el("p", { class: "id-line" }, el("code", {}, task.task_id), copyButton(() => task.task_id, "Copy id"));
@@ -92,7 +90,8 @@ export function taskView(place, signal, id, go) {
     if (first > 1 && first !== Infinity) events.push([first === 2 ? "Attempt 1 failed" : `Attempts 1 to ${first - 1} failed`, null]);
     for (const [number, seen] of attempts) {
       const of = task.max_attempts > 1 ? `Attempt ${number} of ${task.max_attempts} began` : task.attempt > 1 ? `Attempt ${number} began` : "Started";
-      events.push([of, seen.started, task.max_attempts > 1 && seen.error && `failed: ${seen.error}`]);
+      // The last error has a panel of its own.
+      events.push([of, seen.started, seen.error && (seen.error === task.error ? "failed" : `failed: ${seen.error}`)]);
     }
     if (task.cancel_requested_at) events.push(["Cancellation requested", task.cancel_requested_at]);
     if (task.completed_at) {
@@ -151,7 +150,12 @@ export function taskView(place, signal, id, go) {
   look();
   follow(`/tasks/${encodeURIComponent(id)}/events`, signal, {
     open: () => {},
-    event: (name, fresh) => { if (name !== "reset") take(fresh); },
+    event: (name, fresh) => {
+      if (name === "reset") return;
+      take(fresh);
+      // Why it waits for its next attempt is not in the event.
+      if (task.status === "pending" && task.attempt > 0) look();
+    },
     end: look,
     fail,
   });

@@ -1,6 +1,6 @@
 // The table of tasks: filtered, paged, and kept up to date by the event stream.
 
-import { cancelMany, retryMany, sayProblem } from "./actions.js";
+import { actionButton, cancelMany, retryMany } from "./actions.js";
 import { Problem, follow, get, getPage, whenBack } from "./api.js";
 import { STATUSES, el, say, setText } from "./dom.js";
 import { Row } from "./row.js";
@@ -26,6 +26,8 @@ export function tasksView(place, signal, query, go) {
   let loaded = false;
   let loading;
   let again = false;
+  // Whether the server is being asked why tasks wait.
+  let asked = false;
   // Whether new tasks have pushed others off the page, so that the next one begins elsewhere.
   let pushed = false;
 
@@ -38,9 +40,8 @@ export function tasksView(place, signal, query, go) {
   const table = el("table", { class: "tasks", role: "table", "aria-label": "Tasks", "aria-busy": "true" },
     el("thead", { role: "rowgroup" }, head), body);
   const selected = el("span", {});
-  const bar = el("div", { class: "selection", role: "group", "aria-label": "Selected tasks", hidden: true }, selected,
-    el("button", { type: "button", class: "danger", onclick: () => withSelected(cancelMany) }, "Cancel"),
-    el("button", { type: "button", onclick: () => withSelected(retryMany) }, "Retry"),
+  const actions = el("span", { class: "actions" });
+  const bar = el("div", { class: "selection", role: "group", "aria-label": "Selected tasks", hidden: true }, selected, actions,
     el("button", { type: "button", class: "quiet", onclick: () => selectAll(false) }, "Clear"));
   const newer = el("button", { type: "button", disabled: !cursor, onclick: toNewer }, "Newer");
   const older = el("button", { type: "button", disabled: true, onclick: toOlder }, "Older");
@@ -75,7 +76,13 @@ export function tasksView(place, signal, query, go) {
   }
 
   function noteSelection() {
-    const count = picked().length;
+    const tasks = picked();
+    const count = tasks.length;
+    // Made when they are first needed: only then is it known what the key may do.
+    if (bar.hidden && count > 0) {
+      actions.replaceChildren(actionButton({ class: "danger" }, "Cancel", () => withSelected(cancelMany)), actionButton({}, "Retry", () => withSelected(retryMany)));
+    }
+    if (count > 0) setText(actions.lastChild, tasks.every((task) => task.status === "completed") ? "Run again" : "Retry");
     bar.hidden = count === 0;
     setText(selected, `${count} selected`);
     all.checked = count > 0 && count === rows.size;
@@ -131,11 +138,16 @@ export function tasksView(place, signal, query, go) {
 
   // Only the pending tasks of this page: nothing else changes without an event.
   async function askWhy() {
+    const count = [...rows.values()].filter((row) => row.task.status === "pending").length;
+    if (asked || count === 0) return;
+    asked = true;
     try {
-      const page = await getPage(`/tasks?${listQuery({ ...filter, statuses: ["pending"] }, cursor)}`, signal);
+      const page = await getPage(`/tasks?${listQuery({ ...filter, statuses: ["pending"] }, cursor, count)}`, signal);
       for (const task of page.items) rows.get(task.task_id)?.update(task);
     } catch (error) {
       if (error instanceof Problem) showNote(error.message);
+    } finally {
+      asked = false;
     }
   }
 
@@ -189,7 +201,7 @@ export function tasksView(place, signal, query, go) {
     for (const row of rows.values()) row.tick();
   }, REDRAW_EVERY);
   const asking = setInterval(() => {
-    if (!document.hidden && [...rows.values()].some((row) => row.task.status === "pending")) askWhy();
+    if (!document.hidden) askWhy();
   }, ASK_WHY_EVERY);
   signal.addEventListener("abort", () => { clearInterval(ticks); clearInterval(asking); });
 
