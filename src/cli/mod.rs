@@ -17,6 +17,7 @@ mod list;
 mod openapi;
 mod output;
 mod parameters;
+mod paths;
 mod record;
 mod retry;
 mod run;

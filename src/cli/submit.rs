@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::client::{Client, Connection, Request};
 use super::exit::{EXIT_CODES, Exit, Outcome};
 use super::parameters::{TaskArgs, pair};
+use super::paths::make_absolute;
 use super::record::print_details;
 use super::terminal::{escape, even_unread, print_json, print_line};
 use super::types::TypeView;
@@ -21,6 +22,9 @@ Examples:
   task-server submit image_process --parameters @size.json --input a.png --output a.webp -p format=WebP
   task-server submit tokenize --input a.txt --output a.json --dry-run
   task-server submit dummy_long --tag plate=7 --priority 5 --run-at 2026-12-24T18:00:00+01:00
+
+Relative paths start in the working directory if the server runs on this machine and may use that
+folder, else in the first folder of the server; the absolute paths are printed.
 
 Prints the id of the new task; with --wait the whole task, once it has ended. Ctrl-C ends the waiting;
 the task goes on.";
@@ -76,8 +80,9 @@ struct DryRun {
     parameters: Value,
 }
 
-pub(super) async fn run(args: SubmitArgs) -> Outcome {
+pub(super) async fn run(mut args: SubmitArgs) -> Outcome {
     let client = Client::new(&args.connection)?;
+    make_absolute(&client, &mut args.task).await;
     let schema = match args.task.needs_schema() {
         true => TypeView::find(&client, &args.task.task_type).await?.map(|found| found.parameters),
         false => None,

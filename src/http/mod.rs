@@ -165,6 +165,7 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
         .routes(routes!(tasks::cancel_all))
         .routes(routes!(retry::retry_all))
         .routes(routes!(service::task_types))
+        .routes(routes!(service::roots))
         .routes(routes!(service::live))
         .routes(routes!(service::ready))
         .routes(routes!(service::stats));

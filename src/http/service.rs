@@ -13,7 +13,7 @@ use super::dashboard;
 use super::error::{ApiError, ErrorBody};
 use super::query::NoQuery;
 use crate::manager::{Minute, TaskManager};
-use crate::task::{PathUse, Timestamp};
+use crate::task::{PathUse, Timestamp, machine};
 
 /// That the server is there.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -189,4 +189,27 @@ pub(super) async fn task_types(
         output_file_path: task.paths().output,
     });
     Json(views.collect())
+}
+
+/// The folders that tasks may read and write.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Roots {
+    /// A hash that tells a client whether it runs on the same machine, where paths lead to the same files;
+    /// `null` if the system has nothing to tell machines apart.
+    machine: Option<String>,
+    /// Absolute paths without symbolic links. Relative paths start in the first one.
+    roots: Vec<String>,
+}
+
+/// Where may files be?
+#[utoipa::path(
+    get, path = "/roots", tag = "service",
+    responses(
+        (status = 200, body = Roots, description = "The folders"),
+        (status = 401, body = ErrorBody, description = "No valid API key"),
+    )
+)]
+pub(super) async fn roots(State(manager): State<TaskManager>, _: NoQuery) -> Json<Roots> {
+    let roots = manager.files().roots().map(|root| root.display().to_string());
+    Json(Roots { machine: machine(), roots: roots.collect() })
 }

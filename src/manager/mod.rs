@@ -101,6 +101,11 @@ impl TaskManager {
         &self.shared.registry
     }
 
+    /// The folders that tasks may use.
+    pub(crate) fn files(&self) -> &Files {
+        &self.shared.files
+    }
+
     /// Everything that is wrong with a submission, storing nothing.
     pub(crate) async fn check(&self, submission: Submission) -> Result<(), Vec<Fault>> {
         submission.check(&self.shared).await.map(drop)

@@ -62,6 +62,7 @@ fn path(loc: &[&str]) -> Vec<Value> {
 
 fn from_schema_error(error: &ValidationError<'_>, schema: &Value, prefix: &[&str]) -> Vec<Fault> {
     let mut loc = path(prefix);
+    let root = schema;
     let mut schema = schema;
     for segment in error.instance_path() {
         match segment {
@@ -74,6 +75,7 @@ fn from_schema_error(error: &ValidationError<'_>, schema: &Value, prefix: &[&str
                 loc.push(index.into());
             }
         }
+        schema = beside_null(schema);
     }
     let instance = error.instance().as_ref();
     let one =
@@ -111,6 +113,16 @@ fn from_schema_error(error: &ValidationError<'_>, schema: &Value, prefix: &[&str
         ValidationErrorKind::Enum { .. } | ValidationErrorKind::OneOfNotValid { .. } => {
             one("enum", format!("Input should be one of {}", choices(schema)))
         }
+        // What may be left out (`Option`) is one schema or null.
+        ValidationErrorKind::AnyOf { context } => {
+            let mut others = context.iter().filter(|errors| !errors.iter().any(expects_null));
+            match (others.next(), others.next()) {
+                (Some(errors), None) => {
+                    errors.iter().flat_map(|error| from_schema_error(error, root, prefix)).collect()
+                }
+                _ => one("value_error", error.to_string()),
+            }
+        }
         ValidationErrorKind::Format { format } if format == "date-time" => one(
             "datetime_parsing",
             "Input should be a time such as 2026-01-31T15:30:00Z".to_owned(),
@@ -118,6 +130,20 @@ fn from_schema_error(error: &ValidationError<'_>, schema: &Value, prefix: &[&str
         // Keywords that no parameter schema has so far; the validator's own words serve.
         _ => one("value_error", error.to_string()),
     }
+}
+
+/// Of a schema that allows something or null, what is not null.
+fn beside_null(schema: &Value) -> &Value {
+    let alternatives = schema["anyOf"].as_array().into_iter().flatten();
+    let mut others = alternatives.filter(|alternative| alternative["type"] != "null");
+    match (others.next(), others.next()) {
+        (Some(other), None) => other,
+        _ => schema,
+    }
+}
+
+fn expects_null(error: &ValidationError<'_>) -> bool {
+    matches!(error.kind(), ValidationErrorKind::Type { kind: TypeKind::Single(JsonType::Null) })
 }
 
 fn unknown_fields(

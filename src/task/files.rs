@@ -3,17 +3,21 @@
 //! Every path is resolved through a directory handle of one of the roots (`--root`), so that
 //! neither `..` nor a symbolic link, swapped at whatever moment, leads out of them.
 
+mod absolute;
+mod machine;
 mod path_error;
 
 use std::fs::File;
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use cap_fs_ext::{MetadataExt, OpenOptionsSyncExt};
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, Metadata, OpenOptions};
 use tokio_util::sync::CancellationToken;
 
+use self::absolute::{canonical_target, follow_links, normalize};
+pub(crate) use self::machine::machine;
 pub use self::path_error::PathError;
 use super::output::{is_partial_name, partial_name};
 use super::{OutputFile, TaskId};
@@ -67,6 +71,11 @@ impl Files {
             .collect::<Result<_, _>>()?;
         let state_files = state_files.iter().filter_map(|path| canonical_target(path)).collect();
         Ok(Self { roots, state_files })
+    }
+
+    /// The roots without symbolic links, the first one first: relative paths start there.
+    pub(crate) fn roots(&self) -> impl Iterator<Item = &Path> {
+        self.roots.iter().map(|root| root.canonical.as_path())
     }
 
     /// Checks the input path of a submission, as far as that can be said before the task runs: an
@@ -221,6 +230,9 @@ impl Files {
         if path.contains('\0') {
             return Err(PathError::Malformed("not one that a file can have: it contains NUL"));
         }
+        if path.starts_with('~') {
+            return Err(PathError::Home(path.to_owned()));
+        }
         // A relative path means the first root; joining an absolute one replaces it.
         let absolute = normalize(&self.roots[0].canonical.join(path));
         for (root, candidate) in self.roots.iter().enumerate() {
@@ -320,24 +332,6 @@ impl Files {
     }
 }
 
-/// Where a path leads: its links are followed as far as anything exists.
-fn follow_links(absolute: &Path) -> PathBuf {
-    for existing in absolute.ancestors() {
-        let rest = absolute.strip_prefix(existing).unwrap_or(Path::new(""));
-        let real = existing.canonicalize().or_else(|_| {
-            // A link that leads nowhere yet.
-            let target = std::fs::read_link(existing)?;
-            Ok::<_, io::Error>(normalize(&existing.parent().unwrap_or(existing).join(target)))
-        });
-        match real {
-            Ok(real) if rest.as_os_str().is_empty() => return real,
-            Ok(real) => return real.join(rest),
-            Err(_) => {}
-        }
-    }
-    absolute.to_owned()
-}
-
 #[derive(Clone, Copy)]
 enum Follow {
     Yes,
@@ -362,29 +356,6 @@ fn create_new(folder: &Dir, name: &str) -> io::Result<File> {
 
 fn file_name_or_dot(relative: &Path) -> &Path {
     if relative.as_os_str().is_empty() { Path::new(".") } else { relative }
-}
-
-/// Takes out `.` and `..` without asking the file system.
-fn normalize(path: &Path) -> PathBuf {
-    let mut normal = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                normal.pop();
-            }
-            other => normal.push(other),
-        }
-    }
-    normal
-}
-
-/// The path of a file that may not exist yet, in a folder that does.
-fn canonical_target(path: &Path) -> Option<PathBuf> {
-    path.canonicalize().ok().or_else(|| {
-        let absolute = std::path::absolute(path).ok()?;
-        Some(absolute.parent()?.canonicalize().ok()?.join(absolute.file_name()?))
-    })
 }
 
 #[cfg(test)]

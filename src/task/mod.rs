@@ -27,6 +27,7 @@ pub(crate) use error::with_causes;
 pub use error::{InvalidParameters, TaskError};
 pub use fault::Fault;
 pub(crate) use fault::{MAX_FAULTS, expected_names};
+pub(crate) use files::machine;
 pub use files::{Files, FilesError, PathError};
 pub(crate) use info::new_uuid;
 pub use info::{TaskId, TaskInfo, TaskStatus, Timestamp};

@@ -26,6 +26,19 @@ async fn the_task_types_come_with_all_that_a_client_needs() {
     assert_eq!(tokenize["output_file_path"], "required", "{tokenize:#}");
 }
 
+#[tokio::test]
+async fn the_roots_are_listed_with_a_hash_of_the_machine() {
+    let server = Server::start(&[]);
+    let answer = server.get("/roots").await;
+    assert_eq!(answer.status, 200, "{answer}");
+    assert_eq!(answer.body["roots"], json!([server.folder().canonicalize().unwrap()]));
+    let machine = answer.body["machine"].as_str().unwrap_or_default();
+    assert!(machine.is_empty() || machine.len() == 64, "{machine}");
+    if let Ok(id) = std::fs::read_to_string("/etc/machine-id") {
+        assert!(!machine.contains(id.trim()) || id.trim().is_empty(), "the id itself: {machine}");
+    }
+}
+
 /// The operations of an OpenAPI document, as `get /tasks/{}`.
 fn operations(document: &Value) -> Vec<String> {
     let mut operations = Vec::new();
@@ -56,6 +69,7 @@ async fn the_openapi_document_has_every_operation() {
         "get /tasks/{}",
         "delete /tasks/{}",
         "get /task-types",
+        "get /roots",
         "get /health/live",
         "get /health/ready",
     ] {

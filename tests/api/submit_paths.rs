@@ -43,6 +43,19 @@ async fn a_path_outside_the_roots_is_told_which_root_to_add() {
 }
 
 #[tokio::test]
+async fn a_home_folder_is_left_to_the_shell() {
+    let server = Server::start(&[]);
+    for path in ["~/in.txt", "~", "~ann/in.txt"] {
+        for (input, output) in [(path, "out.json"), ("in.txt", path)] {
+            let fault = path_fault(&server, input, output).await;
+            assert!(fault.contains("write the whole path"), "{path}: {fault}");
+            assert!(fault.contains(&format!("`./{path}`")), "{path}: {fault}");
+        }
+    }
+    server.submit(tokenize("./~/in.txt", "./~out.json")).await;
+}
+
+#[tokio::test]
 async fn dots_do_not_lead_out_of_the_roots() {
     let server = Server::start(&[]);
     let inside = server.folder().file_name().unwrap().to_str().unwrap();

@@ -1,5 +1,7 @@
 //! What each verb asks, and what it prints.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -20,12 +22,68 @@ async fn submit_prints_the_id_and_sends_every_option() {
     let id = ask(&server, &args).with(0).id();
     let task = server.wait_for(&id, "completed").await;
     assert_eq!(task["parameters"], json!({ "duration": 0, "steps": 2 }));
-    assert_eq!(task["input_file_path"], "in.txt");
-    assert_eq!(task["output_file_path"], "out.txt");
+    let path = |name| server.folder().canonicalize().unwrap().join(name);
+    assert_eq!(task["input_file_path"], json!(path("in.txt")));
+    assert_eq!(task["output_file_path"], json!(path("out.txt")));
     assert_eq!(task["tags"], json!({ "plate": "7", "a": "b=c" }));
     assert_eq!(task["priority"], -5);
     assert_eq!(task["timeout_seconds"], 60.5);
     assert_eq!(task["max_attempts"], 3);
+}
+
+/// A submission of two relative paths from this folder.
+async fn submit_relative(server: &Server, folder: &Path) -> (Ended, Value) {
+    let mut args = QUICK.to_vec();
+    args.extend(["--input", "./report.txt", "--output", "out.txt"]);
+    let ended = ask_at(&server.url(""), folder, &args).with(0);
+    let task = server.task(&ended.id()).await;
+    (ended, json!([task["input_file_path"], task["output_file_path"]]))
+}
+
+#[tokio::test]
+async fn relative_paths_start_in_the_shells_folder_where_the_server_may_use_it() {
+    let server = Server::start(&[]);
+    let root = server.folder().canonicalize().unwrap();
+    let data = root.join("data");
+    std::fs::create_dir(&data).unwrap();
+    let (ended, paths) = submit_relative(&server, &data).await;
+    assert_eq!(paths, json!([data.join("report.txt"), data.join("out.txt")]));
+    assert!(ended.stderr.contains(&format!("input: {}/report.txt\n", data.display())), "{ended}");
+    assert!(ended.stderr.contains(&format!("output: {}/out.txt\n", data.display())), "{ended}");
+    // The server may not use this one.
+    let other = TempDir::new().unwrap();
+    let (ended, paths) = submit_relative(&server, other.path()).await;
+    assert_eq!(paths, json!(["./report.txt", "out.txt"]));
+    let input = format!("input: {}/report.txt on the server\n", root.display());
+    assert!(ended.stderr.contains(&input), "{ended}");
+    // What is absolute is said already.
+    let path = data.join("report.txt");
+    let args = [&QUICK[..], &["--input", path.to_str().unwrap()]].concat();
+    let ended = ask_at(&server.url(""), other.path(), &args).with(0);
+    assert_eq!(ended.stderr, "");
+}
+
+#[test]
+fn relative_paths_are_left_to_a_server_on_another_machine() {
+    let folder = TempDir::new().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    for roots in [
+        json!({ "machine": "another", "roots": [root] }),
+        json!({ "machine": null, "roots": [root] }),
+        json!({ "detail": "Not Found" }),
+    ] {
+        let url = answering(move |request, body| {
+            let answer = match request {
+                "GET /roots HTTP/1.1" => roots.clone(),
+                _ => json!({ "task_id": body, "message": "" }),
+            };
+            response("200 OK", "application/json", &answer.to_string())
+        });
+        let args = ["submit", "tokenize", "--input", "report.txt"];
+        let sent = ask_at(&url, folder.path(), &args).with(0);
+        let sent: Value = serde_json::from_str(&sent.stdout).unwrap();
+        assert_eq!(sent["input_file_path"], "report.txt");
+    }
 }
 
 #[test]

@@ -8,6 +8,11 @@ pub enum PathError {
     /// Nothing, or something that no file system takes.
     #[error("the path is {0}")]
     Malformed(&'static str),
+    /// Meant for a shell.
+    #[error(
+        "path `{0}` begins with `~`, which only shells replace: write the whole path, or `./{0}` for a file of that name"
+    )]
+    Home(String),
     /// Not below any root.
     #[error(
         "path `{path}` {found} the allowed folders ({}): to allow it too, start the server with --root {} --root {suggestion}",
