@@ -82,7 +82,7 @@ fn register(task_type: TaskType) -> RegisteredTask {
         TaskType::DummyLong => entry::<dummy::DummyTask>(json!({ "duration": 30, "steps": 10 })),
         TaskType::DummyVeryLong => entry::<dummy::DummyTask>(json!({ "duration": 120, "steps": 20 })),
         TaskType::Tokenize => entry::<tokenize::TokenizeTask>(json!({ "encoding": "cl100k_base", "sleep_duration": 60, "special_tokens": "text" })),
-        TaskType::ImageProcess => entry::<image_process::ImageProcessTask>(json!({ "width": 800, "height": 600, "format": "JPEG", "quality": 85 })),
+        TaskType::ImageProcess => entry::<image_process::ImageProcessTask>(json!({ "width": 800, "height": 600, "format": null, "quality": 85, "fit": "stretch" })),
     }
 }
 

@@ -153,7 +153,9 @@ async fn only_pending_tasks_are_asked_for_again_and_their_start_is_counted_down_
         .await;
     browser.until("asked.some((path) => path === '/tasks?status=pending&limit=1')").await;
     browser
-        .until("asked.every((path) => !path.startsWith('/tasks') || path.includes('status=pending'))")
+        .until(
+            "asked.every((path) => !path.startsWith('/tasks') || path.includes('status=pending'))",
+        )
         .await;
     let text = format!("{}.querySelector('.message').innerText", row(&scheduled));
     browser.until(&format!("{text}.includes('Starts in')")).await;
@@ -163,7 +165,9 @@ async fn only_pending_tasks_are_asked_for_again_and_their_start_is_counted_down_
     body["run_at"] = jiff::Timestamp::try_from(soon).unwrap().to_string().into();
     let scheduled = server.submit(body).await;
     browser.open(&page_of(&scheduled)).await;
-    browser.until("document.querySelector('.waits')?.textContent.includes('Starts in 9 min')").await;
+    browser
+        .until("document.querySelector('.waits')?.textContent.includes('Starts in 9 min')")
+        .await;
     let first = browser.run("return document.querySelector('.waits').textContent", json!([])).await;
     browser.until(&format!("document.querySelector('.waits').textContent !== {first}")).await;
 }

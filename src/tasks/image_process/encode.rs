@@ -19,16 +19,10 @@ use crate::task::{TaskContext, TaskError};
 ///
 /// Depth is given up for the formats of 8 bits, transparency for JPEG (what lies below is white)
 /// and halves of it for GIF, and grey with transparency becomes RGBA for TIFF, BMP and GIF.
-pub(super) fn convert(image: DynamicImage, format: Format) -> Result<DynamicImage, TaskError> {
-    use ColorType::{La8, La16, Rgb32F, Rgba32F};
+pub(super) fn convert(image: DynamicImage, format: Format) -> DynamicImage {
+    use ColorType::{La8, La16};
     let color = image.color();
-    if matches!(color, Rgb32F | Rgba32F) && format != Format::Tiff {
-        return Err(TaskError::permanent(format!(
-            "the image has floating-point samples, which {} cannot hold: use format TIFF",
-            format.name()
-        )));
-    }
-    Ok(match format {
+    match format {
         Format::Png => image,
         Format::Tiff => match color {
             La8 => image.into_rgba8().into(),
@@ -47,7 +41,7 @@ pub(super) fn convert(image: DynamicImage, format: Format) -> Result<DynamicImag
             DynamicImage::ImageRgba8(image) => rgb_on_white(&image).into(),
             image => image,
         },
-    })
+    }
 }
 
 /// Scales samples of 16 bits to 8 (65535 becomes 255).

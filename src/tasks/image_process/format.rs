@@ -1,9 +1,10 @@
 //! The output formats: their names, and what each can hold.
 
 use std::borrow::Cow;
+use std::path::Path;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
 /// A format that images are written in.
@@ -33,12 +34,45 @@ impl Format {
         self.into()
     }
 
+    /// Whether a file of this format can have samples in floating point.
+    pub(super) fn has_floats(self) -> bool {
+        self == Self::Tiff
+    }
+
     /// The longest side that a file of this format can tell of, as far as it is below `limit`.
     pub(super) fn longest_side(self, limit: u32) -> u32 {
         match self {
             Self::WebP => limit.min(16_383),
             Self::Jpeg | Self::Gif => limit.min(65_535),
             Self::Png | Self::Tiff | Self::Bmp => limit,
+        }
+    }
+}
+
+/// The format of an output, and what decided it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) format: Format,
+    pub(super) source: Source,
+}
+
+/// What decided the format of an output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Source {
+    Parameter,
+    Extension,
+    Default,
+}
+
+impl Target {
+    /// `asked` wins, then the extension of the output.
+    pub(super) fn choose(asked: Option<Format>, output: &str) -> Self {
+        let extension = Path::new(output).extension().and_then(|extension| extension.to_str());
+        match (asked, extension.and_then(|extension| extension.parse().ok())) {
+            (Some(format), _) => Self { format, source: Source::Parameter },
+            (None, Some(format)) => Self { format, source: Source::Extension },
+            (None, None) => Self { format: Format::Jpeg, source: Source::Default },
         }
     }
 }
@@ -100,6 +134,20 @@ mod tests {
             assert_eq!(Format::try_from(spelling.to_owned()), Ok(format), "{spelling}");
         }
         assert!(Format::try_from("HEIC".to_owned()).is_err());
+    }
+
+    #[test]
+    fn the_extension_decides_where_nothing_else_does() {
+        for (asked, output, format, source) in [
+            (None, "out.png", Format::Png, Source::Extension),
+            (None, "a.b/out.TIF", Format::Tiff, Source::Extension),
+            (None, "out.jpg", Format::Jpeg, Source::Extension),
+            (None, "out.dat", Format::Jpeg, Source::Default),
+            (None, "png", Format::Jpeg, Source::Default),
+            (Some(Format::WebP), "out.png", Format::WebP, Source::Parameter),
+        ] {
+            assert_eq!(Target::choose(asked, output), Target { format, source }, "{output}");
+        }
     }
 
     #[test]

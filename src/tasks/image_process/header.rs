@@ -5,12 +5,14 @@ use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder, ImageFormat};
 use tiff::tags::{CompressionMethod, Tag};
 
+use super::fit::Plan;
 use super::format::Format;
 use super::input::Input;
 use super::metadata::MAX_PROFILE_BYTES;
 use super::probe::{is_whole, png_size};
-use super::resize::{STRIPE, after_first_pass};
-use super::{ImageProcessTask, MAX_BYTES, jpeg, png, stripes};
+use super::resize::{STRIPE, after_first_pass, turn};
+use super::stripes::narrows;
+use super::{ImageProcessTask, MAX_BYTES, jpeg, png, stripes, wide};
 use crate::task::TaskError;
 
 /// For a few copies of a profile, for tables, and for the pieces that files are read and written in.
@@ -27,6 +29,8 @@ pub(super) struct Header {
     pub(super) in_stripes: bool,
     /// Whether it is a JPEG that the image crate misreads.
     pub(super) misread: bool,
+    /// The samples of a TIFF that [`wide`] decodes.
+    pub(super) wide: Option<wide::Layout>,
     /// Bytes that the decoder takes beside the pixels.
     work: u64,
 }
@@ -65,11 +69,18 @@ impl Header {
         // The file, and once more while it is read.
         let work = 2 * input.length()? + layout.work();
         let jpeg::Layout { size, misread, .. } = layout;
-        Ok(Self { format: ImageFormat::Jpeg, size, color, in_stripes: false, misread, work })
+        let (format, in_stripes, wide) = (ImageFormat::Jpeg, false, None);
+        Ok(Self { format, size, color, in_stripes, misread, wide, work })
     }
 
     fn of_decoder(input: &Input<'_>, format: ImageFormat) -> Result<Self, TaskError> {
-        let (size, color, in_stripes) = if format == ImageFormat::Png {
+        let wide = match format {
+            ImageFormat::Tiff => wide::Layout::read(input)?,
+            _ => None,
+        };
+        let (size, color, in_stripes) = if let Some(wide) = &wide {
+            (wide.size, wide.color, false)
+        } else if format == ImageFormat::Png {
             let reader = png::open(|| input.reader(), |error| input.explain(error))?;
             let in_stripes = stripes::pixel_type(&reader).is_some();
             let decoder = png::PngImage(reader);
@@ -78,8 +89,11 @@ impl Header {
             let decoder = input.decoder(format)?;
             (decoder.dimensions(), decoder.color_type(), false)
         };
-        let mut header = Self { format, size, color, in_stripes, misread: false, work: 0 };
+        let mut header = Self { format, size, color, in_stripes, misread: false, wide, work: 0 };
         input.check_size(size)?;
+        if header.wide.as_ref().is_some_and(|wide| wide.bytes > MAX_BYTES) {
+            return Err(input.too_much_memory());
+        }
         let pixels = u64::from(size.0) * u64::from(size.1);
         header.work = match format {
             ImageFormat::WebP => webp_work(input, pixels)?,
@@ -96,37 +110,49 @@ impl Header {
     }
 
     /// Most bytes that are in use at a time while the image is made into what the task asks for.
-    pub(super) fn memory(&self, task: &ImageProcessTask) -> u64 {
-        let new = (task.width, task.height);
-        let target = self.pixel_bytes(new);
+    pub(super) fn memory(&self, task: &ImageProcessTask, format: Format) -> u64 {
         // Whether it lies on its side is not known yet.
-        let resized = [Orientation::NoTransforms, Orientation::Rotate90].map(|orientation| {
-            let between = after_first_pass(self.size, orientation, new);
-            let narrowed = self.in_stripes && between.0 < self.size.0 && between.1 == self.size.1;
-            let between = self.pixel_bytes(between);
-            let source = self.pixel_bytes(self.size);
-            let first_pass = if narrowed {
-                between + self.pixel_bytes((self.size.0, STRIPE.min(self.size.1)))
-            } else {
-                (source + self.work).max(source + between)
-            };
-            first_pass.max(between + target)
+        let orientations = [Orientation::NoTransforms, Orientation::Rotate90];
+        let needed = orientations.map(|orientation| {
+            let plan = task.plan(turn(self.size, orientation));
+            self.to_resize(orientation, plan).max(self.to_write(plan.new, format))
         });
-        let pixels = u64::from(task.width) * u64::from(task.height);
+        needed.into_iter().max().unwrap_or_default() + MARGIN
+    }
+
+    fn to_resize(&self, orientation: Orientation, plan: Plan) -> u64 {
+        let source = self.pixel_bytes(self.size);
+        let target = self.pixel_bytes(plan.new);
+        let part = turn(plan.part, orientation);
+        let between = after_first_pass(part, orientation, plan.new);
+        let is_whole = part == self.size;
+        let narrowed = self.in_stripes && is_whole && narrows(self.size, between);
+        let between = self.pixel_bytes(between);
+        let first_pass = if narrowed {
+            between + self.pixel_bytes((self.size.0, STRIPE.min(self.size.1)))
+        } else {
+            let part = self.pixel_bytes(part);
+            let cut = if is_whole { 0 } else { source + part };
+            (source + self.work).max(cut).max(part + between)
+        };
+        // Turned on its side an image is copied.
+        first_pass.max(between + target).max(2 * target)
+    }
+
+    fn to_write(&self, new: (u32, u32), format: Format) -> u64 {
+        let pixels = u64::from(new.0) * u64::from(new.1);
         let converted = match self.color {
             ColorType::La16 => 8 * pixels,
             color => u64::from(color.bytes_per_pixel()).max(4) * pixels,
         };
-        let encoded = match task.format {
+        let encoded = match format {
             // The pixels in another form, and the file.
             Format::WebP => converted + 8 * pixels,
             // The pixels by number, and the file, which grows by doubling.
             Format::Gif => converted + 4 * pixels,
             Format::Jpeg | Format::Png | Format::Tiff | Format::Bmp => converted,
         };
-        // Turned on its side an image is copied.
-        let steps = resized.into_iter().chain([2 * target, target + converted, encoded]);
-        steps.max().unwrap_or_default() + MARGIN
+        (self.pixel_bytes(new) + converted).max(encoded)
     }
 }
 
@@ -147,7 +173,8 @@ fn webp_work(input: &Input<'_>, pixels: u64) -> Result<u64, TaskError> {
 /// Pixels are decoded, then copied. CMYK takes a third more before it is RGB. A strip or tile in JPEG is
 /// decoded by itself.
 fn tiff_work(input: &Input<'_>, header: &Header) -> Result<u64, TaskError> {
-    let mut work = header.pixel_bytes(header.size) * 4 / 3;
+    let unpacked = header.wide.as_ref().map_or(0, |wide| wide.bytes);
+    let mut work = (header.pixel_bytes(header.size) * 4 / 3).max(unpacked);
     if let Ok(mut decoder) = tiff::decoder::Decoder::new(input.reader()?) {
         let compression = decoder.find_tag_unsigned(Tag::Compression).ok().flatten();
         if compression == Some(CompressionMethod::ModernJPEG.to_u16()) {

@@ -3,18 +3,25 @@
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder};
 
+use super::fit::Plan;
+use super::format::Format;
 use super::header::Header;
 use super::input::Input;
 use super::probe::count_frames;
-use super::resize::{after_first_pass, swaps_sides};
-use super::stripes::narrow;
+use super::resize::{after_first_pass, turn};
+use super::stripes::{narrow, narrows};
+use super::wide::{self, Scaled};
 use super::{jpeg, metadata, png};
 use crate::task::TaskError;
 
 /// The first image of a file, as it is stored there.
 pub(super) struct Picture {
-    /// The pixels; of some images after the first pass of [`resize`](super::resize).
+    /// The pixels that are used; of some images after the first pass of [`resize`](super::resize).
     pub(super) pixels: DynamicImage,
+    /// The size that they are to get upright.
+    pub(super) new_size: (u32, u32),
+    /// The samples that became black and white, if the samples were scaled.
+    pub(super) scaled_from: Option<[f64; 2]>,
     /// Width and height in the file.
     size: (u32, u32),
     /// What turns it upright.
@@ -27,36 +34,58 @@ pub(super) struct Picture {
 impl Picture {
     /// Width and height as a viewer sees them.
     pub(super) fn upright_size(&self) -> (u32, u32) {
-        let (width, height) = self.size;
-        if swaps_sides(self.orientation) { (height, width) } else { (width, height) }
+        turn(self.size, self.orientation)
     }
 }
 
-/// Decodes the first image of the input, which is to have the size `new` when it is upright.
+/// Decodes the first image of the input for an output of this format. `plan` takes the size of the upright image.
 pub(super) fn load(
     input: &Input<'_>,
     header: &Header,
-    new: (u32, u32),
+    output: Format,
+    plan: impl Fn((u32, u32)) -> Plan,
 ) -> Result<Picture, TaskError> {
     let &Header { format, size, .. } = header;
     let frames = count_frames(input, format)?;
     input.ctx.check_cancelled()?;
-    let mut decoder = input.decoder(format)?;
-    if (decoder.dimensions(), decoder.color_type()) != (size, header.color) {
+    let mut decoder = match header.wide {
+        None => Some(input.decoder(format)?),
+        Some(_) => None,
+    };
+    if let Some(decoder) = &decoder
+        && (decoder.dimensions(), decoder.color_type()) != (size, header.color)
+    {
         return Err(input.damaged(&"it contradicts itself about its size or colours"));
     }
-    let (orientation, icc_profile) = metadata::read(input, format, &mut decoder);
-    let (width, height) = after_first_pass(size, orientation, new);
-    let narrowed = if header.in_stripes && width < size.0 && height == size.1 {
-        narrowed_png(input, width)?
+    let (orientation, icc_profile) = metadata::read(input, format, decoder.as_deref_mut());
+    let Plan { part, new } = plan(turn(size, orientation));
+    let part = turn(part, orientation);
+    let between = after_first_pass(part, orientation, new);
+    let narrowed = if header.in_stripes && part == size && narrows(size, between) {
+        narrowed_png(input, between.0)?
     } else {
         None
     };
-    let pixels = match narrowed {
-        Some(pixels) => pixels,
-        None => pixels(input, header, decoder)?,
+    let Scaled { pixels, from } = match (narrowed, &header.wide, decoder) {
+        (Some(pixels), ..) => Scaled { pixels, from: None },
+        (None, Some(layout), _) => wide::decode(input, layout)?,
+        (None, None, Some(decoder)) => {
+            let pixels = pixels(input, header, decoder)?;
+            match output.has_floats() {
+                true => Scaled { pixels, from: None },
+                false => wide::narrow(input.ctx, pixels)?,
+            }
+        }
+        (None, None, None) => unreachable!("an image that is not wide has a decoder"),
     };
-    Ok(Picture { pixels, size, orientation, icc_profile, frames })
+    let pixels = match part == size {
+        true => pixels,
+        false => {
+            let (left, top) = ((size.0 - part.0) / 2, (size.1 - part.1) / 2);
+            pixels.crop_imm(left, top, part.0, part.1)
+        }
+    };
+    Ok(Picture { pixels, new_size: new, scaled_from: from, size, orientation, icc_profile, frames })
 }
 
 fn pixels(

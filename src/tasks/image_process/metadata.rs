@@ -1,6 +1,8 @@
 //! What is kept of a file beside its pixels: its orientation and its colour profile. The rest (text,
 //! comments, XMP) is not even read where that can be helped.
 
+use std::io::{Read, Seek};
+
 use image::metadata::Orientation;
 use image::{ImageDecoder, ImageFormat};
 use image_webp::WebPDecoder;
@@ -18,12 +20,13 @@ pub(super) const MAX_PROFILE_BYTES: usize = 255 * 65_519;
 pub(super) fn read(
     input: &Input<'_>,
     format: ImageFormat,
-    decoder: &mut dyn ImageDecoder,
+    decoder: Option<&mut (dyn ImageDecoder + '_)>,
 ) -> (Orientation, Option<Vec<u8>>) {
-    let (orientation, profile) = match format {
-        ImageFormat::WebP => webp(input).unwrap_or_default(),
-        ImageFormat::Tiff => (decoder.orientation().ok(), tiff_profile(input)),
-        _ => (decoder.orientation().ok(), decoder.icc_profile().ok().flatten()),
+    let (orientation, profile) = match (format, decoder) {
+        (ImageFormat::WebP, _) => webp(input).unwrap_or_default(),
+        (ImageFormat::Tiff, _) => tiff(input).unwrap_or_default(),
+        (_, Some(decoder)) => (decoder.orientation().ok(), decoder.icc_profile().ok().flatten()),
+        (_, None) => (None, None),
     };
     let profile = profile.filter(|profile| profile.len() <= MAX_PROFILE_BYTES);
     (orientation.unwrap_or(Orientation::NoTransforms), profile)
@@ -39,8 +42,13 @@ fn webp(input: &Input<'_>) -> Option<(Option<Orientation>, Option<Vec<u8>>)> {
 }
 
 /// The image crate would take 32 bytes for each one of the profile.
-fn tiff_profile(input: &Input<'_>) -> Option<Vec<u8>> {
+fn tiff(input: &Input<'_>) -> Option<(Option<Orientation>, Option<Vec<u8>>)> {
     let mut decoder = tiff::decoder::Decoder::new(input.reader().ok()?).ok()?;
+    let orientation = decoder.find_tag_unsigned::<u8>(Tag::Orientation).ok().flatten();
+    Some((orientation.and_then(Orientation::from_exif), tiff_profile(&mut decoder)))
+}
+
+fn tiff_profile(decoder: &mut tiff::decoder::Decoder<impl Read + Seek>) -> Option<Vec<u8>> {
     let mut tags = decoder.image_ifd();
     let length = usize::try_from(tags.directory().get(Tag::IccProfile)?.count()).ok()?;
     let mut profile = vec![0; Some(length).filter(|&length| length <= MAX_PROFILE_BYTES)?];

@@ -3,10 +3,12 @@
 //! One job a file: [`header`] tells how much memory it takes, [`load`] decodes, [`resize`] resamples,
 //! [`encode`] converts and writes. [`input`] reads the file and explains what is wrong with it, [`probe`]
 //! looks at it without decoding, [`metadata`] finds orientation and profile, [`jpeg`] decodes what the
-//! image crate misreads, [`mod@png`] and [`mod@gif`] do what that crate does in one go, [`stripes`]
-//! resizes a PNG while it is decoded, and [`mod@format`] names the outputs.
+//! image crate misreads and [`wide`] what it has no pixels for, [`mod@png`] and [`mod@gif`] do what that crate
+//! does in one go, [`stripes`] resizes a PNG while it is decoded, [`mod@fit`] keeps proportions, and
+//! [`mod@format`] names the outputs.
 
 mod encode;
+mod fit;
 mod format;
 mod gif;
 mod header;
@@ -20,12 +22,14 @@ mod resize;
 mod stripes;
 #[cfg(test)]
 mod tests;
+mod wide;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use self::format::Format;
+use self::fit::{Fit, Plan};
+use self::format::{Format, Target};
 use self::header::Header;
 use self::input::Input;
 use crate::task::{
@@ -44,12 +48,15 @@ const MAX_PIXELS: u64 = 200_000_000;
 /// again and more. [`header`] knows how much; all tasks together have a budget for it.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// Resizes an image to exactly `width` x `height` pixels and writes it in another format.
+/// Resizes an image to `width` x `height` pixels and writes it in another format.
 ///
 /// Reads JPEG, PNG, WebP, TIFF, BMP and GIF, told apart by content, and turns the image upright if
 /// its metadata (EXIF) says so; `original_size` in the result is that of the upright image. Of a
 /// file with several pages or frames the first is used, and `frames` tells how many there are.
 /// Resampling is Lanczos. 16 bits a sample are kept in PNG and TIFF and scaled to 8 in the others.
+/// TIFFs with floating-point samples or integers of 32 or 64 bits or with a sign are scaled to 16 bits:
+/// the least sample becomes black, the greatest white, and `scaled_from` in the result tells these two
+/// (NaN becomes black). Only colours in 32-bit floating point that are written as TIFF stay as they are.
 /// Transparency is kept, but JPEG shows the image on white and GIF knows only all or nothing (and
 /// 256 colours). WebP is lossless.
 /// Images of more than 200 megapixels or 65535 pixels on a side are refused. Colour profiles of more
@@ -63,12 +70,18 @@ pub(super) struct ImageProcessTask {
     /// Height of the new image, in pixels.
     #[schemars(range(min = 1, max = MAX_SIDE))]
     height: u32,
-    /// Format of the new image.
-    format: Format,
+    /// Format of the new image. Without one the extension of the output file decides, and where that is
+    /// none of a format's the image is a JPEG; `format_source` in the result is `parameter`, `extension` or
+    /// `default`.
+    format: Option<Format>,
     /// Quality of a JPEG, from 1 to 100: higher is better and larger, and from 90 on colours have
     /// full resolution. The other formats ignore it.
     #[schemars(range(min = 1, max = 100))]
     quality: u8,
+    /// What happens to an image of other proportions.
+    // Tasks that were stored before there was a choice have none.
+    #[serde(default)]
+    fit: Fit,
 }
 
 #[async_trait]
@@ -79,8 +92,13 @@ impl Task for ImageProcessTask {
 
     fn validate(&self) -> Result<(), InvalidParameters> {
         let mut invalid = InvalidParameters::default();
-        let longest = self.format.longest_side(MAX_SIDE);
-        let side = format!("between 1 and {longest} for {}", self.format.name());
+        let (longest, side) = match self.format {
+            Some(format) => {
+                let longest = format.longest_side(MAX_SIDE);
+                (longest, format!("between 1 and {longest} for {}", format.name()))
+            }
+            None => (MAX_SIDE, format!("between 1 and {MAX_SIDE}")),
+        };
         invalid.expect("width", (1..=longest).contains(&self.width), &*side);
         invalid.expect("height", (1..=longest).contains(&self.height), &*side);
         invalid.expect(
@@ -106,47 +124,69 @@ impl ImageProcessTask {
     fn memory(&self, ctx: &TaskContext) -> Result<u64, TaskError> {
         let file = ctx.open_input()?;
         let input = Input::new(ctx, &file);
-        let needed = Header::read(&input)?.memory(self);
+        let needed = Header::read(&input)?.memory(self, self.target(ctx).format);
         input.check_memory(needed)?;
         tracing::debug!(needed, "read the header");
         Ok(needed)
     }
 
     fn process(&self, ctx: &TaskContext, memory: &ReservedMemory) -> TaskResult {
-        let &Self { width, height, format, quality } = self;
+        let Target { format, source } = self.target(ctx);
         let file = ctx.open_input()?;
         let input = Input::new(ctx, &file);
         let header = Header::read(&input)?;
-        if header.memory(self) > memory.bytes() {
+        if header.memory(self, format) > memory.bytes() {
             return Err(input.changed());
         }
-        let picture = load::load(&input, &header, (width, height))?;
+        let picture = load::load(&input, &header, format, |size| self.plan(size))?;
         let original_size = picture.upright_size();
         tracing::debug!(width = original_size.0, height = original_size.1, "loaded image");
+        let new_size = picture.new_size;
+        let longest = format.longest_side(MAX_SIDE);
+        if new_size.0.max(new_size.1) > longest {
+            let (format, (width, height)) = (format.name(), new_size);
+            return Err(TaskError::permanent(format!(
+                "{format} has room for {longest} pixels on a side, but the new image is {width}x{height}"
+            )));
+        }
 
         ctx.check_cancelled()?;
-        ctx.update_progress(50.0, format!("Resizing to {width}x{height}"));
-        let resized = resize::resize(ctx, picture.pixels, picture.orientation, (width, height))?;
+        ctx.update_progress(50.0, format!("Resizing to {}x{}", new_size.0, new_size.1));
+        let resized = resize::resize(ctx, picture.pixels, picture.orientation, new_size)?;
 
         ctx.check_cancelled()?;
         ctx.update_progress(75.0, format!("Converting to {}", format.name()));
-        let converted = encode::convert(resized, format)?;
+        let converted = encode::convert(resized, format);
 
         ctx.check_cancelled()?;
         ctx.update_progress(90.0, "Saving output");
         let output = ctx.create_output()?;
         let length =
-            encode::encode(ctx, &converted, picture.icc_profile, (format, quality), output)?;
+            encode::encode(ctx, &converted, picture.icc_profile, (format, self.quality), output)?;
 
-        Ok(json!({
+        let mut result = json!({
             "message": "Image processed successfully",
             "input_file": ctx.input_file_path(),
             "output_file": ctx.output_file_path(),
             "original_size": original_size,
-            "new_size": [width, height],
+            "new_size": new_size,
             "format": format.name(),
+            "format_source": source,
             "frames": picture.frames,
             "file_size_bytes": length,
-        }))
+        });
+        if let Some(from) = picture.scaled_from {
+            result["scaled_from"] = json!(from);
+        }
+        Ok(result)
+    }
+
+    fn target(&self, ctx: &TaskContext) -> Target {
+        Target::choose(self.format, ctx.output_file_path().unwrap_or_default())
+    }
+
+    /// `size` is that of the upright image.
+    fn plan(&self, size: (u32, u32)) -> Plan {
+        self.fit.plan(size, (self.width, self.height))
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn after_first_pass(
 }
 
 /// From the sides of the upright image to those of the image as it is stored, or back.
-fn turn((width, height): (u32, u32), orientation: Orientation) -> (u32, u32) {
+pub(super) fn turn((width, height): (u32, u32), orientation: Orientation) -> (u32, u32) {
     if swaps_sides(orientation) { (height, width) } else { (width, height) }
 }
 
@@ -70,7 +70,7 @@ fn between(old: (u32, u32), new: (u32, u32)) -> (u32, u32) {
 }
 
 /// Whether an image is as wide upright as it is high in the file.
-pub(super) fn swaps_sides(orientation: Orientation) -> bool {
+fn swaps_sides(orientation: Orientation) -> bool {
     match orientation {
         Orientation::NoTransforms
         | Orientation::Rotate180

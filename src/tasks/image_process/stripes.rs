@@ -22,6 +22,11 @@ pub(super) fn pixel_type(reader: &Reader<impl BufRead + Seek>) -> Option<PixelTy
     }
 }
 
+/// Whether a first pass from one size to another makes an image narrower and nothing else.
+pub(super) fn narrows(old: (u32, u32), new: (u32, u32)) -> bool {
+    new.0 < old.0 && new.1 == old.1
+}
+
 /// Decodes an image and gives it another width. `None` if it has to be decoded whole.
 pub(super) fn narrow(
     ctx: &TaskContext,

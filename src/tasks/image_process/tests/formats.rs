@@ -116,7 +116,7 @@ async fn palettes_are_looked_up() {
 }
 
 #[tokio::test]
-async fn floating_point_stays_in_tiff_and_fits_nowhere_else() {
+async fn floating_point_stays_in_tiff_and_is_scaled_elsewhere() {
     let desk = Desk::new();
     desk.draw("in.tiff", &plain(Rgb([0.25_f32, 5.0, -1.0])).into());
     desk.process("in.tiff", "out.tiff", to(Format::Tiff, 3, 3)).await.unwrap();
@@ -124,10 +124,93 @@ async fn floating_point_stays_in_tiff_and_fits_nowhere_else() {
     assert_eq!(output.color(), ColorType::Rgb32F);
     let [red, green, blue] = output.into_rgb32f().get_pixel(1, 1).0;
     assert!((red - 0.25).abs() < 1e-5 && (green - 5.0).abs() < 1e-5 && (blue + 1.0).abs() < 1e-5);
-    assert_eq!(
-        desk.refusal("in.tiff").await,
-        "the image has floating-point samples, which PNG cannot hold: use format TIFF"
-    );
+    let result = desk.process("in.tiff", "out.png", to(Format::Png, 3, 3)).await.unwrap();
+    assert_eq!(result["scaled_from"], json!([-1.0, 5.0]));
+    // (0.25 + 1) / 6 of 65535
+    assert_eq!(desk.open("out.png").into_rgb16().get_pixel(1, 1).0, [13_653, 65_535, 0]);
+    let sheer = Rgba([0.25_f32, 5.0, -1.0, 0.5]);
+    desk.draw("in.tiff", &plain(sheer).into());
+    desk.process("in.tiff", "out.png", to(Format::Png, 6, 4)).await.unwrap();
+    let pixel = desk.open("out.png").into_rgba16().get_pixel(1, 1).0;
+    assert_eq!(pixel, [13_653, 65_535, 0, 32_768]);
+}
+
+/// A grey TIFF with four pixels in a row.
+fn grey_tiff<C: tiff::encoder::colortype::ColorType>(samples: [C::Inner; 4]) -> Vec<u8>
+where
+    [C::Inner]: tiff::encoder::TiffValue,
+{
+    let mut bytes = Cursor::new(Vec::new());
+    let mut encoder = tiff::encoder::TiffEncoder::new(&mut bytes).unwrap();
+    encoder.write_image::<C>(4, 1, &samples).unwrap();
+    bytes.into_inner()
+}
+
+#[tokio::test]
+async fn wide_samples_are_scaled_from_the_least_to_the_greatest() {
+    use tiff::encoder::colortype::{Gray32, Gray32Float, Gray64, Gray64Float, GrayI16, GrayI32};
+    let desk = Desk::new();
+    let (nan, infinity) = (f32::NAN, f32::INFINITY);
+    for (bytes, from, shades) in [
+        (
+            grey_tiff::<Gray32>([0, 1 << 31, 1 << 30, u32::MAX]),
+            json!([0.0, 4_294_967_295.0]),
+            [0, 32_768, 16_384, 65_535],
+        ),
+        (grey_tiff::<Gray64>([5, 6, 7, 9]), json!([5.0, 9.0]), [0, 16_384, 32_768, 65_535]),
+        (
+            grey_tiff::<GrayI16>([-300, 0, 300, 300]),
+            json!([-300.0, 300.0]),
+            [0, 32_768, 65_535, 65_535],
+        ),
+        (grey_tiff::<GrayI32>([-3, -3, -3, 1]), json!([-3.0, 1.0]), [0, 0, 0, 65_535]),
+        (
+            grey_tiff::<Gray32Float>([1.0, 1.5, 2.0, 1.25]),
+            json!([1.0, 2.0]),
+            [0, 32_768, 65_535, 16_384],
+        ),
+        (
+            grey_tiff::<Gray32Float>([nan, 1.0, 3.0, infinity]),
+            json!([1.0, 3.0]),
+            [0, 0, 65_535, 65_535],
+        ),
+        (
+            grey_tiff::<Gray64Float>([f64::MIN, 0.0, f64::MAX, 0.0]),
+            json!([f64::MIN, f64::MAX]),
+            [0, 32_768, 65_535, 32_768],
+        ),
+        (grey_tiff::<Gray32Float>([7.5; 4]), json!([7.5, 7.5]), [0; 4]),
+        (grey_tiff::<Gray32Float>([nan; 4]), Value::Null, [0; 4]),
+    ] {
+        desk.put("in.tiff", &bytes);
+        let result = desk.process("in.tiff", "out.png", to(Format::Png, 4, 1)).await.unwrap();
+        assert_eq!(result["scaled_from"], from);
+        assert_eq!(desk.open("out.png").into_luma16().into_raw(), shades, "{from}");
+    }
+    desk.put("in.tiff", &grey_tiff::<Gray32Float>([0.0, 0.0, 1.0, 1.0]));
+    desk.process("in.tiff", "out.jpg", to(Format::Jpeg, 2, 8)).await.unwrap();
+    assert_eq!(desk.open("out.jpg").color(), ColorType::L8);
+}
+
+#[tokio::test]
+async fn the_extension_of_the_output_decides_the_format() {
+    let desk = Desk::new();
+    desk.draw("in.png", &speckled(8, 8));
+    for (output, asked, format, source) in [
+        ("out.WebP", None, "WebP", "extension"),
+        ("out.xyz", None, "JPEG", "default"),
+        ("out.webp", Some(Format::Png), "PNG", "parameter"),
+    ] {
+        let task = ImageProcessTask { format: asked, ..to(Format::Jpeg, 4, 4) };
+        let result = desk.process("in.png", output, task).await.unwrap();
+        assert_eq!((&result["format"], &result["format_source"]), (&format.into(), &source.into()));
+        let reader = ImageReader::open(desk.0.path().join(output)).unwrap();
+        let found = reader.with_guessed_format().unwrap().format().unwrap();
+        assert_eq!(format!("{found:?}").to_lowercase(), format.to_lowercase());
+    }
+    let task = ImageProcessTask { format: None, ..to(Format::Jpeg, 20_000, 1) };
+    let refused = desk.process("in.png", "out.webp", task).await.unwrap_err().to_string();
+    assert!(refused.contains("WebP has room for 16383 pixels on a side"), "{refused}");
 }
 
 #[tokio::test]

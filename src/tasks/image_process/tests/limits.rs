@@ -6,6 +6,7 @@ use image::ColorType;
 use image::metadata::Orientation;
 use strum::VariantArray;
 
+use super::super::fit::Plan;
 use super::super::header::Header;
 use super::super::input::Input;
 use super::super::{encode, load, resize};
@@ -83,7 +84,7 @@ fn the_largest_images_fit_the_budget() {
         ] {
             (header.color, header.size) = (color, size);
             for &output in Format::VARIANTS {
-                let needed = header.memory(&to(output, 16_000, 8_300));
+                let needed = header.memory(&to(output, 16_000, 8_300), output);
                 assert!(needed <= MEMORY_BUDGET, "{format:?} to {output:?}: {needed}");
             }
         }
@@ -97,7 +98,7 @@ fn a_photograph_takes_what_it_takes() {
     let ctx = context(&run);
     let mut header = header_of(&desk, &ctx, ImageFormat::Jpeg);
     header.size = (6000, 4000);
-    let needed = header.memory(&to(Format::Jpeg, 800, 600)) >> 20;
+    let needed = header.memory(&to(Format::Jpeg, 800, 600), Format::Jpeg) >> 20;
     assert!((80..200).contains(&needed), "{needed} MiB");
 }
 
@@ -114,7 +115,8 @@ fn decoding_and_resizing_stop_when_they_should() {
         run.token.cancel();
         let result = Header::read(&input).map(drop);
         assert!(matches!(result, Err(TaskError::Cancelled)), "{format:?}: {result:?}");
-        let result = load::load(&input, &header, (4, 3)).map(drop);
+        let result =
+            load::load(&input, &header, Format::Png, |part| Plan { part, new: (4, 3) }).map(drop);
         assert!(matches!(result, Err(TaskError::Cancelled)), "{format:?}: {result:?}");
         let result = resize::resize(&ctx, speckled(8, 8), Orientation::NoTransforms, (4, 3));
         assert!(matches!(result, Err(TaskError::Cancelled)), "{result:?}");
@@ -129,7 +131,7 @@ fn encoding_stops_when_it_should() {
         let run = TestRun::new(desk.0.path(), None, Some(&name));
         let ctx = context(&run);
         let output = ctx.create_output().unwrap();
-        let image = encode::convert(speckled(64, 64), format).unwrap();
+        let image = encode::convert(speckled(64, 64), format);
         run.token.cancel();
         let result = encode::encode(&ctx, &image, None, (format, 85), output);
         assert!(result.is_err(), "{format:?}");

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::ImageProcessTask;
+use super::fit::Fit;
 use super::format::Format;
 use crate::task::testing::TestRun;
 use crate::task::{Task, TaskError, TaskResult};
@@ -71,7 +72,7 @@ impl Desk {
 }
 
 fn to(format: Format, width: u32, height: u32) -> ImageProcessTask {
-    ImageProcessTask { width, height, format, quality: 85 }
+    ImageProcessTask { width, height, format: Some(format), quality: 85, fit: Fit::Stretch }
 }
 
 fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
@@ -102,6 +103,7 @@ async fn an_image_is_resized_and_converted() {
             "original_size": [40, 30],
             "new_size": [8, 6],
             "format": "JPEG",
+            "format_source": "parameter",
             "frames": 1,
             "file_size_bytes": desk.length("made/for/it/out.jpg"),
         })
@@ -126,6 +128,30 @@ async fn an_image_decoded_in_stripes_comes_out_as_one_decoded_whole() {
         // Grey comes back from a BMP in three colours.
         let [stripes, whole] = ["stripes.png", "whole.png"].map(|name| desk.open(name).into_rgb8());
         assert!(stripes == whole, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn proportions_are_kept_if_so_asked() {
+    // Black, with a white square in the middle.
+    let wide =
+        GrayImage::from_fn(90, 30, |x, _| Luma([if (30..60).contains(&x) { 255 } else { 0 }]));
+    let desk = Desk::new();
+    desk.draw("wide.png", &wide.clone().into());
+    desk.draw("wide.bmp", &wide.into());
+    for input in ["wide.png", "wide.bmp"] {
+        for (fit, size) in
+            [(Fit::Stretch, [10, 10]), (Fit::Contain, [10, 3]), (Fit::Cover, [10, 10])]
+        {
+            let task = ImageProcessTask { fit, ..to(Format::Png, 10, 10) };
+            let result = desk.process(input, "out.png", task).await.unwrap();
+            assert_eq!(result["original_size"], json!([90, 30]));
+            assert_eq!(result["new_size"], json!(size));
+            let output = desk.open("out.png").into_luma8();
+            assert_eq!([output.width(), output.height()], size);
+            let corner = if fit == Fit::Cover { 255 } else { 0 };
+            assert_eq!(output.get_pixel(0, 0).0, [corner], "{input} {fit:?}");
+        }
     }
 }
 
