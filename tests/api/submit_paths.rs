@@ -37,6 +37,8 @@ async fn a_path_outside_the_roots_is_told_which_root_to_add() {
     let fault = path_fault(&server, "/elsewhere/data/in.txt", "out.json").await;
     assert!(fault.contains(" body.input_file_path: "), "{fault}");
     assert!(fault.contains("--root /elsewhere/data"), "{fault}");
+    let fault = path_fault(&server, "/else where/o'clock/in.txt", "out.json").await;
+    assert!(fault.contains(r"--root '/else where/o'\''clock'"), "{fault}");
     let fault = path_fault(&server, "in.txt", "/elsewhere/results/out.json").await;
     assert!(fault.contains(" body.output_file_path: "), "{fault}");
     assert!(fault.contains("--root /elsewhere/results"), "{fault}");

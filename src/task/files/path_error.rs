@@ -15,9 +15,9 @@ pub enum PathError {
     Home(String),
     /// Not below any root.
     #[error(
-        "path `{path}` {found} the allowed folders ({}): to allow it too, start the server with --root {} --root {suggestion}",
+        "path `{path}` {found} the allowed folders ({}): to allow it too, start the server with {}",
         roots.join(", "),
-        roots.join(" --root "),
+        options(roots, suggestion),
     )]
     Outside {
         /// As it was sent.
@@ -64,4 +64,14 @@ pub enum PathError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// The options that allow these folders, for a shell.
+fn options(roots: &[String], suggestion: &String) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:@%,=".contains(c);
+    let option = |folder: &String| match folder.chars().all(is_plain) {
+        true => format!("--root {folder}"),
+        false => format!("--root '{}'", folder.replace('\'', r"'\''")),
+    };
+    roots.iter().chain([suggestion]).map(option).collect::<Vec<_>>().join(" ")
 }
