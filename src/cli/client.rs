@@ -273,8 +273,12 @@ impl Client {
         let mut message = match detail {
             Detail::Sentence(sentence) => escape(&sentence),
             Detail::Faults(faults) => {
-                let lines: Vec<_> =
-                    faults.iter().map(|fault| fault_line(&fault.loc, &fault.msg)).collect();
+                // The body is this program's business.
+                let line = |fault: &Fault| match fault.loc.as_slice() {
+                    [body, field @ ..] if body == "body" => fault_line(field, &fault.msg),
+                    loc => fault_line(loc, &fault.msg),
+                };
+                let lines: Vec<_> = faults.iter().map(line).collect();
                 lines.join("\n")
             }
         };

@@ -82,7 +82,7 @@ pub(super) fn listen_for(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(failed)
 }
 
-/// One fault of a submission, as `body.parameters.steps: what was expected`.
+/// One fault of a submission, as `parameters.steps: what was expected`.
 pub(super) fn fault_line(loc: &[Value], msg: &str) -> String {
     let part = |part: &Value| part.as_str().map_or_else(|| part.to_string(), str::to_owned);
     let loc: Vec<_> = loc.iter().map(part).collect();

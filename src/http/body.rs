@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
 use crate::manager::{Idempotency, Submission, TaskManager};
-use crate::task::{Fault, TaskType, Timestamp, schema_of, with_causes};
+use crate::task::{CompiledSchema, Fault, TaskType, Timestamp, schema_of, with_causes};
 
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 const MAX_KEY_LENGTH: usize = 255;
@@ -97,7 +97,7 @@ impl<S: Send + Sync> FromRequest<S> for NoBody {
             _ => {
                 let msg = "this route reads no body: name the tasks in the path or the query, such as \
                            ?task_type=tokenize&status=pending";
-                Err(ApiError::invalid(vec![Fault::value(&["body"], msg, Value::Null)]))
+                Err(ApiError::invalid_body(vec![Fault::value(&[], msg, Value::Null)]))
             }
         }
     }
@@ -114,7 +114,7 @@ pub(super) async fn submission(
     let idempotency = idempotency(&parts.headers, &bytes)?;
     match serde_json::from_slice::<SubmitRequest>(&bytes) {
         Ok(request) => Ok(Submission { idempotency, ..Submission::from(request) }),
-        Err(error) => Err(ApiError::invalid(Box::pin(faults(&bytes, &error, manager)).await)),
+        Err(error) => Err(ApiError::invalid_body(Box::pin(faults(&bytes, &error, manager)).await)),
     }
 }
 
@@ -186,20 +186,20 @@ async fn faults(bytes: &[u8], error: &serde_json::Error, manager: &TaskManager) 
     let Ok(mut body) = serde_json::from_slice::<Value>(bytes) else {
         return vec![Fault {
             kind: "json_invalid",
-            loc: vec!["body".into(), json!(error.column())],
+            loc: vec![json!(error.column())],
             msg: format!("JSON decode error: {error}"),
             input: json!({}),
         }];
     };
-    let mut faults = Fault::by_schema(&schema_of::<SubmitRequest>(), &body, &["body"]);
+    let mut faults = CompiledSchema::new(schema_of::<SubmitRequest>()).faults(&body, &[]);
     // serde knows more than the schema, such as that a field stands there twice.
     if faults.is_empty() {
-        faults.push(Fault::value(&["body"], error.to_string(), Value::Null));
+        faults.push(Fault::value(&[], error.to_string(), Value::Null));
     }
     // What is wrong elsewhere is found by leaving out what is wrong here.
     if let Some(fields) = body.as_object_mut() {
         let faulty =
-            |fault: &Fault, field: &str| fault.loc.get(1).is_some_and(|part| part == field);
+            |fault: &Fault, field: &str| fault.loc.first().is_some_and(|part| part == field);
         fields.retain(|field, _| !faults.iter().any(|fault| faulty(fault, field.as_str())));
         if let Ok(rest) = SubmitRequest::deserialize(&body)
             && let Err(more) = manager.check(rest.into()).await

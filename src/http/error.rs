@@ -46,6 +46,14 @@ impl ApiError {
         }
     }
 
+    /// Faults in the body of a request.
+    pub(super) fn invalid_body(mut faults: Vec<Fault>) -> Self {
+        for fault in &mut faults {
+            fault.loc.insert(0, "body".into());
+        }
+        Self::invalid(faults)
+    }
+
     pub(super) fn task_not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "Task not found")
     }
@@ -139,7 +147,7 @@ impl From<StoreError> for ApiError {
 impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         match error {
-            SubmitError::Invalid(faults) => Self::invalid(faults),
+            SubmitError::Invalid(faults) => Self::invalid_body(faults),
             SubmitError::Draining => Self::draining(),
             SubmitError::Busy(id) => {
                 let id = id.map(|id| id.to_string()).unwrap_or_default();

@@ -99,7 +99,8 @@ pub(super) async fn submit(
     let dry_run = query::dry_run(query.as_deref())?;
     let submission = body::submission(request, &manager).await?;
     if dry_run {
-        let parameters = Box::pin(manager.dry_run(submission)).await.map_err(ApiError::invalid)?;
+        let parameters =
+            Box::pin(manager.dry_run(submission)).await.map_err(ApiError::invalid_body)?;
         let message = "Nothing is wrong with this submission; it was not stored";
         let answer = DryRunResponse { parameters, message };
         return Ok(Json(SubmitAnswer::DryRun(answer)).into_response());

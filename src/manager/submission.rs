@@ -97,7 +97,7 @@ impl Submission {
             }
             None => {
                 let names = TaskType::names();
-                let loc = ["body", "task_type"];
+                let loc = ["task_type"];
                 faults.push(Fault::choice(&loc, "task type", &self.task_type, names));
                 None
             }
@@ -155,13 +155,13 @@ impl Submission {
             && !(seconds > 0.0 && seconds <= MAX_TIMEOUT)
         {
             let msg = format!("Input should be greater than 0 and at most {MAX_TIMEOUT} seconds");
-            faults.push(Fault::value(&["body", "timeout_seconds"], msg, seconds));
+            faults.push(Fault::value(&["timeout_seconds"], msg, seconds));
         }
         if let Some(attempts) = self.max_attempts
             && !(1..=MAX_ATTEMPTS).contains(&attempts)
         {
             let msg = format!("Input should be between 1 and {MAX_ATTEMPTS}");
-            faults.push(Fault::value(&["body", "max_attempts"], msg, attempts));
+            faults.push(Fault::value(&["max_attempts"], msg, attempts));
         }
         for (field, path) in [
             ("input_file_path", &self.input_file_path),
@@ -169,12 +169,12 @@ impl Submission {
         ] {
             if path.as_ref().is_some_and(|path| path.len() > MAX_PATH_BYTES) {
                 let msg = format!("expected a path of at most {MAX_PATH_BYTES} bytes");
-                faults.push(Fault::value(&["body", field], msg, Value::Null));
+                faults.push(Fault::value(&[field], msg, Value::Null));
             }
         }
         if self.tags.len() > MAX_TAGS {
             let msg = format!("at most {MAX_TAGS} tags are allowed, found {}", self.tags.len());
-            faults.push(Fault::value(&["body", "tags"], msg, json!(self.tags)));
+            faults.push(Fault::value(&["tags"], msg, json!(self.tags)));
         }
         for (key, value) in &self.tags {
             let (keys, values) = (1..=MAX_TAG_KEY, 0..=MAX_TAG_VALUE);
@@ -183,7 +183,7 @@ impl Submission {
                     "expected a key of 1 to {MAX_TAG_KEY} characters and a value of at most \
                      {MAX_TAG_VALUE}"
                 );
-                faults.push(Fault::value(&["body", "tags", key], msg, value.as_str()));
+                faults.push(Fault::value(&["tags", key], msg, value.as_str()));
             }
         }
         faults
@@ -204,7 +204,7 @@ fn check_parameters(
         let msg = format!(
             "parameters are {bytes} bytes of JSON, at most {MAX_PARAMETERS_BYTES} are allowed"
         );
-        faults.push(Fault::value(&["body", "parameters"], msg, Value::Null));
+        faults.push(Fault::value(&["parameters"], msg, Value::Null));
     }
     Some((merged, code?))
 }
@@ -226,7 +226,7 @@ impl GivenPaths {
         missing
             .map(|(field, ..)| {
                 let msg = format!("Field required by task type `{task_type}`");
-                Fault::missing(&["body", field], msg, json!(null))
+                Fault::missing(&[field], msg, json!(null))
             })
             .collect()
     }
@@ -281,7 +281,7 @@ impl PathFaults {
     /// Notes an error about the path in this field.
     fn of<T>(&mut self, field: &str, path: &str, checked: Result<T, PathError>) -> Option<T> {
         let note = |error: &PathError| {
-            self.0.push(Fault::value(&["body", field], with_causes(error), path));
+            self.0.push(Fault::value(&[field], with_causes(error), path));
         };
         checked.inspect_err(note).ok()
     }
@@ -298,6 +298,6 @@ async fn with_files<T: Send + 'static>(
     });
     asked.await.unwrap_or_else(|error| {
         let msg = format!("the paths could not be checked: {error}");
-        Err(vec![Fault::value(&["body"], msg, Value::Null)])
+        Err(vec![Fault::value(&[], msg, Value::Null)])
     })
 }

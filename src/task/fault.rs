@@ -16,7 +16,7 @@ pub struct Fault {
     #[serde(rename = "type")]
     #[schema(value_type = String)]
     pub kind: &'static str,
-    /// Where: `["body", "parameters", "steps"]`.
+    /// Where, from the outermost field inwards.
     #[schema(value_type = Vec<Value>)]
     pub loc: Vec<Value>,
     /// What was expected, in words.
@@ -46,21 +46,18 @@ impl Fault {
         let msg = format!("unknown {what} `{found}`, {}", expected_names(found, names));
         Self { kind: "enum", loc: path(loc), msg, input: found.into() }
     }
-
-    /// Every fault that a JSON Schema finds in `value`, which stands at `loc`.
-    pub(crate) fn by_schema(schema: &Value, value: &Value, loc: &[&str]) -> Vec<Self> {
-        let options = jsonschema::options().should_validate_formats(true);
-        let Ok(validator) = options.build(schema) else { return Vec::new() };
-        let errors = validator.iter_errors(value);
-        errors.flat_map(|error| from_schema_error(&error, schema, loc)).take(MAX_FAULTS).collect()
-    }
 }
 
 fn path(loc: &[&str]) -> Vec<Value> {
     loc.iter().map(|&part| part.into()).collect()
 }
 
-fn from_schema_error(error: &ValidationError<'_>, schema: &Value, prefix: &[&str]) -> Vec<Fault> {
+/// The faults behind an error that `schema` found in the value at `prefix`.
+pub(super) fn from_schema_error(
+    error: &ValidationError<'_>,
+    schema: &Value,
+    prefix: &[&str],
+) -> Vec<Fault> {
     let mut loc = path(prefix);
     let root = schema;
     let mut schema = schema;

@@ -35,7 +35,7 @@ pub(crate) use memory::MemoryBudget;
 pub use memory::{MEMORY_BUDGET, ReservedMemory};
 pub use output::OutputFile;
 pub(crate) use progress::{Progress, shorten};
-pub(crate) use schema::schema_of;
+pub(crate) use schema::{CompiledSchema, schema_of};
 pub use types::TaskType;
 
 /// What a task returns: a JSON object for `result`, or why it did not get there.
@@ -55,8 +55,8 @@ pub trait Task: Send + Sync + 'static {
         Paths::NONE
     }
 
-    /// Checks what the types of the fields cannot say, such as ranges. Called before a task is
-    /// accepted, so that the client learns of a fault from its own request.
+    /// Checks what neither the types of the fields nor their schema can say, such as that one field fits
+    /// another. Called before a task is accepted, and only for parameters that the schema accepts.
     ///
     /// # Errors
     /// Every fault that was found, not just the first.

@@ -1,9 +1,43 @@
-//! JSON Schemas of Rust types.
+//! JSON Schemas of Rust types, compiled to check values.
 
+use jsonschema::Validator;
 use schemars::generate::SchemaSettings;
 use schemars::transform::transform_subschemas;
 use schemars::{JsonSchema, Schema};
 use serde_json::Value;
+
+use super::fault::{Fault, MAX_FAULTS, from_schema_error};
+
+/// A JSON Schema that can check values.
+pub(crate) struct CompiledSchema {
+    document: Value,
+    validator: Validator,
+}
+
+impl CompiledSchema {
+    /// # Panics
+    /// If `document` is not a JSON Schema.
+    pub(crate) fn new(document: Value) -> Self {
+        let options = jsonschema::options().should_validate_formats(true);
+        let validator = options.build(&document).expect("schemars makes valid schemas");
+        Self { document, validator }
+    }
+
+    pub(crate) fn document(&self) -> &Value {
+        &self.document
+    }
+
+    pub(crate) fn accepts(&self, value: &Value) -> bool {
+        self.validator.is_valid(value)
+    }
+
+    /// Every fault in `value`, which stands at `loc`.
+    pub(crate) fn faults(&self, value: &Value, loc: &[&str]) -> Vec<Fault> {
+        let errors = self.validator.iter_errors(value);
+        let faults = errors.flat_map(|error| from_schema_error(&error, &self.document, loc));
+        faults.take(MAX_FAULTS).collect()
+    }
+}
 
 /// The schema of a type, in one piece.
 pub(crate) fn schema_of<T: JsonSchema>() -> Value {

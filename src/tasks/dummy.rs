@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::task::{InvalidParameters, Task, TaskContext, TaskResult, async_trait};
+use crate::task::{Task, TaskContext, TaskResult, async_trait};
 
 /// Upper limit of `duration`: a hundred years, in seconds.
 const MAX_DURATION: f64 = 100.0 * 365.25 * 86_400.0;
@@ -28,21 +28,6 @@ pub(super) struct DummyTask {
 
 #[async_trait]
 impl Task for DummyTask {
-    fn validate(&self) -> Result<(), InvalidParameters> {
-        let mut invalid = InvalidParameters::default();
-        invalid.expect(
-            "duration",
-            (0.0..=MAX_DURATION).contains(&self.duration),
-            format!("between 0 and {MAX_DURATION} seconds"),
-        );
-        invalid.expect(
-            "steps",
-            (1..=MAX_STEPS).contains(&self.steps),
-            format!("between 1 and {MAX_STEPS}"),
-        );
-        invalid.into_result()
-    }
-
     async fn execute(self: Box<Self>, ctx: TaskContext) -> TaskResult {
         let steps = f64::from(self.steps);
         let pause = Duration::from_secs_f64(self.duration / steps);

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::task::{Fault, InvalidParameters, Paths, Task, TaskType, schema_of};
+use crate::task::{CompiledSchema, Fault, Paths, Task, TaskType, schema_of};
 
 /// Maps every [`TaskType`] to the task that runs for it.
 #[derive(Debug)]
@@ -68,11 +68,14 @@ pub struct InvalidDefaults {
 
 /// A fault with the parameter that it is about.
 fn in_words(fault: &Fault) -> String {
-    match fault.loc.get(2).and_then(Value::as_str) {
+    match fault.loc.get(1).and_then(Value::as_str) {
         Some(parameter) => format!("`{parameter}`: {}", fault.msg),
         None => fault.msg.clone(),
     }
 }
+
+/// Where parameters stand in a submission.
+const PARAMETERS: &str = "parameters";
 
 /// The code of each type, with its default parameters: a table, one line a type.
 #[rustfmt::skip]
@@ -90,16 +93,8 @@ fn register(task_type: TaskType) -> RegisteredTask {
 pub struct RegisteredTask {
     paths: Paths,
     defaults: Map<String, Value>,
-    schema: Value,
-    parse: fn(&Value) -> Result<Box<dyn Task>, ParseError>,
-}
-
-/// Why parameters did not become a task.
-enum ParseError {
-    /// serde's words for the first thing that did not fit.
-    Shape(serde_json::Error),
-    /// What the task's own checks found.
-    Range(InvalidParameters),
+    schema: CompiledSchema,
+    deserialize: fn(&Value) -> serde_json::Result<Box<dyn Task>>,
 }
 
 fn entry<T: Task + DeserializeOwned + JsonSchema>(defaults: Value) -> RegisteredTask {
@@ -111,12 +106,8 @@ fn entry<T: Task + DeserializeOwned + JsonSchema>(defaults: Value) -> Registered
     RegisteredTask {
         paths: T::paths(),
         defaults,
-        schema,
-        parse: |parameters| {
-            let task = T::deserialize(parameters).map_err(ParseError::Shape)?;
-            task.validate().map_err(ParseError::Range)?;
-            Ok(Box::new(task))
-        },
+        schema: CompiledSchema::new(schema),
+        deserialize: |parameters| Ok(Box::new(T::deserialize(parameters)?)),
     }
 }
 
@@ -145,12 +136,12 @@ impl RegisteredTask {
 
     /// JSON Schema of the parameters, defaults included.
     pub fn schema(&self) -> &Value {
-        &self.schema
+        self.schema.document()
     }
 
     /// What users read about it: the doc comment of the task.
     pub fn description(&self) -> &str {
-        self.schema["description"].as_str().unwrap_or_default()
+        self.schema()["description"].as_str().unwrap_or_default()
     }
 
     /// What is wrong with the defaults, whatever a submission gives.
@@ -171,29 +162,29 @@ impl RegisteredTask {
     /// # Errors
     /// Everything that is wrong with them.
     pub fn parse(&self, parameters: &Value) -> Result<Box<dyn Task>, Vec<Fault>> {
-        (self.parse)(parameters).map_err(|error| {
-            let loc = ["body", "parameters"];
-            let mut faults = Fault::by_schema(&self.schema, parameters, &loc);
-            match error {
-                ParseError::Shape(error) if faults.is_empty() => {
-                    faults.push(Fault::value(&loc, error.to_string(), parameters.clone()));
+        let task = match (self.deserialize)(parameters) {
+            Ok(task) if self.schema.accepts(parameters) => task,
+            deserialized => {
+                let mut faults = self.schema.faults(parameters, &[PARAMETERS]);
+                if let Err(error) = deserialized
+                    && faults.is_empty()
+                {
+                    let msg = error.to_string();
+                    faults.push(Fault::value(&[PARAMETERS], msg, parameters.clone()));
                 }
-                ParseError::Shape(_) => {}
-                ParseError::Range(invalid) => {
-                    for (field, expected) in invalid.faults() {
-                        let fault = Fault::value(
-                            &[loc[0], loc[1], field],
-                            format!("Input should be {expected}"),
-                            parameters[field].clone(),
-                        );
-                        if faults.iter().all(|found| found.loc != fault.loc) {
-                            faults.push(fault);
-                        }
-                    }
-                }
+                return Err(faults);
             }
-            faults
-        })
+        };
+        match task.validate() {
+            Ok(()) => Ok(task),
+            Err(invalid) => {
+                let fault = |(field, expected): (&str, &str)| {
+                    let msg = format!("Input should be {expected}");
+                    Fault::value(&[PARAMETERS, field], msg, parameters[field].clone())
+                };
+                Err(invalid.faults().map(fault).collect())
+            }
+        }
     }
 }
 
@@ -237,7 +228,7 @@ mod tests {
             panic!("accepted {given}");
         };
         let mut found: Vec<_> =
-            faults.iter().map(|fault| (fault.kind, fault.loc[2].as_str().unwrap())).collect();
+            faults.iter().map(|fault| (fault.kind, fault.loc[1].as_str().unwrap())).collect();
         found.sort_unstable();
         let expected =
             [("extra_forbidden", "stps"), ("float_type", "duration"), ("less_than_equal", "steps")];

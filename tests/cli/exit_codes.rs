@@ -58,8 +58,8 @@ async fn a_refused_submission_is_64_and_names_every_field() {
     let refused =
         ask(&server, &["submit", "dummy_short", "-p", "duration=long", "-p", "stepz=3"]).with(64);
     for line in [
-        "task-server: body.parameters.duration: Input should be a number",
-        "task-server: body.parameters.stepz: unknown field `stepz`, did you mean `steps`?",
+        "task-server: parameters.duration: Input should be a number",
+        "task-server: parameters.stepz: unknown field `stepz`, did you mean `steps`?",
     ] {
         assert!(refused.stderr.lines().any(|said| said == line), "{refused}");
     }

@@ -53,15 +53,15 @@ fn a_submission_is_checked_as_the_server_does() {
     let refused = run(folder.path(), &["run", "dummy_short", "-p", "stepz=1", "-p", "steps=x"]);
     let refused = refused.with(64);
     for line in [
-        "task-server: body.parameters.stepz: unknown field `stepz`, did you mean `steps`?",
-        "task-server: body.parameters.steps: Input should be a whole number",
+        "task-server: parameters.stepz: unknown field `stepz`, did you mean `steps`?",
+        "task-server: parameters.steps: Input should be a whole number",
     ] {
         assert!(refused.stderr.lines().any(|said| said == line), "{refused}");
     }
     let unknown = run(folder.path(), &["run", "dummy_shirt"]).with(64);
     assert!(unknown.stderr.contains("did you mean `dummy_short`?"), "{unknown}");
     let missing = run(folder.path(), &["run", "tokenize"]).with(64);
-    assert!(missing.stderr.contains("body.input_file_path: Field required"), "{missing}");
+    assert!(missing.stderr.contains("input_file_path: Field required"), "{missing}");
     assert!(names(folder.path()).is_empty());
 }
 
@@ -73,7 +73,7 @@ fn paths_are_kept_inside_the_roots() {
     let mut args = TOKENIZE.to_vec();
     args[5] = input.to_str().unwrap();
     let outside = run(folder.path(), &args).with(64);
-    assert!(outside.stderr.contains("body.input_file_path: "), "{outside}");
+    assert!(outside.stderr.contains("input_file_path: "), "{outside}");
     args.extend(["--root", other.path().to_str().unwrap()]);
     run(folder.path(), &args).with(0);
     // What a server in this folder keeps is safe from its tasks here too.
@@ -84,7 +84,7 @@ fn paths_are_kept_inside_the_roots() {
     {
         args[7] = file;
         let state = run(folder.path(), &args).with(64);
-        assert!(state.stderr.contains("body.output_file_path: "), "{state}");
+        assert!(state.stderr.contains("output_file_path: "), "{state}");
     }
 }
 

@@ -29,9 +29,7 @@ use self::encodings::Encoding;
 use self::output::{Counts, TokenFile};
 use self::pieces::{Limits, Piece, Pieces, ReadError};
 use self::vocabulary::Workspace;
-use crate::task::{
-    InvalidParameters, Paths, Task, TaskContext, TaskError, TaskResult, async_trait,
-};
+use crate::task::{Paths, Task, TaskContext, TaskError, TaskResult, async_trait};
 
 /// Upper limit of `sleep_duration`: a hundred years, in seconds.
 const MAX_SLEEP: f64 = 100.0 * 365.25 * 86_400.0;
@@ -76,16 +74,6 @@ enum SpecialTokens {
 impl Task for TokenizeTask {
     fn paths() -> Paths {
         Paths::BOTH
-    }
-
-    fn validate(&self) -> Result<(), InvalidParameters> {
-        let mut invalid = InvalidParameters::default();
-        invalid.expect(
-            "sleep_duration",
-            (0.0..=MAX_SLEEP).contains(&self.sleep_duration),
-            format!("between 0 and {MAX_SLEEP} seconds"),
-        );
-        invalid.into_result()
     }
 
     async fn execute(self: Box<Self>, ctx: TaskContext) -> TaskResult {
