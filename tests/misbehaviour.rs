@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use task_server::app::App;
 use task_server::config::{Config, Settings};
 use task_server::task::{
-    PathUse, Paths, Task, TaskContext, TaskError, TaskResult, TaskType, async_trait,
+    InvalidParameters, PathUse, Paths, Task, TaskContext, TaskError, TaskResult, TaskType,
+    async_trait,
 };
 use task_server::tasks::TaskRegistry;
 use tempfile::TempDir;
@@ -33,9 +34,11 @@ static GATES: std::sync::LazyLock<Gates> =
     std::sync::LazyLock::new(|| Gates { open: Mutex::default(), changed: Condvar::new() });
 
 impl Gates {
-    fn open(&self, name: &str) {
-        self.open.lock().unwrap().insert(name.to_owned());
+    /// Returns whether it was closed.
+    fn open(&self, name: &str) -> bool {
+        let was_closed = self.open.lock().unwrap().insert(name.to_owned());
         self.changed.notify_all();
+        was_closed
     }
 
     fn wait(&self, name: &str) {
@@ -66,9 +69,28 @@ impl Task for Scripted {
         Paths { input: PathUse::Optional, output: PathUse::Optional }
     }
 
+    fn validate(&self) -> Result<(), InvalidParameters> {
+        let is_first = || GATES.open(&format!("{} submitted", self.gate));
+        match self.act.as_str() {
+            "fail, then check slowly" if !is_first() => {
+                GATES.open(&format!("{} reached", self.gate));
+                GATES.wait(&self.gate);
+            }
+            "fail, then panic in the check" if !is_first() => panic!("no check"),
+            _ => {}
+        }
+        Ok(())
+    }
+
     async fn execute(self: Box<Self>, ctx: TaskContext) -> TaskResult {
         let gate = self.gate.clone();
         match self.act.as_str() {
+            "fail, then check slowly" | "fail, then panic in the check"
+                if ctx.task_info().attempt == 1 =>
+            {
+                return Err(TaskError::failed("not yet"));
+            }
+            "fail, then check slowly" => {}
             "panic" => panic!("the {} went missing", "floor"),
             "panic in a thread" => {
                 ctx.run_blocking(|_| -> Result<(), TaskError> { panic!("no thread") }).await?;
@@ -276,6 +298,37 @@ async fn a_panic_fails_its_task_with_its_message() {
         assert_eq!(task["message"], format!("Task failed: the task panicked: {message}"));
     }
     server.works().await;
+}
+
+/// A second attempt is made from the row, whose parameters are checked again.
+#[tokio::test]
+async fn a_slow_check_of_stored_parameters_holds_up_nobody_else() {
+    let server = Server::start().await;
+    let two = json!({ "max_attempts": 2 });
+    let id = server.submit("fail, then check slowly", "slow check", two).await;
+    reached("slow check").await;
+    server.works().await;
+    GATES.open("slow check");
+    assert_eq!(server.ended(&id).await["status"], "completed");
+}
+
+#[tokio::test]
+async fn a_panic_in_a_check_of_stored_parameters_sets_the_task_aside() {
+    let server = Server::start().await;
+    let two = json!({ "max_attempts": 2 });
+    let id = server.submit("fail, then panic in the check", "panicking check", two).await;
+    let reason = "the check of its parameters panicked";
+    let task = loop {
+        let task = server.get(&format!("/tasks/{id}")).await;
+        if task["message"] == reason {
+            break task;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((&task["status"], &task["attempt"]), (&json!("pending"), &json!(1)));
+    assert_eq!(task["waiting_because"], reason);
+    server.works().await;
+    assert_eq!(server.delete(&id).await.0, 200);
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ pub(super) enum Outcome {
     TimedOut(f64),
     /// The server is stopping.
     Interrupted,
+    /// This build cannot make the task from its row, for this reason.
+    Unrunnable(String),
 }
 
 /// Decides what came of the attempt, and publishes its output if it is a success.
@@ -45,6 +47,7 @@ pub(super) async fn conclude(live: &LiveTask, outcome: Outcome) -> AttemptEnd {
         error: None,
         pause: None,
         attempt_given_back: false,
+        set_aside: false,
         cancel_requested_at: None,
     };
     let finished = match outcome {
@@ -62,6 +65,13 @@ pub(super) async fn conclude(live: &LiveTask, outcome: Outcome) -> AttemptEnd {
         Outcome::Interrupted => {
             end.progress = 0.0;
             end.attempt_given_back = true;
+            Ok(None)
+        }
+        Outcome::Unrunnable(reason) => {
+            warn!(reason, "cannot run this task, it is left alone until the next start");
+            end.message = reason;
+            end.progress = 0.0;
+            (end.attempt_given_back, end.set_aside) = (true, true);
             Ok(None)
         }
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::due::Due;
 use super::{Shared, runner};
 use crate::store::{AttemptEnd, Committed, Observer, TaskRecord};
-use crate::task::{Task, TaskInfo, TaskStatus, Timestamp};
+use crate::task::{TaskInfo, TaskStatus, Timestamp};
 
 /// Follows what the store commits.
 pub(super) struct Listener(pub(super) Arc<Shared>);
@@ -32,10 +32,6 @@ impl Listener {
 }
 
 impl Observer for Listener {
-    fn prepare(&self, record: &TaskRecord) -> Result<Box<dyn Task>, String> {
-        self.0.parse(&record.info)
-    }
-
     fn wrote(&self, changes: usize, took: Duration) {
         self.0.metrics.wrote(changes, took);
     }
@@ -92,6 +88,9 @@ impl Observer for Listener {
                 Committed::Ended(end, at) if end.status == TaskStatus::Pending => {
                     self.ended(&end, at);
                     shared.admission.returned();
+                    if end.set_aside {
+                        shared.admission.set_aside(end.seq);
+                    }
                     shared.live.remove(end.id);
                     if let Some(pause) = end.pause {
                         self.wait(Due::After(end.seq, pause));

@@ -28,7 +28,10 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// Starts the code of a claimed task on the runtime of the tasks, where a loop that never yields
 /// holds up other tasks at worst, and not the server.
-pub(super) fn start(shared: &Arc<Shared>, record: TaskRecord, task: Box<dyn Task>) {
+///
+/// A task that was read from the database has no code yet. It is made here and not by the writer: the checks
+/// of its parameters are a contributor's code, which may take long or panic.
+pub(super) fn start(shared: &Arc<Shared>, record: TaskRecord, task: Option<Box<dyn Task>>) {
     let live = Arc::new(LiveTask::new(record, shared.cpu_slots.clone()));
     shared.live.insert(Arc::clone(&live));
     let info = &live.claimed;
@@ -41,12 +44,22 @@ pub(super) fn start(shared: &Arc<Shared>, record: TaskRecord, task: Box<dyn Task
 }
 
 /// Runs the code, and ends the attempt when it is done.
-async fn run(shared: Arc<Shared>, live: Arc<LiveTask>, task: Box<dyn Task>) {
+async fn run(shared: Arc<Shared>, live: Arc<LiveTask>, task: Option<Box<dyn Task>>) {
     debug!(attempt = live.claimed.attempt, "started");
-    let code = AssertUnwindSafe(execute(&shared, &live, task)).catch_unwind();
-    let outcome = match code.await {
-        Ok(result) => Outcome::Returned(result),
-        Err(panic) => Outcome::Panicked(panic_text(&*panic)),
+    let task = match task {
+        Some(task) => Ok(task),
+        None => {
+            let parse = Box::pin(async { shared.parse(&live.claimed) });
+            WatchedPolls::new(parse, &shared.slow_threads).await
+        }
+    };
+    let outcome = match task {
+        Ok(task) => {
+            let code = AssertUnwindSafe(execute(&shared, &live, task)).catch_unwind();
+            code.await
+                .map_or_else(|panic| Outcome::Panicked(panic_text(&*panic)), Outcome::Returned)
+        }
+        Err(reason) => Outcome::Unrunnable(reason),
     };
     // An attempt is not over before its threads are.
     live.blocking.finished().await;

@@ -25,7 +25,7 @@ pub(super) const SUSPECT: OverRows = OverRows {
     ),
 };
 
-/// Rows that cannot be run, by `seq`, and why.
+/// Rows that cannot be read, by `seq`, and why.
 pub(super) type Held = Vec<(i64, String)>;
 
 /// Ready tasks in the order in which they are to run, as many as there is room for; beside them
@@ -114,7 +114,7 @@ pub(super) const HOLD: OverRows = OverRows {
                 FROM new WHERE tasks.seq = new.seq AND +status = 'pending'",
 };
 
-/// Sets tasks aside that this build cannot run, each with the reason as its message.
+/// Sets tasks aside that this build cannot read, each with the reason as its message.
 pub(super) fn hold(transaction: &mut Transaction<'_>, tasks: &[(i64, String)]) {
     transaction.write(&HOLD, tasks, |row, (seq, reason)| {
         row.bind(*seq).text(reason.as_str());

@@ -166,6 +166,8 @@ pub(crate) struct AttemptEnd {
     pub(crate) pause: Option<Duration>,
     /// Whether the attempt counts as one that was never begun.
     pub(crate) attempt_given_back: bool,
+    /// Whether the task, pending again, is left alone until the next start: this build cannot run it.
+    pub(crate) set_aside: bool,
     /// When cancellation was asked for; the next status is then `cancelled`.
     pub(crate) cancel_requested_at: Option<Timestamp>,
 }

@@ -9,9 +9,6 @@ use crate::task::{Task, TaskId, Timestamp};
 
 /// Hears of changes from the writer.
 pub(crate) trait Observer: Send + Sync + 'static {
-    /// The code of a task that is to be claimed; an error says why this server cannot run it.
-    fn prepare(&self, record: &TaskRecord) -> Result<Box<dyn Task>, String>;
-
     /// A transaction was committed, of so many changes and in this time.
     fn wrote(&self, changes: usize, took: Duration);
 
@@ -34,9 +31,10 @@ pub(crate) enum Committed {
     Stored(Box<TaskRecord>),
     /// A task was stored that is not to run before that time; named by its `seq`.
     Scheduled(i64, Timestamp),
-    /// A pending task is running now, and it is the observer's to run.
-    Claimed(Box<TaskRecord>, Box<dyn Task>),
-    /// A pending task was set aside because this server cannot run it; named by its `seq`.
+    /// A pending task is running now, and it is the observer's to run. Its code is there if it has been in
+    /// memory since the submission.
+    Claimed(Box<TaskRecord>, Option<Box<dyn Task>>),
+    /// A pending task was set aside because its row cannot be read; named by its `seq`.
     SetAside(i64),
     /// A pending task was cancelled; its `seq` beside it, and how it is now if that can be read.
     Cancelled(TaskId, i64, Option<Box<TaskRecord>>),

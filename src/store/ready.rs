@@ -7,8 +7,8 @@ use crate::task::Task;
 /// A longer queue is left to the table. In tests it is so short that they get there.
 const MOST_KNOWN: usize = if cfg!(test) { 3 } else { 256 };
 
-/// A ready task and its code.
-pub(super) type ReadyTask = (TaskRecord, Box<dyn Task>);
+/// A ready task, and its code if it comes from a submission and not from the table.
+pub(super) type ReadyTask = (TaskRecord, Option<Box<dyn Task>>);
 
 /// The ready tasks that a free place would be for.
 #[derive(Default)]

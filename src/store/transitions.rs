@@ -50,6 +50,7 @@ pub(super) const END: OverRows = OverRows {
         "error",
         "due_at",
         "given_back",
+        "held",
         "cancelled_at",
         "completed_at",
         "updated_at",
@@ -62,6 +63,7 @@ pub(super) const END: OverRows = OverRows {
          error = new.error, \
          due_at = new.due_at, \
          attempt = attempt - new.given_back, \
+         held = new.held, \
          cancel_requested_at = new.cancelled_at, \
          completed_at = new.completed_at, \
          updated_at = new.updated_at \
@@ -86,6 +88,7 @@ pub(super) fn end(
             .text(end.error.as_deref())
             .bind(end.pause.map(|pause| now.as_micros() + pause.as_micros() as i64))
             .bind(end.attempt_given_back)
+            .bind(end.set_aside)
             .bind(end.cancel_requested_at.map(Timestamp::as_micros))
             .bind(end.status.is_final().then_some(now.as_micros()))
             .bind(now.as_micros());

@@ -152,7 +152,7 @@ impl Writer {
         }
         let begin = Instant::now();
         let mut transaction = Transaction::begin(&mut self.connection, batch.rows());
-        let done = match self.state.apply(&mut transaction, batch, observer).await {
+        let done = match self.state.apply(&mut transaction, batch).await {
             Ok(outcomes) => transaction.commit().await.map(|changed| (outcomes, changed)),
             Err(error) => Err(error),
         };
@@ -214,7 +214,6 @@ impl State {
         &mut self,
         transaction: &mut Transaction<'_>,
         batch: &Batch,
-        observer: &dyn Observer,
     ) -> sqlx::Result<Outcomes> {
         let now = Timestamp::now();
         transitions::progress(transaction, &batch.progress());
@@ -247,21 +246,14 @@ impl State {
             let mut complete = true;
             if matches!(ready, Ready::Unknown) {
                 let connection = transaction.connection().await?;
-                let (found, mut held) = claims::ready(connection, &room).await?;
+                let (found, held) = claims::ready(connection, &room).await?;
                 // Fewer than there is room for: whoever waits still is rationed.
                 complete = found.len() < room.total;
-                let mut tasks = Vec::with_capacity(found.len());
-                for record in found {
-                    match observer.prepare(&record) {
-                        Ok(code) => tasks.push((record, code)),
-                        Err(reason) => held.push((record.seq, reason)),
-                    }
-                }
                 claims::hold(transaction, &held);
                 // The places of what was set aside are still free, and nothing else may come along.
                 look_again = !held.is_empty();
                 set_aside = held.into_iter().map(|(seq, _)| seq).collect();
-                ready = Ready::Known(tasks);
+                ready = Ready::Known(found.into_iter().map(|record| (record, None)).collect());
             }
             claimed = ready.take(&mut room);
             claims::claim(transaction, &mut claimed, now);
@@ -342,14 +334,15 @@ impl State {
                         news.changes.push(Committed::Scheduled(seq, run_at));
                     }
                     if running {
-                        started.push(task.into_record(seq, Some(now)));
+                        let (record, code) = task.into_record(seq, Some(now));
+                        started.push((record, Some(code)));
                     } else if tell_new || matches!(self.ready, Ready::Known(_)) {
                         let (record, code) = task.into_record(seq, None);
                         if tell_new {
                             news.changes.push(Committed::Stored(Box::new(record.clone())));
                         }
                         if record.due_at.is_none() {
-                            self.ready.add((record, code));
+                            self.ready.add((record, Some(code)));
                         }
                     }
                 }
@@ -382,7 +375,7 @@ struct Outcomes {
     cancelled: Cancelled,
     /// In the order of the batch.
     erased: Vec<Erased>,
-    /// Tasks that waited and cannot be run, by `seq`.
+    /// Tasks that waited and cannot be read, by `seq`.
     set_aside: Vec<i64>,
     /// Tasks that waited.
     claimed: Vec<ReadyTask>,

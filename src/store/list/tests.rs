@@ -13,16 +13,12 @@ use super::*;
 use crate::store::open::{MIGRATIONS, migrate};
 use crate::store::times::BLOCK;
 use crate::store::{Committed, Limits, Observer, Opened, keep_times, open};
-use crate::task::{Task, TaskType, Timestamp};
+use crate::task::{TaskType, Timestamp};
 
 /// Does nothing with what it hears.
 struct Deaf;
 
 impl Observer for Deaf {
-    fn prepare(&self, _: &TaskRecord) -> Result<Box<dyn Task>, String> {
-        Err("nothing runs here".to_owned())
-    }
-
     fn wrote(&self, _changes: usize, _took: Duration) {}
 
     fn stored(&self, _task_type: &'static str) {}

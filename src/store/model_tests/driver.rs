@@ -18,7 +18,7 @@ use super::seen::{self, Ids, seq_of};
 use super::told::{Answer, News, Told};
 use crate::store::{
     AttemptEnd, Cancellation, Committed, EraseStep, Idempotency, Limits, Observer, Opened, Store,
-    StoredProgress, Submitted, TaskRecord, open,
+    StoredProgress, Submitted, open,
 };
 use crate::task::{Task, TaskContext, TaskId, TaskResult, TaskStatus, Timestamp, async_trait};
 
@@ -26,8 +26,6 @@ use crate::task::{Task, TaskContext, TaskId, TaskResult, TaskStatus, Timestamp, 
 /// whole process counts for one.
 const NAP: Duration = Duration::from_millis(100);
 const NAPS: usize = 100;
-/// The parameters of a task that cannot be made from its row.
-const UNREADABLE: &str = "\"unreadable\"";
 
 /// A task that is never run.
 struct Idle;
@@ -43,13 +41,6 @@ impl Task for Idle {
 struct Ear(UnboundedSender<Committed>);
 
 impl Observer for Ear {
-    fn prepare(&self, record: &TaskRecord) -> Result<Box<dyn Task>, String> {
-        match record.info.parameters.get() {
-            UNREADABLE => Err("unreadable".to_owned()),
-            _ => Ok(Box::new(Idle)),
-        }
-    }
-
     fn wrote(&self, _: usize, _: Duration) {}
 
     fn stored(&self, _: &'static str) {}
@@ -132,7 +123,6 @@ impl Driver {
         }
         assert_eq!(answers, model.told.answers);
         self.server.hear(&self.ids, &model.told.news);
-        self.server.settle(model.told.held);
     }
 
     pub(super) fn compare(&self, model: &Model) {
@@ -179,7 +169,7 @@ impl Server {
         let mut server = Self { store, writer, heard, runtime };
         server.hear(ids, &expected.news);
         // The first look for ready tasks tells nothing if there are none.
-        server.settle(1 + told.held);
+        server.settle();
         server
     }
 
@@ -213,13 +203,10 @@ impl Server {
         assert_eq!(news, expected);
     }
 
-    /// Waits until the writer has looked so often for ready tasks without being asked.
-    fn settle(&self, looks: usize) {
-        let keys_cutoff = Timestamp::from_micros(0);
-        for _ in 0..looks {
-            let nothing = EraseStep { tasks: Vec::new(), keys_cutoff };
-            self.runtime.block_on(self.store.erase(nothing)).unwrap();
-        }
+    /// Waits until the writer has looked for ready tasks without being asked.
+    fn settle(&self) {
+        let nothing = EraseStep { tasks: Vec::new(), keys_cutoff: Timestamp::from_micros(0) };
+        self.runtime.block_on(self.store.erase(nothing)).unwrap();
     }
 }
 
@@ -289,12 +276,11 @@ fn later() -> Timestamp {
 }
 
 fn new_task(new: &NewTask, ids: &Ids) -> crate::store::NewTask {
-    let unreadable = (new.start == Start::LaterUnreadable).then_some("unreadable");
     let tags = new.tag.map(|tag| ("tag".to_owned(), tag.to_string()));
     crate::store::NewTask {
         id: TaskId::new(),
         task_type: TYPES[new.kind],
-        parameters: to_raw_value(&unreadable).unwrap(),
+        parameters: to_raw_value(&()).unwrap(),
         input_file_path: None,
         output_file_path: new.output.map(|output| output.to_string()),
         output_key: new.output.map(|output| output.to_string()),
@@ -325,7 +311,8 @@ fn attempt_end(id: TaskId, seq: i64, epoch: i64, end: End) -> AttemptEnd {
         result: (end == End::Completed).then(|| to_raw_value("done").unwrap()),
         error: end.has_error().then(|| "no luck".to_owned()),
         pause: (end == End::Retry).then_some(Duration::from_secs(1_000_000_000)),
-        attempt_given_back: end == End::GivenBack,
+        attempt_given_back: end.gives_back(),
+        set_aside: end == End::SetAside,
         cancel_requested_at: (end == End::Cancelled).then(Timestamp::now),
     }
 }
@@ -334,7 +321,7 @@ fn news_of(committed: Committed, ids: &Ids) -> News {
     match committed {
         Committed::Refused => News::Refused,
         Committed::Scheduled(seq, _) => News::Scheduled(seq),
-        Committed::SetAside(seq) => News::SetAside(seq),
+        Committed::SetAside(seq) => panic!("the row of {seq} cannot be read"),
         Committed::Claimed(record, _) => News::Claimed(record.seq, record.epoch),
         Committed::Stored(_) => panic!("new tasks were not asked for"),
         Committed::Cancelled(id, seq, record) => {

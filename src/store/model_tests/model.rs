@@ -130,7 +130,7 @@ impl Model {
                 self.erase(before, keys_before);
             }
         }
-        let news = self.claim(true);
+        let news = self.claim();
         self.told.news.extend(news);
         for (index, change) in changes.iter().enumerate() {
             self.told.answers[before + index] = match change {
@@ -139,7 +139,7 @@ impl Model {
                 _ => continue,
             };
         }
-        let news = self.claim(false);
+        let news = self.claim();
         self.told.news.extend(news);
     }
 
@@ -163,7 +163,8 @@ impl Model {
                 task.has_result = end == End::Completed;
                 task.has_error = end.has_error();
                 task.due = end == End::Retry;
-                task.attempt -= u32::from(end == End::GivenBack);
+                task.held = end == End::SetAside;
+                task.attempt -= u32::from(end.gives_back());
                 task.cancel_requested = end == End::Cancelled;
                 task.ended = status.is_final().then_some(moves);
                 (is_owned, is_stored) = (true, true);
@@ -239,17 +240,13 @@ impl Model {
     }
 
     /// Ready tasks run while there are places: the highest priority first, then in the order of
-    /// submission; but first of all one that may be what killed the server. At one look, what is set
-    /// aside leaves its place empty.
-    fn claim(&mut self, one_look: bool) -> Vec<News> {
+    /// submission; but first of all one that may be what killed the server.
+    fn claim(&mut self) -> Vec<News> {
         let mut news = Vec::new();
-        let mut left_empty = Vec::new();
         loop {
             let has_room = |task: &Task| {
-                let taken = self.placed().map(|it| it.new.kind).chain(left_empty.iter().copied());
-                let taken: Vec<_> = taken.collect();
-                let of = |kind| taken.iter().filter(|it| **it == kind).count();
-                taken.len() < LIMITS.0 && of(task.new.kind) < LIMITS.1[task.new.kind]
+                let of = |kind| self.placed().filter(|it| it.new.kind == kind).count();
+                self.placed().count() < LIMITS.0 && of(task.new.kind) < LIMITS.1[task.new.kind]
             };
             let suspect_runs = self.placed().any(Task::is_suspect);
             let may_run = |task: &Task| {
@@ -261,14 +258,6 @@ impl Model {
             });
             let Some((&seq, _)) = first else { return news };
             let Some(task) = self.tasks.get_mut(&seq) else { return news };
-            if task.new.start == Start::LaterUnreadable {
-                task.held = true;
-                task.message = "unreadable".to_owned();
-                self.told.held += 1;
-                news.push(News::SetAside(seq));
-                left_empty.extend(one_look.then_some(task.new.kind));
-                continue;
-            }
             task.status = TaskStatus::Running;
             task.has_place = true;
             task.epoch += 1;
@@ -300,7 +289,7 @@ impl Model {
                 restart.due.extend(task.due.then_some(seq));
             }
         }
-        restart.news = self.claim(false);
+        restart.news = self.claim();
         self.told.restart = restart;
     }
 

@@ -80,8 +80,6 @@ impl Change {
 pub(super) enum Start {
     AtOnce,
     Later,
-    /// When its time has come, this server cannot make it from its row.
-    LaterUnreadable,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,15 +90,21 @@ pub(super) enum End {
     Retry,
     /// Given back: as if the attempt had never begun.
     GivenBack,
+    /// Given back, and left alone until the next start: this server cannot run it.
+    SetAside,
     Cancelled,
 }
 
 impl End {
+    pub(super) fn gives_back(self) -> bool {
+        matches!(self, Self::GivenBack | Self::SetAside)
+    }
+
     pub(super) fn status(self) -> TaskStatus {
         match self {
             Self::Completed => TaskStatus::Completed,
             Self::Failed => TaskStatus::Failed,
-            Self::Retry | Self::GivenBack => TaskStatus::Pending,
+            Self::Retry | Self::GivenBack | Self::SetAside => TaskStatus::Pending,
             Self::Cancelled => TaskStatus::Cancelled,
         }
     }
@@ -109,7 +113,7 @@ impl End {
         match self {
             Self::Completed => 100.0,
             Self::Failed | Self::Cancelled => 50.0,
-            Self::Retry | Self::GivenBack => 0.0,
+            Self::Retry | Self::GivenBack | Self::SetAside => 0.0,
         }
     }
 
@@ -123,6 +127,7 @@ impl End {
             Self::Failed => "Task failed: no luck",
             Self::Retry => "Attempt failed",
             Self::GivenBack => "",
+            Self::SetAside => "cannot be run here",
             Self::Cancelled => CANCELLED_MESSAGE,
         }
     }
@@ -199,8 +204,7 @@ fn any_task(model: &Model) -> BoxedStrategy<NewTask> {
     let kind = prop_oneof![6 => Just(0), 3 => Just(1), 1 => Just(2)];
     let start = prop_oneof![
         8 => Just(Start::AtOnce),
-        2 => Just(Start::Later),
-        1 => Just(Start::LaterUnreadable),
+        3 => Just(Start::Later),
     ];
     let tag = prop::option::of(0..2_u8);
     let output = prop::option::weighted(0.3, 0..3_u8);
@@ -227,6 +231,7 @@ fn an_end(model: &Model, off: BoxedStrategy<i64>) -> BoxedStrategy<Change> {
         2 => Just(End::Failed),
         2 => Just(End::Retry),
         1 => Just(End::GivenBack),
+        1 => Just(End::SetAside),
         2 => Just(End::Cancelled),
     ];
     let epochs = epochs(model);

@@ -12,8 +12,6 @@ pub(super) struct Told {
     pub(super) news: Vec<News>,
     /// Whether an end was not that of the attempt that owned its task.
     pub(super) late_end: bool,
-    /// How many tasks were set aside.
-    pub(super) held: usize,
     /// The attempts that a stop has ended: `seq`, epoch, and how.
     pub(super) stopped: Vec<(i64, i64, End)>,
     pub(super) restart: Restart,
@@ -42,7 +40,6 @@ pub(super) enum Answer {
 pub(super) enum News {
     Refused,
     Scheduled(i64),
-    SetAside(i64),
     /// With its epoch.
     Claimed(i64, i64),
     Cancelled(i64),

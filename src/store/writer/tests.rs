@@ -34,10 +34,6 @@ impl Task for Idle {
 struct Ear(UnboundedSender<Committed>);
 
 impl Observer for Ear {
-    fn prepare(&self, _: &TaskRecord) -> Result<Box<dyn Task>, String> {
-        Ok(Box::new(Idle))
-    }
-
     fn wrote(&self, _changes: usize, _took: Duration) {}
 
     fn stored(&self, _task_type: &'static str) {}
@@ -85,6 +81,7 @@ fn end_of(record: &TaskRecord, epoch: i64) -> Arc<AttemptEnd> {
         error: None,
         pause: None,
         attempt_given_back: false,
+        set_aside: false,
         cancel_requested_at: None,
     })
 }
