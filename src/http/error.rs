@@ -76,10 +76,12 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
 
-    /// A task can be cancelled no more, and how it ended is still being stored.
+    /// A task cannot be cancelled now: its end is still being stored, or it runs where this server does not
+    /// reach it.
     pub(super) fn ending() -> Self {
-        let detail = "the task has ended, and that is still being stored: ask again";
-        Self::busy(detail)
+        Self::busy(
+            "the task cannot be cancelled at this moment, because its attempt is ending: ask again",
+        )
     }
 
     /// Other answers have used up the memory that answers may take.

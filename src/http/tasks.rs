@@ -280,7 +280,7 @@ pub(super) async fn current(
         (status = 403, body = ErrorBody, description = "A read-only API key, or a page of another site"),
         (status = 404, body = ErrorBody, description = "There is no such task"),
         (status = 409, body = ErrorBody, description = "The task has ended; says how"),
-        (status = 503, body = ErrorBody, description = "How the task ended is still being stored: ask again"),
+        (status = 503, body = ErrorBody, description = "The attempt of the task is ending just now: ask again"),
         (status = 507, body = ErrorBody, description = "The disk is full"),
     )
 )]

@@ -17,6 +17,10 @@ const CANCEL_WAIT: Duration = Duration::from_secs(1);
 /// for a slow disk, and little enough that its client is still there.
 const END_WAIT: Duration = Duration::from_secs(4);
 
+/// How often a cancellation that met a running task looks for its attempt in memory. It is there once the claim is
+/// told, so one look more is enough, unless attempts end and begin meanwhile.
+const LOOKS: usize = 3;
+
 /// Whether a cancellation means running tasks too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Running {
@@ -49,7 +53,7 @@ impl TaskManager {
         let shared = &self.shared;
         let at = Timestamp::now();
         let patience = Instant::now() + END_WAIT;
-        loop {
+        for _ in 0..LOOKS {
             // A running task is stopped in memory first: from then on it cannot complete.
             let live = shared.live.get(id).filter(|_| running == Running::Included);
             let accepted_by_runner = match live {
@@ -67,7 +71,7 @@ impl TaskManager {
             };
             let wish = Cancellation { id, at, accepted_by_runner };
             return Ok(Some(match shared.store.cancel(wish).await? {
-                // It was claimed a moment ago, or it goes on with another attempt.
+                // It was claimed a moment ago, it goes on with another attempt, or it runs elsewhere.
                 CancelEffect::NotAccepted if running == Running::Included => continue,
                 CancelEffect::NotAccepted => return Ok(None),
                 CancelEffect::Cancelled { .. } => CancelOutcome::Cancelled,
@@ -79,6 +83,7 @@ impl TaskManager {
                 CancelEffect::Requested => CancelOutcome::Requested,
             }));
         }
+        Ok(Some(CancelOutcome::Ending))
     }
 
     /// Cancels all unfinished tasks that match, in pieces between which other changes have their

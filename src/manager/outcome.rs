@@ -31,7 +31,7 @@ pub(crate) enum CancelOutcome {
     /// It runs, was asked to stop, and has not done so yet.
     Requested,
     AlreadyFinal(TaskStatus),
-    /// It has ended, and that is still being stored.
+    /// It runs, but its attempt is not there to be asked: its end is still being stored.
     Ending,
     Unknown,
 }

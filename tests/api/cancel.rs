@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::common::{Server, dummy, endless};
+use crate::common::{Server, dummy, endless, run_sql};
 
 #[tokio::test]
 async fn a_pending_task_is_cancelled_at_once_and_never_runs() {
@@ -77,6 +77,20 @@ async fn cancelling_an_unknown_task_is_not_found() {
     let server = Server::start(&[]);
     let answer = server.delete("/tasks/01890a5d-ac96-774b-bcce-b302099a8057").await;
     assert_eq!(answer.error(404), "Task not found");
+}
+
+#[tokio::test]
+async fn a_running_task_that_nobody_here_runs_is_not_asked_for_without_end() {
+    let server = Server::start(&[]);
+    let mut body = dummy(0.0);
+    body["run_at"] = "2999-01-01T00:00:00Z".into();
+    let id = server.submit(body).await;
+    let running = "UPDATE tasks SET status = 'running', started_at = created_at, due_at = NULL";
+    run_sql(&server.folder().join("tasks.db"), &[running]).await;
+    let answer = server.delete(&format!("/tasks/{id}")).await;
+    assert!(answer.error(503).contains("ask again"), "{answer}");
+    let answer = server.post("/tasks/cancel?status=running", &json!({})).await;
+    assert_eq!(answer.body, json!({ "matched": 1, "cancelled": 0, "requested": 0 }));
 }
 
 #[tokio::test]
