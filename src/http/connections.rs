@@ -1,9 +1,10 @@
 //! Limits on connections: how many are served at once, and how many more are held by requests that last.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
@@ -103,19 +104,19 @@ impl ConnectionSlot {
     pub(super) fn wait(&self) -> Result<(), ApiError> {
         let permit = Arc::clone(&self.slots.waits).try_acquire_owned();
         let permit = permit.map_err(|_| ApiError::too_many_waits(self.slots.limits.waits))?;
-        *self.held() = Held { of: Of::Waits, _permit: permit };
+        *self.held.lock() = Held { of: Of::Waits, _permit: permit };
         Ok(())
     }
 
     /// The connection becomes an event stream, until it ends.
     pub(super) fn stream(&self, permit: OwnedSemaphorePermit) {
-        *self.held() = Held { of: Of::Streams, _permit: permit };
+        *self.held.lock() = Held { of: Of::Streams, _permit: permit };
     }
 
     /// The request has been answered. If it waited, the connection returns to the others; if there is
     /// no room among them, it ends with this response and holds its slot until then.
     pub(super) fn answered(&self, response: &mut Response) {
-        let mut held = self.held();
+        let mut held = self.held.lock();
         if held.of != Of::Waits {
             return;
         }
@@ -130,9 +131,5 @@ impl ConnectionSlot {
                     .insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
         }
-    }
-
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

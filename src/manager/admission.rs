@@ -2,9 +2,9 @@
 //! does not count: it would be in the way of everyone for ever.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::task::TaskId;
+use parking_lot::Mutex;
 
 /// How many tasks may be unfinished.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Admission {
 
     /// Lets a new task in. Counted from here on; taken back by [`left`](Self::left).
     pub(super) fn reserve(&self, id: TaskId) -> Result<(), Refusal> {
-        let mut counts = self.lock();
+        let mut counts = self.counts.lock();
         if self.exclusive && counts.unfinished > 0 {
             return Err(Refusal::Busy(counts.latest));
         }
@@ -66,12 +66,12 @@ impl Admission {
 
     /// A task that was let in was not stored.
     pub(super) fn left(&self) {
-        self.lock().leave();
+        self.counts.lock().leave();
     }
 
     /// A pending task was cancelled.
     pub(super) fn cancelled(&self, seq: i64) {
-        let mut counts = self.lock();
+        let mut counts = self.counts.lock();
         if !counts.unrunnable.remove(&seq) {
             counts.leave();
         }
@@ -79,7 +79,7 @@ impl Admission {
 
     /// A pending task turned out to be one that this build cannot run.
     pub(super) fn set_aside(&self, seq: i64) {
-        let mut counts = self.lock();
+        let mut counts = self.counts.lock();
         if counts.unrunnable.insert(seq) {
             counts.leave();
         }
@@ -87,26 +87,22 @@ impl Admission {
 
     /// A pending task runs.
     pub(super) fn began(&self) {
-        self.lock().pending -= 1;
+        self.counts.lock().pending -= 1;
     }
 
     /// A running task waits for another attempt.
     pub(super) fn returned(&self) {
-        self.lock().pending += 1;
+        self.counts.lock().pending += 1;
     }
 
     /// A running task has ended.
     pub(super) fn ended(&self) {
-        self.lock().unfinished -= 1;
+        self.counts.lock().unfinished -= 1;
     }
 
     /// Number of pending tasks that can run.
     pub(super) fn pending(&self) -> usize {
-        self.lock().pending
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counts.lock().pending
     }
 }
 

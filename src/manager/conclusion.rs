@@ -1,7 +1,6 @@
 //! What comes of an attempt: a result and its published output, another attempt, or a failure.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -33,7 +32,7 @@ pub(super) enum Outcome {
 
 /// Decides what came of the attempt, and publishes its output if it is a success.
 pub(super) async fn conclude(live: &LiveTask, outcome: Outcome) -> AttemptEnd {
-    let output = live.output.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let output = live.output.lock().take();
     let info = &live.claimed;
     let percent = live.progress.read().percent;
     let mut end = AttemptEnd {

@@ -2,8 +2,9 @@
 //! first.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 
 type Turns = HashMap<String, Arc<tokio::sync::Mutex<()>>>;
@@ -15,7 +16,7 @@ pub(super) struct KeyTurns(Mutex<Turns>);
 impl KeyTurns {
     /// Waits until no other submission with this key is under way.
     pub(super) async fn take(self: &Arc<Self>, key: &str) -> Turn {
-        let lock = Arc::clone(self.lock().entry(key.to_owned()).or_default());
+        let lock = Arc::clone(self.0.lock().entry(key.to_owned()).or_default());
         // Made before the wait, so that one who gives up waiting cleans up as well.
         let mut turn =
             Turn { turns: Arc::clone(self), key: key.to_owned(), lock: Some(lock), guard: None };
@@ -23,10 +24,6 @@ impl KeyTurns {
             turn.guard = Some(Arc::clone(lock).lock_owned().await);
         }
         turn
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Turns> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -41,7 +38,7 @@ pub(super) struct Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut turns = self.turns.lock();
+        let mut turns = self.turns.0.lock();
         (self.guard, self.lock) = (None, None);
         // Those who wait hold the lock too.
         if turns.get(&self.key).is_some_and(|lock| Arc::strong_count(lock) == 1) {

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -110,12 +111,12 @@ impl LiveTask {
 
     /// Notes what runs the task's code.
     pub(super) fn spawned(&self, code: JoinHandle<()>) {
-        *self.code.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
+        *self.code.lock() = Some(code);
     }
 
     /// Takes what runs the task's code, to wait for it or to let go of it.
     pub(super) fn take_code(&self) -> Option<JoinHandle<()>> {
-        self.code.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.code.lock().take()
     }
 
     /// Whether the caller is the one to end the attempt: true for the first who asks.
@@ -130,7 +131,7 @@ impl LiveTask {
 
     /// Asks the task to stop. Once accepted it will not complete.
     pub(super) fn request_cancel(&self, now: Timestamp) -> CancelRequest {
-        let mut phase = self.phase();
+        let mut phase = self.phase.lock();
         match *phase {
             Phase::Running => *phase = Phase::CancelRequested(now),
             Phase::CancelRequested(_) => {}
@@ -144,7 +145,7 @@ impl LiveTask {
     /// From here on cancellation comes too late; unless it was accepted before, in which case its
     /// time is returned.
     pub(super) fn begin_finish(&self) -> Option<Timestamp> {
-        let mut phase = self.phase();
+        let mut phase = self.phase.lock();
         if let Phase::CancelRequested(at) = *phase {
             return Some(at);
         }
@@ -171,7 +172,7 @@ impl LiveTask {
     }
 
     pub(super) fn cancel_requested_at(&self) -> Option<Timestamp> {
-        match *self.phase() {
+        match *self.phase.lock() {
             Phase::CancelRequested(at) => Some(at),
             Phase::Running | Phase::Finishing => None,
         }
@@ -203,7 +204,7 @@ impl LiveTask {
     pub(super) fn progress_to_tell(&self) -> Option<(Stamp, TaskInfo)> {
         let version = self.progress.version();
         let now = Stamp::running(self.epoch, version, self.cancel_requested_at().is_some());
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock();
         if *told == now {
             return None;
         }
@@ -229,7 +230,7 @@ impl LiveTask {
 
     pub(super) fn render(&self) -> Rendered {
         let key = (self.progress.version(), self.cancel_requested_at());
-        let mut cached = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = self.rendered.lock();
         match &*cached {
             Some(cached) if cached.key == key && Instant::now() < cached.until => {
                 cached.rendered.clone()
@@ -243,10 +244,6 @@ impl LiveTask {
                 rendered
             }
         }
-    }
-
-    fn phase(&self) -> MutexGuard<'_, Phase> {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -295,13 +292,13 @@ impl LiveTasks {
     }
 
     pub(super) fn insert(&self, task: Arc<LiveTask>) {
-        let mut tasks = self.tasks.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.tasks.write();
         tasks.insert(task.claimed.task_id, task);
         self.count.send_replace(tasks.len());
     }
 
     pub(super) fn remove(&self, id: TaskId) {
-        let mut tasks = self.tasks.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.tasks.write();
         if let Some(task) = tasks.remove(&id) {
             task.over.cancel();
         }
@@ -310,20 +307,20 @@ impl LiveTasks {
 
     /// Not one that is over, of which the database knows more.
     pub(super) fn get(&self, id: TaskId) -> Option<Arc<LiveTask>> {
-        let tasks = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
+        let tasks = self.tasks.read();
         tasks.get(&id).filter(|task| !task.over.is_cancelled()).cloned()
     }
 
     /// The task that began last.
     pub(super) fn newest(&self) -> Option<Arc<LiveTask>> {
-        let tasks = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
+        let tasks = self.tasks.read();
         let began = |task: &&Arc<LiveTask>| (task.claimed.started_at, task.seq);
         tasks.values().max_by_key(began).cloned()
     }
 
     /// How many tasks of a type are live.
     pub(super) fn count(&self, task_type: &str) -> usize {
-        let tasks = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
+        let tasks = self.tasks.read();
         tasks.values().filter(|task| task.claimed.task_type == task_type).count()
     }
 
@@ -333,7 +330,7 @@ impl LiveTasks {
 
     /// All of them, in no order.
     pub(super) fn all(&self) -> Vec<Arc<LiveTask>> {
-        let tasks = self.tasks.read().unwrap_or_else(PoisonError::into_inner);
+        let tasks = self.tasks.read();
         tasks.values().cloned().collect()
     }
 

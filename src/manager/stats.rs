@@ -1,9 +1,10 @@
 //! The last hour at a glance: how many tasks came and went in each minute.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Shared, TaskManager};
@@ -33,7 +34,7 @@ impl History {
     }
 
     fn push(&self, totals: Totals) {
-        let mut history = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut history = self.0.lock();
         history.push_back(totals);
         if history.len() > KEPT {
             history.pop_front();
@@ -42,7 +43,7 @@ impl History {
 
     /// What happened in each minute, the one that is not over included; oldest first.
     fn minutes(&self, totals: impl FnOnce() -> Totals) -> Vec<Minute> {
-        let history = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let history = self.0.lock();
         // After those that are there already.
         let now = totals();
         let ends = history.iter().skip(1).chain([&now]);

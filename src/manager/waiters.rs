@@ -1,8 +1,9 @@
 //! Who waits for which task to end.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::task::TaskId;
@@ -22,7 +23,7 @@ struct Entry {
 impl Waiters {
     /// Interest in one task, until it is dropped.
     pub(super) fn register(self: &Arc<Self>, id: TaskId) -> Waiter {
-        let mut entries = self.lock();
+        let mut entries = self.0.lock();
         let entry = entries.entry(id).or_default();
         entry.waiters += 1;
         Waiter { waiters: Arc::clone(self), id, ended: entry.ended.clone() }
@@ -30,13 +31,9 @@ impl Waiters {
 
     /// The task has ended.
     pub(super) fn wake(&self, id: TaskId) {
-        if let Some(entry) = self.lock().remove(&id) {
+        if let Some(entry) = self.0.lock().remove(&id) {
             entry.ended.cancel();
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<TaskId, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -60,7 +57,7 @@ impl Drop for Waiter {
         if self.ended.is_cancelled() {
             return;
         }
-        let mut entries = self.waiters.lock();
+        let mut entries = self.waiters.0.lock();
         if let Some(entry) = entries.get_mut(&self.id) {
             entry.waiters -= 1;
             if entry.waiters == 0 {

@@ -1,9 +1,10 @@
 //! Positions of ready tasks in the queue.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use sqlx::{QueryBuilder, Row};
 
 use super::claims::push_ready;
@@ -30,10 +31,6 @@ impl PositionCache {
     pub(super) fn invalidate(&self) {
         self.commits.fetch_add(1, Ordering::Release);
     }
-
-    fn latest(&self) -> MutexGuard<'_, Option<(u64, Arc<Positions>)>> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Store {
@@ -41,14 +38,14 @@ impl Store {
     pub(crate) async fn positions(&self) -> Result<Arc<Positions>, StoreError> {
         let cache = &self.positions;
         let commits = cache.commits.load(Ordering::Acquire);
-        if let Some((read_at, positions)) = &*cache.latest()
+        if let Some((read_at, positions)) = &*cache.latest.lock()
             && *read_at == commits
         {
             return Ok(Arc::clone(positions));
         }
         let queue = self.queue(MAX_POSITION as usize).await?;
         let positions = Arc::new(queue.into_iter().zip(1..).collect());
-        *cache.latest() = Some((commits, Arc::clone(&positions)));
+        *cache.latest.lock() = Some((commits, Arc::clone(&positions)));
         Ok(positions)
     }
 

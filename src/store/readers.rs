@@ -6,11 +6,12 @@
 
 use std::num::NonZero;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{Connection, SqliteConnection, SqlitePool};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, TryAcquireError};
@@ -53,11 +54,7 @@ struct Scans {
     brakes: Vec<Arc<Brake>>,
 }
 
-impl Scans {
-    fn idle(&self) -> MutexGuard<'_, Vec<Scanner>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+impl Scans {}
 
 /// A connection for scans.
 #[derive(Debug)]
@@ -138,7 +135,7 @@ impl Readers {
         let turn = timeout_at(end, Arc::clone(&scans.turns).acquire_owned()).await;
         let closed = |_: AcquireError| StoreError::Closed;
         let turn = turn.map_err(|_| StoreError::Overloaded)?.map_err(closed)?;
-        let scanner = scans.idle().pop().expect("each permit stands for an idle scanner");
+        let scanner = scans.idle.lock().pop().expect("each permit stands for an idle scanner");
         scanner.brake.release_until(end);
         let permits = Some([queued, turn]);
         let scan = Scan { scanner: Some(scanner), scans: Arc::clone(scans), permits };
@@ -155,7 +152,7 @@ impl Readers {
         // All turns, so all scanners are back.
         if let Ok(_all) = scans.turns.acquire_many(scans.scanners as u32).await {
             scans.turns.close();
-            let idle = std::mem::take(&mut *scans.idle());
+            let idle = std::mem::take(&mut *scans.idle.lock());
             for scanner in idle {
                 let _ = scanner.connection.close().await;
             }
@@ -189,7 +186,7 @@ impl Scan {
 
     /// Gives the connection back: its last statement has ended.
     pub(super) fn finish(mut self) {
-        self.scans.idle().extend(self.scanner.take());
+        self.scans.idle.lock().extend(self.scanner.take());
     }
 }
 
@@ -201,7 +198,7 @@ impl Drop for Scan {
         tokio::spawn(async move {
             // Answered when the statement before it has ended.
             let _ = scanner.connection.ping().await;
-            scans.idle().push(scanner);
+            scans.idle.lock().push(scanner);
             drop(permits);
         });
     }

@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use sqlx::{Row, SqliteConnection};
 
 use super::rows::OverRows;
@@ -56,13 +56,13 @@ impl Times {
 
     /// Takes note of recorded blocks.
     pub(super) fn record(&self, blocks: &[BlockTimes]) {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.write();
         known.extend(blocks.iter().map(|times| (times.block, (times.earliest, times.latest))));
     }
 
     /// Forgets the blocks before this one.
     pub(super) fn forget(&self, before: i64) {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.write();
         *known = known.split_off(&before);
     }
 
@@ -74,7 +74,7 @@ impl Times {
         let before = filter.created_before.map_or(i64::MAX, |time| time.as_micros());
         let mut ranges = Vec::new();
         if (after, before) != (i64::MIN, i64::MAX) {
-            let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            let known = self.0.read();
             for (&block, &(earliest, latest)) in
                 known.range(..=above.saturating_sub(1) / BLOCK).rev()
             {
@@ -99,7 +99,7 @@ impl Times {
 
     /// The first blocks below `end` that are not recorded, from `from` on.
     pub(super) fn gap(&self, from: i64, end: i64) -> Option<Range<i64>> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.0.read();
         let mut first = from;
         for &block in known.range(from..end).map(|(block, _)| block) {
             if block > first {

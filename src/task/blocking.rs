@@ -1,10 +1,11 @@
 //! CPU-bound work: a bounded number of slots for all tasks, and a tally of what each attempt has
 //! running in them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// The slots that all attempts share for CPU-bound closures (`--cpu-slots`).
@@ -53,7 +54,7 @@ impl CpuSlots {
 
     /// Number of closures that still run after their attempt was given up.
     pub fn abandoned(&self) -> usize {
-        self.0.ledger().abandoned
+        self.0.ledger.lock().abandoned
     }
 
     /// Whether abandoned threads hold every slot, the lent ones too, so that closures have to wait.
@@ -82,7 +83,7 @@ impl CpuSlots {
 impl Shared {
     /// Changes the number of abandoned closures, and lends or calls back slots accordingly.
     fn change_abandoned(&self, change: impl FnOnce(usize) -> usize) {
-        let mut ledger = self.ledger();
+        let mut ledger = self.ledger.lock();
         ledger.abandoned = change(ledger.abandoned);
         let lend = ledger.abandoned >= self.total;
         if lend == ledger.lent {
@@ -96,10 +97,6 @@ impl Shared {
             ledger.owed = self.total - self.semaphore.forget_permits(self.total);
         }
     }
-
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A slot in use. Dropping it gives it back.
@@ -111,7 +108,7 @@ pub(super) struct CpuSlot {
 
 impl Drop for CpuSlot {
     fn drop(&mut self) {
-        let mut ledger = self.slots.0.ledger();
+        let mut ledger = self.slots.0.ledger.lock();
         if ledger.owed > 0 {
             ledger.owed -= 1;
             self.permit.take().into_iter().for_each(OwnedSemaphorePermit::forget);
@@ -160,7 +157,7 @@ impl BlockingWork {
 
     /// Counts a closure in; the guard that travels with it counts it out.
     pub(super) fn begin(self: &Arc<Self>, slot: CpuSlot) -> RunningClosure {
-        let given_up = self.given_up();
+        let given_up = self.given_up.lock();
         if *given_up {
             self.slots.0.change_abandoned(|abandoned| abandoned + 1);
         }
@@ -178,15 +175,11 @@ impl BlockingWork {
     /// Counts what still runs, and what begins from now on, as abandoned. Returns the number of
     /// closures that still run. They keep their slots.
     pub(crate) fn abandon(&self) -> usize {
-        let mut given_up = self.given_up();
+        let mut given_up = self.given_up.lock();
         *given_up = true;
         let running = *self.running.borrow();
         self.slots.0.change_abandoned(|abandoned| abandoned + running);
         running
-    }
-
-    fn given_up(&self) -> MutexGuard<'_, bool> {
-        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -199,7 +192,7 @@ pub(super) struct RunningClosure {
 
 impl Drop for RunningClosure {
     fn drop(&mut self) {
-        let given_up = self.work.given_up();
+        let given_up = self.work.given_up.lock();
         if *given_up {
             self.work.slots.0.change_abandoned(|abandoned| abandoned - 1);
         }
@@ -221,21 +214,17 @@ struct Waited {
 impl SlotWait {
     /// The sum so far, a wait under way included.
     pub(crate) fn total(&self) -> Duration {
-        let waited = self.lock();
+        let waited = self.0.lock();
         waited.before + waited.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Counts the time until the guard is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> Waiting {
-        let mut waited = self.lock();
+        let mut waited = self.0.lock();
         waited.waiting += 1;
         waited.since.get_or_insert_with(Instant::now);
         drop(waited);
         Waiting(Arc::clone(self))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waited> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -245,7 +234,7 @@ pub(super) struct Waiting(Arc<SlotWait>);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let mut waited = self.0.lock();
+        let mut waited = self.0.0.lock();
         waited.waiting -= 1;
         if waited.waiting == 0
             && let Some(since) = waited.since.take()

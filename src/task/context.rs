@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::panic;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
@@ -137,7 +138,7 @@ impl TaskContext {
             .ok_or_else(|| TaskError::permanent("output_file_path is required"))?;
         // A thread that was given up must not leave a file that nobody looks after.
         self.check_cancelled()?;
-        let mut output = self.attempt.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut output = self.attempt.output.lock();
         if output.is_some() {
             return Err(TaskError::permanent("create_output was called twice"));
         }

@@ -3,9 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use cap_std::fs::Dir;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::TaskId;
@@ -61,14 +62,14 @@ impl OutputFile {
 
     /// Writes out what is buffered and waits until the disk has it.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        let mut partial = self.lock();
+        let mut partial = self.0.lock();
         partial.writer.flush()?;
         partial.writer.get_ref().sync_all()
     }
 
     /// Gives the file its name, in place of whatever had it, and waits until the disk knows.
     pub(crate) fn publish(&self) -> io::Result<()> {
-        let mut file = self.lock();
+        let mut file = self.0.lock();
         let Some(partial) = file.partial.take() else { return Ok(()) };
         if let Err(error) = file.folder.rename(&partial, &file.folder, &file.name) {
             file.partial = Some(partial);
@@ -80,13 +81,13 @@ impl OutputFile {
 
     /// Removes the file now, even if a thread that was given up still writes to it.
     pub(crate) fn discard(&self) {
-        self.lock().remove();
+        self.0.lock().remove();
     }
 
     /// Takes a step of writing, unless the task should stop: code that has no other check ends here.
     /// Tasks pass errors on as they are, so they have to say of what file they are.
     fn named<T>(&self, step: impl FnOnce(&mut BufWriter<File>) -> io::Result<T>) -> io::Result<T> {
-        let partial = &mut *self.lock();
+        let partial = &mut *self.0.lock();
         if partial.token.is_cancelled() {
             return Err(io::Error::other(format!("stopped writing `{}`", partial.path)));
         }
@@ -94,10 +95,6 @@ impl OutputFile {
             let text = format!("cannot write `{}`: {error}", partial.path);
             io::Error::new(error.kind(), text)
         })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Partial> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

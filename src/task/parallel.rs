@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::num::NonZero;
 use std::panic;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tracing::Span;
 
 use super::{TaskContext, TaskError};
@@ -104,7 +104,7 @@ impl TaskContext {
         queue: &Queue<'_, T>,
     ) -> bool {
         // Held until the item is there, so that items have their numbers in order.
-        let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = next.lock();
         let Some(number) = queue.enter() else { return false };
         let item = self.check_cancelled().and_then(|()| next());
         match item {
@@ -207,12 +207,12 @@ impl<'a, T> Queue<'a, T> {
 
     /// There are no more items.
     fn end(&self) {
-        self.lock().ended = true;
+        self.state.lock().ended = true;
     }
 
     /// An item is done, or has failed.
     fn leave(&self, number: u64, done: Result<(), TaskError>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         match done {
             Ok(()) => state.item(number).done = true,
             Err(error) => state.fail(number, error),
@@ -228,7 +228,7 @@ impl<'a, T> Queue<'a, T> {
             if let Some(result) = item.result.take() {
                 drop(state);
                 let taken = take(result);
-                state = self.lock();
+                state = self.state.lock();
                 if let Err(error) = taken {
                     let turn = state.turn;
                     state.fail(turn, error);
@@ -248,7 +248,7 @@ impl<'a, T> Queue<'a, T> {
     }
 
     fn into_result(self) -> Result<(), TaskError> {
-        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.into_inner();
         state.failed.map_or(Ok(()), |(_, error)| Err(error))
     }
 
@@ -256,11 +256,9 @@ impl<'a, T> Queue<'a, T> {
         &self,
         condition: impl Fn(&mut State<'a, T>) -> bool,
     ) -> MutexGuard<'_, State<'a, T>> {
-        self.changed.wait_while(self.lock(), condition).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<'a, T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut state = self.state.lock();
+        self.changed.wait_while(&mut state, condition);
+        state
     }
 }
 
@@ -289,7 +287,7 @@ impl<T> Drop for StopOnPanic<'_, '_, T> {
     fn drop(&mut self) {
         if thread::panicking() {
             // As if something before the first item had failed: nobody goes on.
-            self.0.lock().fail(0, TaskError::Cancelled);
+            self.0.state.lock().fail(0, TaskError::Cancelled);
             self.0.changed.notify_all();
         }
     }

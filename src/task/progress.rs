@@ -1,8 +1,7 @@
 //! The progress of one attempt: written by the task, read by everyone.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use super::Timestamp;
+use parking_lot::Mutex;
 
 /// Longer messages are cut, in bytes.
 const MAX_MESSAGE_BYTES: usize = 4096;
@@ -37,7 +36,7 @@ impl Progress {
 
     /// Percent outside of 0 to 100 is clamped; NaN leaves the percent as it was.
     pub(crate) fn update(&self, percent: f64, message: String) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if !percent.is_nan() {
             state.percent = percent.clamp(0.0, 100.0);
         }
@@ -50,7 +49,7 @@ impl Progress {
 
     /// Replaces the message alone and returns the one that stood there.
     pub(crate) fn swap_message(&self, message: String) -> String {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let old = std::mem::replace(&mut state.message, message);
         state.updated_at = Timestamp::now();
         state.version += 1;
@@ -58,15 +57,11 @@ impl Progress {
     }
 
     pub(crate) fn read(&self) -> Snapshot {
-        self.lock().clone()
+        self.state.lock().clone()
     }
 
     pub(crate) fn version(&self) -> u64 {
-        self.lock().version
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Snapshot> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().version
     }
 }
 

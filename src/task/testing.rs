@@ -1,8 +1,9 @@
 //! Runs a task by itself, for unit tests beside a task's code.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -43,7 +44,7 @@ impl TestRun {
     pub(crate) async fn run(&self, task: Box<dyn Task>) -> TaskResult {
         let output = Arc::new(Mutex::new(None));
         let result = task.execute(self.context(Arc::clone(&output))?).await?;
-        if let Some(output) = output.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(output) = output.lock().take() {
             output.sync()?;
             output.publish()?;
         }

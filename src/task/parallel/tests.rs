@@ -95,7 +95,7 @@ fn an_earlier_item_that_fails_later_counts() {
                 }
                 match item {
                     0 => {
-                        has_failed.lock().unwrap().recv().unwrap();
+                        has_failed.lock().recv().unwrap();
                         failure("first")
                     }
                     1 => {
