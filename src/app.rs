@@ -101,7 +101,7 @@ impl App {
             max_streams: clients.streams,
             cpu_slots: config.cpu_slots,
             exclusive: config.exclusive,
-            type_limits: type_limits(&config.limits)?,
+            type_limits: type_limits(&config.limits, &registry)?,
             retention: config.retention.map(HumanDuration::get),
         };
         let origins = http::origins(&config.cors_origins)?;
@@ -212,15 +212,18 @@ fn client_limits(config: &Config) -> Result<ClientLimits, AppError> {
 }
 
 /// Finds the types that are limited.
-fn type_limits(limits: &[(String, usize)]) -> Result<Vec<(TaskType, usize)>, ConfigError> {
-    let find = |(name, limit): &(String, usize)| {
-        let task_type = TaskType::from_name(name).ok_or_else(|| {
-            let names = TaskType::names().collect::<Vec<_>>().join(", ");
-            ConfigError::Value(format!(
+fn type_limits(
+    limits: &[(String, usize)],
+    registry: &TaskRegistry,
+) -> Result<Vec<(TaskType, usize)>, ConfigError> {
+    let find = |(name, limit): &(String, usize)| match registry.find(name) {
+        Some((task_type, _)) => Ok((task_type, *limit)),
+        None => {
+            let names = registry.names().collect::<Vec<_>>().join(", ");
+            Err(ConfigError::Value(format!(
                 "--limit: unknown task type `{name}`, expected one of {names}"
-            ))
-        })?;
-        Ok((task_type, *limit))
+            )))
+        }
     };
     limits.iter().map(find).collect()
 }

@@ -21,7 +21,7 @@ use crate::manager::{
     Interest, ManagerOptions, Submission, SubmitError, Subscription, TaskManager,
 };
 use crate::store::state_files;
-use crate::task::{TaskId, TaskType, with_causes};
+use crate::task::{TaskId, with_causes};
 use crate::tasks::TaskRegistry;
 
 const EXAMPLES: &str = "\
@@ -60,8 +60,8 @@ pub(super) async fn run(args: RunArgs) -> Outcome {
     })?;
     let options = options(folder.path(), &args.roots, args.settings.load()?);
     let registry = TaskRegistry::builtin();
-    let schema = TaskType::from_name(&args.task.task_type)
-        .map_or(Value::Null, |task_type| registry.get(task_type).schema().clone());
+    let schema =
+        registry.find(&args.task.task_type).map_or(Value::Null, |(_, task)| task.schema().clone());
     let submission = Submission {
         parameters: args.task.parameters(&schema)?,
         task_type: args.task.task_type,

@@ -1,27 +1,50 @@
-//! Cancels tasks, one or many.
+//! Cancellation of tasks, one or many.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::live::CancelRequest;
-use super::{CancelCounts, CancelOutcome, TaskManager};
+use super::TaskManager;
+use super::attempt::CancelRequest;
 use crate::store::{CancelEffect, Cancellation, ListFilter, StoreError};
 use crate::task::{TaskId, TaskStatus, Timestamp};
 
-/// How many tasks are cancelled at once where many are.
+/// Upper limit of the tasks that a bulk cancellation cancels at once.
 const CANCEL_PIECE: usize = 1000;
-/// How long a cancellation waits for a running task to stop before it answers.
+/// Longest wait for a running task to stop before a cancellation is answered.
 const CANCEL_WAIT: Duration = Duration::from_secs(1);
-/// How long a cancellation that came too late waits until the end of the task is stored: time enough
-/// for a slow disk, and little enough that its client is still there.
+/// Longest wait for the end of a task to be stored, if a cancellation came too late: enough for a slow
+/// disk, and little enough for the client to be still there.
 const END_WAIT: Duration = Duration::from_secs(4);
 
-/// How often a cancellation that met a running task looks for its attempt in memory. It is there once the claim is
-/// told, so one look more is enough, unless attempts end and begin meanwhile.
+/// Looks for the attempt of a running task in memory. It is there once the claim was folded, so a second look
+/// is enough, unless attempts end and begin meanwhile.
 const LOOKS: usize = 3;
 
-/// Whether a cancellation means running tasks too.
+/// Result of a request to cancel a task.
+#[derive(Debug)]
+pub(crate) enum CancelOutcome {
+    Cancelled,
+    /// It runs, was asked to stop, and has not done so yet.
+    Requested,
+    AlreadyFinal(TaskStatus),
+    /// It runs, but its attempt is not there to be asked: its end is still being stored.
+    Ending,
+    Unknown,
+}
+
+/// Result of a bulk cancellation.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CancelCounts {
+    /// Unfinished tasks that matched.
+    pub(crate) matched: usize,
+    /// Of these, those that are cancelled now.
+    pub(crate) cancelled: usize,
+    /// Of these, those that run and were asked to stop.
+    pub(crate) requested: usize,
+}
+
+/// Treatment of running tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Running {
     Included,
@@ -31,7 +54,7 @@ enum Running {
 impl TaskManager {
     /// Cancels a task. A running one is asked to stop and given a moment to do so.
     pub(crate) async fn cancel(&self, id: TaskId) -> Result<CancelOutcome, StoreError> {
-        let waiter = self.shared.waiters.register(id);
+        let waiter = self.inner.waiters.register(id);
         match self.request_cancel(id, Running::Included).await? {
             Some(CancelOutcome::Requested) | None => {
                 Ok(match tokio::time::timeout(CANCEL_WAIT, waiter.ended()).await {
@@ -50,17 +73,18 @@ impl TaskManager {
         id: TaskId,
         running: Running,
     ) -> Result<Option<CancelOutcome>, StoreError> {
-        let shared = &self.shared;
+        let inner = &self.inner;
         let at = Timestamp::now();
         let patience = Instant::now() + END_WAIT;
         for _ in 0..LOOKS {
             // A running task is stopped in memory first: from then on it cannot complete.
-            let live = shared.live.get(id).filter(|_| running == Running::Included);
-            let accepted_by_runner = match live {
+            let attempt = inner.attempts.get(id).filter(|_| running == Running::Included);
+            let accepted_by_attempt = match attempt {
                 None => false,
-                Some(live) => match live.request_cancel(at) {
+                Some(attempt) => match attempt.request_cancel(at) {
                     CancelRequest::Accepted => true,
-                    CancelRequest::TooLate => match timeout_at(patience, live.end_tried()).await {
+                    CancelRequest::TooLate => match timeout_at(patience, attempt.end_tried()).await
+                    {
                         Ok(tried) => {
                             tried?;
                             false
@@ -69,14 +93,14 @@ impl TaskManager {
                     },
                 },
             };
-            let wish = Cancellation { id, at, accepted_by_runner };
-            return Ok(Some(match shared.store.cancel(wish).await? {
+            let asked = Cancellation { id, at, accepted_by_attempt };
+            return Ok(Some(match inner.store.cancel(asked).await? {
                 // It was claimed a moment ago, it goes on with another attempt, or it runs elsewhere.
                 CancelEffect::NotAccepted if running == Running::Included => continue,
                 CancelEffect::NotAccepted => return Ok(None),
                 CancelEffect::Cancelled { .. } => CancelOutcome::Cancelled,
                 CancelEffect::Unknown => CancelOutcome::Unknown,
-                CancelEffect::AlreadyFinal(TaskStatus::Cancelled) if accepted_by_runner => {
+                CancelEffect::AlreadyFinal(TaskStatus::Cancelled) if accepted_by_attempt => {
                     CancelOutcome::Cancelled
                 }
                 CancelEffect::AlreadyFinal(status) => CancelOutcome::AlreadyFinal(status),
@@ -103,7 +127,7 @@ impl TaskManager {
         };
         filter.limit = CANCEL_PIECE;
         while !filter.statuses.is_empty() {
-            let page = self.shared.store.list(&filter).await?;
+            let page = self.inner.store.list(&filter).await?;
             let records = page.records.iter();
             let requests = records.map(|record| self.request_cancel(record.info.task_id, running));
             for outcome in futures_util::future::try_join_all(requests).await? {

@@ -8,22 +8,20 @@ use tokio::sync::mpsc;
 use tokio_util::time::DelayQueue;
 use tokio_util::time::delay_queue::Key;
 
-use crate::store::Store;
+use super::attempt::MAX_BACKOFF;
+use crate::store::{Store, StoredDue};
 use crate::task::{Timestamp, with_causes};
 
-/// The longest pause between two attempts.
-pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(600);
-
-/// How long a task sleeps at the most before the clock is looked at again.
+/// Longest sleep before the clock is looked at again.
 const NAP: Duration = Duration::from_secs(60);
 
-/// How many tasks are made ready at once.
+/// Upper limit of the tasks that are made ready at once.
 const PIECE: usize = 1000;
 
-/// How long to leave the database alone after it refused.
+/// Pause before tasks are made ready again after the database refused.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// When a task, named by its `seq`, becomes ready.
+/// Time at which a task, named by its `seq`, becomes ready.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Due {
     /// After a pause, whatever the wall clock does meanwhile.
@@ -35,9 +33,9 @@ pub(super) enum Due {
 }
 
 impl Due {
-    /// For a time that was stored. That of a retry was written by a wall clock that may have jumped
-    /// since, so no retry waits for longer than it was ever told to.
-    pub(super) fn stored(seq: i64, due_at: Timestamp, run_at: Option<Timestamp>) -> Self {
+    /// For a stored time. That of a retry was written by a wall clock that may have jumped since, so no
+    /// retry waits longer than the longest pause.
+    pub(super) fn stored(StoredDue { seq, due_at, run_at }: StoredDue) -> Self {
         if run_at == Some(due_at) {
             return Self::At(seq, due_at);
         }
@@ -50,7 +48,7 @@ impl Due {
         }
     }
 
-    /// How long to sleep before looking again; `None` for not at all.
+    /// Sleep before the next look; `None` for no more looks.
     fn nap(self) -> Option<Duration> {
         match self {
             Self::After(_, pause) => Some(pause),

@@ -13,7 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::TaskManager;
 use crate::store::StoreError;
-use crate::task::{TaskInfo, TaskStatus, TaskType, Timestamp};
+use crate::task::{TaskInfo, TaskStatus, Timestamp};
 
 /// Counts and times what happens. Everything that happens once per task is found once, at the start.
 #[derive(Debug)]
@@ -66,12 +66,11 @@ fn long_times() -> Histogram {
 }
 
 impl Metrics {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(types: impl Iterator<Item = &'static str>) -> Self {
         let transitions = Family::<Transition, Counter>::default();
         let waits = Family::new_with_constructor(long_times as fn() -> Histogram);
         let runs = Family::new_with_constructor(long_times as fn() -> Histogram);
-        let of_type = TaskType::ALL.iter().map(|task_type| {
-            let task_type = task_type.name();
+        let of_type = types.map(|task_type| {
             let counter =
                 |transition| transitions.get_or_create_owned(&Transition { task_type, transition });
             let metrics = TypeMetrics {
@@ -101,7 +100,8 @@ impl Metrics {
         }
     }
 
-    pub(super) fn submitted(&self, task_type: &'static str) {
+    /// A task was stored.
+    pub(super) fn submitted(&self, task_type: &str) {
         if let Some(metrics) = self.of_type.get(task_type) {
             metrics.submitted.inc();
         }
@@ -165,7 +165,7 @@ fn seconds(from: Timestamp, to: Option<Timestamp>) -> f64 {
 impl TaskManager {
     /// Adds the metrics of the tasks to those that are told.
     pub(crate) fn register_metrics(&self, registry: &mut Registry) {
-        let metrics = &self.shared.metrics;
+        let metrics = &self.inner.metrics;
         registry.register(
             "task_transitions",
             "What happened to tasks: submitted, started, completed, failed, cancelled, or returned to pending for another attempt",
@@ -217,18 +217,18 @@ impl TaskManager {
 
     /// Brings up to date what is not kept up to date all the time.
     pub(crate) async fn refresh_metrics(&self) -> Result<(), StoreError> {
-        let shared = &self.shared;
-        let metrics = &shared.metrics;
+        let inner = &self.inner;
+        let metrics = &inner.metrics;
         for status in TaskStatus::ALL {
             let label = WithStatus { status: status.name() };
-            let count = i64::try_from(shared.store.counts().get(*status)).unwrap_or(i64::MAX);
+            let count = i64::try_from(inner.store.counts().get(*status)).unwrap_or(i64::MAX);
             metrics.tasks.get_or_create(&label).set(count);
         }
-        let oldest = shared.store.oldest_pending().await?;
+        let oldest = inner.store.oldest_pending().await?;
         metrics.oldest_pending.set(oldest.map_or(0.0, |at| seconds(at, Some(Timestamp::now()))));
-        metrics.log_size.set(shared.store.log_size() as i64);
-        metrics.streams.set(shared.events.streams() as i64);
-        metrics.abandoned_threads.set(shared.cpu_slots.abandoned() as i64);
+        metrics.log_size.set(inner.store.log_size() as i64);
+        metrics.streams.set(inner.events.streams() as i64);
+        metrics.abandoned_threads.set(inner.cpu_slots.abandoned() as i64);
         Ok(())
     }
 }

@@ -1,14 +1,27 @@
-//! Submits finished tasks again: one that is named, or all that match a filter.
+//! Retries: submits finished tasks again, one by id or all that match a filter.
 
 use futures_util::future::join_all;
 
+use super::TaskManager;
+use super::errors::{RetryAllError, RetryError, SubmitError};
 use super::submission::Submission;
-use super::{Idempotency, RetryAllError, RetryCounts, RetryError, SubmitError, TaskManager};
-use crate::store::{ListFilter, TaskRecord};
+use crate::store::{Idempotency, ListFilter, TaskRecord};
 use crate::task::{TaskId, TaskStatus};
 
-/// Tasks that are submitted again at the same time, so that others have their turn.
+/// Upper limit of the tasks that a bulk retry submits at once, so that others have their turn.
 const PIECE: usize = 64;
+
+/// Result of a bulk retry.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RetryCounts {
+    /// Finished tasks without a retry that matched.
+    pub(crate) matched: usize,
+    /// Of these, those that were submitted again.
+    pub(crate) submitted: usize,
+    /// Of these, those that cannot be submitted now: an unfinished task writes the same output, or what
+    /// was submitted is not valid any more.
+    pub(crate) conflicts: usize,
+}
 
 impl TaskManager {
     /// Submits a finished task again: the same type, parameters, paths and options.
@@ -17,10 +30,10 @@ impl TaskManager {
         id: TaskId,
         idempotency: Option<Idempotency>,
     ) -> Result<TaskId, RetryError> {
-        if self.shared.live.get(id).is_some() {
+        if self.inner.attempts.get(id).is_some() {
             return Err(RetryError::Unfinished(TaskStatus::Running));
         }
-        let record = self.shared.store.get(id).await.map_err(SubmitError::Store)?;
+        let record = self.inner.store.get(id).await.map_err(SubmitError::Store)?;
         let info = record.ok_or(RetryError::Unknown)?.info;
         if !info.status.is_final() {
             return Err(RetryError::Unfinished(info.status));
@@ -46,13 +59,13 @@ impl TaskManager {
         filter.retried = Some(false);
         filter.limit = PIECE;
         while !filter.statuses.is_empty() {
-            let page = self.shared.store.list(&filter).await.map_err(SubmitError::Store)?;
+            let page = self.inner.store.list(&filter).await.map_err(SubmitError::Store)?;
             let submitted = page.records.into_iter().map(|record| self.retry_first(record));
             let mut full = None;
             for outcome in join_all(submitted).await {
                 match outcome {
                     Ok(_) => counts.submitted += 1,
-                    // Somebody else was faster, so it does not match any more.
+                    // Another request was faster, so it does not match any more.
                     Err(SubmitError::RetriedBefore) => continue,
                     Err(SubmitError::QueueFull(limit)) => {
                         full = Some(limit);

@@ -1,11 +1,10 @@
-//! How a manager begins: everything is opened, what a crash left is put right, and what goes on beside
-//! the requests is set going.
+//! Start of a manager: everything is opened, what a crash left is put right, and the background work
+//! begins.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use std::{io, process, thread};
 
@@ -13,21 +12,21 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::Admission;
-use super::due::Due;
-use super::events::Events;
-use super::listener::Listener;
-use super::live::LiveTasks;
+use super::admission::AdmissionLimits;
+use super::attempt::{Attempts, Runner, store_progress};
+use super::due::{self, Due};
+use super::events::{self, Events};
+use super::fold::Fold;
 use super::metrics::Metrics;
-use super::polls::SlowThreads;
-use super::runtime::TaskRuntime;
-use super::stats::History;
-use super::{Shared, TaskManager, due, events, janitor, progress, stats};
+use super::reads::RunLimits;
+use super::stats::{self, History};
+use super::waiters::Waiters;
+use super::{Inner, TaskManager};
 use crate::store::{self, Limits, Opened, Writer};
-use crate::task::{CpuSlots, Files, FilesError, MemoryBudget, TaskStatus, TaskType};
+use crate::task::{CpuSlots, Files, FilesError, TaskType};
 use crate::tasks::{InvalidDefaults, TaskRegistry};
 
-/// What a manager needs to know.
+/// Settings of a manager.
 #[derive(Clone, Debug)]
 pub struct ManagerOptions {
     /// The database file.
@@ -36,19 +35,19 @@ pub struct ManagerOptions {
     pub roots: Vec<PathBuf>,
     /// Further files that tasks may not touch, such as the one with the API keys.
     pub state_files: Vec<PathBuf>,
-    /// How many tasks run at once.
+    /// Upper limit of the running tasks.
     pub max_running: usize,
-    /// How many tasks may wait.
+    /// Upper limit of the pending tasks.
     pub max_pending: usize,
-    /// Event streams at once.
+    /// Upper limit of the event streams.
     pub max_streams: usize,
-    /// How many CPU-bound closures run at once.
+    /// Number of CPU-bound closures that run at once.
     pub cpu_slots: usize,
     /// Whether a submission is refused while any task is unfinished.
     pub exclusive: bool,
-    /// How many tasks of a type run at once; types that are not here are not limited.
+    /// Upper limit of the running tasks of a type; other types have none of their own.
     pub type_limits: Vec<(TaskType, usize)>,
-    /// How long finished tasks are kept; `None` for ever.
+    /// Time for which finished tasks are kept; `None` for ever.
     pub retention: Option<Duration>,
 }
 
@@ -79,74 +78,93 @@ impl TaskManager {
         registry: TaskRegistry,
     ) -> Result<Self, StartError> {
         registry.check()?;
+        let registry = Arc::new(registry);
         let database = store::real_path(&options.database)?;
         let mut state_files = store::state_files(&database);
-        state_files.extend(options.state_files);
+        state_files.extend(options.state_files.iter().cloned());
         let files = Arc::new(Files::open(&options.roots, &state_files)?);
         let remove_partial = |path: &str, id, epoch| {
             if files.remove_partial(path, id, epoch) {
                 tracing::info!(task.id = %id, path, "removed an unfinished output");
             }
         };
-        let mut limits: HashMap<_, _> =
-            TaskType::ALL.iter().map(|&task_type| (task_type, options.max_running)).collect();
-        for &(task_type, limit) in &options.type_limits {
-            limits.insert(task_type, limit.min(options.max_running));
-        }
-        let store_limits = Limits {
-            total: options.max_running,
-            by_type: limits.iter().map(|(task_type, &limit)| (task_type.name(), limit)).collect(),
-        };
-        let Opened { store, writer, due: stored_due, unrunnable } =
+        let limits = run_limits(&options, &registry);
+        let by_type = limits.by_type.iter().map(|(task_type, &limit)| (task_type.name(), limit));
+        let store_limits = Limits { total: limits.total, by_type: by_type.collect() };
+        let Opened { store, writer, due: stored_due } =
             store::open(&database, store_limits, remove_partial).await?;
+        tokio::spawn(store.clone().upkeep(options.retention));
+
+        let attempts = Arc::new(Attempts::new());
+        let (draining, interrupted) = (CancellationToken::new(), CancellationToken::new());
+        let cpu_slots = CpuSlots::new(options.cpu_slots);
+        let runner = Runner::new(
+            Arc::clone(&attempts),
+            store.clone(),
+            Arc::clone(&registry),
+            Arc::clone(&files),
+            cpu_slots.clone(),
+            interrupted.clone(),
+        );
         let (due, incoming) = mpsc::unbounded_channel();
-        for (seq, due_at, run_at) in stored_due {
+        for stored in stored_due {
             // The receiver is right here.
-            let _ = due.send(Due::stored(seq, due_at, run_at));
+            let _ = due.send(Due::stored(stored));
         }
         tokio::spawn(due::promote(store.clone(), incoming));
-        tokio::spawn(store::keep_times(store.clone()));
-        tokio::spawn(store::find_retries(store.clone()));
-        tokio::spawn(janitor::run(store.clone(), options.retention));
         let (events, inbox) = Events::new(options.max_streams);
-        let pending = usize::try_from(store.counts().get(TaskStatus::Pending));
-        let pending = pending.unwrap_or(usize::MAX);
-        let shared = Arc::new(Shared {
+        tokio::spawn(events::run(Arc::clone(&attempts), inbox));
+        tokio::spawn(store_progress(store.clone(), Arc::clone(&attempts), draining.clone()));
+        let metrics = Arc::new(Metrics::new(registry.names()));
+        let history = Arc::new(History::new());
+        tokio::spawn(stats::run(Arc::clone(&history), Arc::clone(&metrics), draining.clone()));
+        let (events, waiters) = (Arc::new(events), Arc::<Waiters>::default());
+        let fold = Fold {
+            attempts: Arc::clone(&attempts),
+            runner: Arc::new(runner.map_err(StartError::Threads)?),
+            waiters: Arc::clone(&waiters),
+            events: Arc::clone(&events),
+            metrics: Arc::clone(&metrics),
+            due,
+        };
+        start_writer(writer, fold).map_err(StartError::Threads)?;
+        let ManagerOptions { max_pending, exclusive, .. } = options;
+        let inner = Inner {
             store,
             registry,
             files,
-            cpu_slots: CpuSlots::new(options.cpu_slots),
-            slow_threads: SlowThreads::new(),
-            memory: MemoryBudget::new(),
-            runtime: TaskRuntime::start().map_err(StartError::Threads)?,
-            max_running: options.max_running,
-            limits,
+            admission: AdmissionLimits { max_pending, exclusive },
             keys: Arc::default(),
-            admission: Admission::new(options.max_pending, options.exclusive, pending, unrunnable),
-            live: LiveTasks::new(),
-            waiters: Arc::default(),
+            limits,
+            attempts,
+            waiters,
             events,
-            metrics: Metrics::new(),
-            history: History::new(),
-            due,
-            draining: CancellationToken::new(),
-            interrupted: AtomicBool::new(false),
-        });
-        tokio::spawn(progress::run(Arc::clone(&shared)));
-        tokio::spawn(stats::run(Arc::clone(&shared)));
-        tokio::spawn(events::run(Arc::clone(&shared), inbox));
-        let listener = Listener(Arc::clone(&shared));
-        start_writer(writer, listener).map_err(StartError::Threads)?;
-        Ok(Self { shared })
+            metrics,
+            history,
+            cpu_slots,
+            draining,
+            interrupted,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 }
 
-/// Has the writer work on a thread of its own: on a worker of the runtime it would go on only when
-/// that worker has answered all the requests that came first, and everyone waits for the writer. It ends
-/// when the store is closed, or with the process.
-fn start_writer(writer: Writer, listener: Listener) -> io::Result<()> {
+fn run_limits(options: &ManagerOptions, registry: &TaskRegistry) -> RunLimits {
+    let total = options.max_running;
+    let mut by_type: HashMap<_, _> =
+        registry.iter().map(|(task_type, _)| (task_type, total)).collect();
+    for &(task_type, limit) in &options.type_limits {
+        by_type.insert(task_type, limit.min(total));
+    }
+    RunLimits { total, by_type }
+}
+
+/// Runs the writer on a thread of its own: on a worker of the runtime it would go on only after the
+/// requests that the worker polls first, and everyone waits for the writer. It ends when the store is
+/// closed, or with the process.
+fn start_writer(writer: Writer, fold: Fold) -> io::Result<()> {
     let runtime = Handle::current();
-    let write = move || runtime.block_on(writer.run(Arc::new(listener)));
+    let write = move || runtime.block_on(writer.run(Arc::new(fold)));
     let thread = move || {
         if catch_unwind(AssertUnwindSafe(write)).is_err() {
             tracing::error!("the writer panicked: nothing can be stored any more, ending");

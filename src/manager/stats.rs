@@ -7,15 +7,18 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Shared, TaskManager};
+use tokio_util::sync::CancellationToken;
+
+use super::TaskManager;
+use super::metrics::Metrics;
 use crate::task::{TaskStatus, Timestamp};
 
-/// How much each entry is about.
+/// Length of each entry.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// How many of them are kept.
+/// Number of entries that are kept.
 const KEPT: usize = 60;
 
-/// What was counted in all until some moment.
+/// Everything counted until some moment.
 #[derive(Clone, Copy, Debug)]
 struct Totals {
     at: Timestamp,
@@ -68,37 +71,32 @@ pub(crate) struct Minute {
 }
 
 /// Takes note of each minute until the server begins to stop.
-pub(super) async fn run(shared: Arc<Shared>) {
+pub(super) async fn run(history: Arc<History>, metrics: Arc<Metrics>, draining: CancellationToken) {
     let mut minutes = interval(INTERVAL);
     minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
     minutes.tick().await;
     let work = async {
         loop {
             minutes.tick().await;
-            shared.history.push(shared.totals());
+            history.push(totals(&metrics));
         }
     };
-    tokio::select! {
-        () = shared.draining.cancelled() => {}
-        () = work => {}
-    }
+    draining.run_until_cancelled(work).await;
 }
 
-impl Shared {
-    fn totals(&self) -> Totals {
-        Totals { at: Timestamp::now(), counts: self.metrics.totals() }
-    }
+fn totals(metrics: &Metrics) -> Totals {
+    Totals { at: Timestamp::now(), counts: metrics.totals() }
 }
 
 impl TaskManager {
     /// How many tasks there are, by status.
     pub(crate) fn counts(&self) -> impl Iterator<Item = (TaskStatus, u64)> {
-        let counts = self.shared.store.counts();
+        let counts = self.inner.store.counts();
         TaskStatus::ALL.iter().map(|&status| (status, counts.get(status)))
     }
 
     /// What happened in each minute of the last hour, or since the start.
     pub(crate) fn last_hour(&self) -> Vec<Minute> {
-        self.shared.history.minutes(|| self.shared.totals())
+        self.inner.history.minutes(|| totals(&self.inner.metrics))
     }
 }

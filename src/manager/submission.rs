@@ -6,13 +6,11 @@ use std::sync::Arc;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
-use super::Shared;
 use crate::store::{Idempotency, NewTask, Retry};
 use crate::task::{
-    Fault, Files, PathError, PathUse, Paths, Task, TaskId, TaskInfo, TaskType, Timestamp,
-    with_causes,
+    Fault, Files, PathError, PathUse, Paths, Task, TaskId, TaskInfo, Timestamp, with_causes,
 };
-use crate::tasks::RegisteredTask;
+use crate::tasks::{RegisteredTask, TaskRegistry};
 
 /// The largest parameters that are stored, in bytes of JSON.
 const MAX_PARAMETERS_BYTES: usize = 64 * 1024;
@@ -68,12 +66,15 @@ impl Submission {
 
     /// Checks what [`check`](Self::check) does and what is else met only when the task runs; stores
     /// nothing. Returns the parameters with the defaults filled in.
-    pub(super) async fn try_out(self, shared: &Shared) -> Result<Box<RawValue>, Vec<Fault>> {
-        let uses = TaskType::from_name(&self.task_type)
-            .map_or(Paths::NONE, |task_type| shared.registry.get(task_type).paths());
+    pub(super) async fn try_out(
+        self,
+        registry: &TaskRegistry,
+        files: &Arc<Files>,
+    ) -> Result<Box<RawValue>, Vec<Fault>> {
+        let uses = registry.find(&self.task_type).map_or(Paths::NONE, |(_, task)| task.paths());
         let (input, output) = (self.input_file_path.clone(), self.output_file_path.clone());
-        let checked = self.check(shared).await;
-        let tried = GivenPaths { input, output }.try_out(uses, &shared.files).await;
+        let checked = self.check(registry, files).await;
+        let tried = GivenPaths { input, output }.try_out(uses, files).await;
         match (checked, tried) {
             (Ok(task), Ok(())) => Ok(task.parameters),
             (Ok(_), Err(faults)) | (Err(faults), Ok(())) => Err(faults),
@@ -87,16 +88,19 @@ impl Submission {
     }
 
     /// The task to store, or all that is wrong with the submission.
-    pub(super) async fn check(self, shared: &Shared) -> Result<Box<NewTask>, Vec<Fault>> {
+    pub(super) async fn check(
+        self,
+        registry: &TaskRegistry,
+        files: &Arc<Files>,
+    ) -> Result<Box<NewTask>, Vec<Fault>> {
         let mut faults = self.check_limits();
-        let parsed = match TaskType::from_name(&self.task_type) {
-            Some(task_type) => {
-                let registered = shared.registry.get(task_type);
+        let parsed = match registry.find(&self.task_type) {
+            Some((task_type, registered)) => {
                 let parameters = check_parameters(registered, self.parameters, &mut faults);
                 Some((task_type, registered.paths(), parameters))
             }
             None => {
-                let names = TaskType::names();
+                let names = registry.names();
                 let loc = ["task_type"];
                 faults.push(Fault::choice(&loc, "task type", &self.task_type, names));
                 None
@@ -113,7 +117,7 @@ impl Submission {
                 let (input, output) = paths.used(uses);
                 // Each byte of this future is moved with every submission: what few need is apart.
                 let checked = match input.is_some() || output.is_some() {
-                    true => Box::pin(check_paths(input, output, &shared.files)).await,
+                    true => Box::pin(check_paths(input, output, files)).await,
                     false => Ok(None),
                 };
                 checked.unwrap_or_else(|found| {
@@ -143,6 +147,7 @@ impl Submission {
                     idempotency: self.idempotency,
                     created_at: now,
                     code,
+                    reservation: None,
                 }))
             }
             _ => Err(faults),

@@ -1,4 +1,4 @@
-//! Who waits for which task to end.
+//! Requests that wait for a task to end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::task::TaskId;
 
-/// Wakes those who wait for a task. They register **before** they look how the task stands, so
-/// that an end between the look and the wait is not missed.
+/// Wakes requests that wait for a task. They register **before** they look at the task, so that an end
+/// between the look and the wait is not missed.
 #[derive(Debug, Default)]
 pub(super) struct Waiters(Mutex<HashMap<TaskId, Entry>>);
 
@@ -37,7 +37,7 @@ impl Waiters {
     }
 }
 
-/// One who waits.
+/// Interest in the end of one task.
 #[derive(Debug)]
 pub(super) struct Waiter {
     waiters: Arc<Waiters>,
@@ -46,7 +46,7 @@ pub(super) struct Waiter {
 }
 
 impl Waiter {
-    /// Returns once the task has ended since this was registered.
+    /// Resolves when the task has ended since this was registered.
     pub(super) async fn ended(&self) {
         self.ended.cancelled().await;
     }

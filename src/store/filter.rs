@@ -1,10 +1,21 @@
-//! What a list shows, and where one of its pages begins.
+//! Lists of tasks: their filters, pages and positions.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
-use super::TaskRecord;
+use super::record::TaskRecord;
 use crate::task::{TaskInfo, TaskStatus, TaskType, Timestamp};
+
+/// A page ends when its tasks are this large. Far beyond a page of usual tasks, while a thousand results
+/// of a mebibyte do not fit into memory at once.
+pub(crate) const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Positions in the queue beyond this are not counted.
+pub(crate) const MAX_POSITION: u32 = 1000;
+
+/// Positions of ready tasks in the queue, by `seq`, counted from 1.
+pub(crate) type Positions = HashMap<i64, u32>;
 
 /// Filter of a list. Empty lists of statuses and types mean all of them.
 #[derive(Clone, Debug, Default)]

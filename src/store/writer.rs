@@ -1,387 +1,266 @@
-//! The one that writes: takes all changes that wait, applies them as one transaction, tells the
-//! observer, then answers everybody (group commit).
+//! Group commit: the writer takes all changes that wait, has the engine commit them as one
+//! transaction, hands the commit to the observer, and answers those who asked.
 //!
-//! While a transaction is being committed the next changes gather, so batches grow with the load
-//! by themselves and the cost of reaching the disk is shared. While a batch is told to those who
-//! wait for it, the next one is on its way to the disk.
+//! While a transaction is being committed the next changes gather, so batches grow with the load by
+//! themselves and the cost of reaching the disk is shared. A commit is published while the next one is
+//! on its way to the disk.
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use futures_util::future::join;
-use sqlx::{Connection, SqliteConnection};
 use tokio::sync::mpsc;
 
-use super::batch::{Answers, Batch, Change};
+use super::change::{Answer, AttemptEnd, CancelEffect, Change, NewTask};
+use super::committed::{Commit, Committed, Observer};
 use super::counts::Counts;
-use super::files::{DatabaseFiles, Locks};
-use super::news::{Committed, News, Observer};
-use super::places::Places;
-use super::positions::PositionCache;
-use super::ready::{Ready, ReadyTask};
-use super::retention::Erased;
-use super::times::{self, Times};
-use super::transaction::{Transaction, Written};
-use super::transitions::Cancelled;
-use super::{
-    CancelEffect, StoreError, Submitted, claims, retention, retries, submissions, transitions,
-};
-use crate::task::{TaskStatus, Timestamp, with_causes};
+use super::engine::{Cancelled, Engine, Results};
+use super::error::StoreError;
+use super::slots::Slots;
+use crate::task::{TaskStatus, Timestamp};
 
 /// Upper limit of the changes in one transaction, so that the first of them is not kept waiting.
 const MAX_BATCH: usize = 1024;
 
-/// Shortest pause between two looks at the files of the database: a look is several system calls, too many
-/// for each commit.
-const LOOK_PAUSE: Duration = Duration::from_millis(100);
-
-/// Owns the connection that writes.
+/// Owns the engine's writing half, the run slots and the counts.
 pub(crate) struct Writer {
-    connection: SqliteConnection,
-    locks: Locks,
-    files: Arc<DatabaseFiles>,
-    /// Time of the last look at the files.
-    looked: Instant,
-    /// Whether the log was merged after one of the files was lost.
-    saved: bool,
+    pub(super) engine: Engine,
     queue: mpsc::Receiver<Change>,
-    /// A change that did not go into the batch before.
+    /// A change that could not be in the batch before.
     next: Option<Change>,
-    state: State,
+    slots: Slots,
+    counts: Arc<Counts>,
+    claiming: Arc<AtomicBool>,
+    /// Whether there may be tasks to claim without another change.
+    claims_left: bool,
 }
 
-/// What the writer knows of the stored tasks.
-pub(super) struct State {
-    claiming: Arc<AtomicBool>,
-    places: Places,
-    counts: Arc<Counts>,
-    times: Arc<Times>,
-    positions: Arc<PositionCache>,
-    /// The `seq` of the next new task. Written after the commit of the tasks before it.
-    next_seq: Arc<AtomicI64>,
-    /// Whether to look for ready tasks again without waiting for a change.
-    look_again: bool,
-    ready: Ready,
+/// Commits that are not published yet.
+#[derive(Default)]
+struct Unpublished {
+    commits: Vec<Commit>,
+    answers: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+impl Unpublished {
+    /// The observer comes first: whoever was answered finds the change in the manager's memory.
+    fn publish(&mut self, observer: &dyn Observer) {
+        self.commits.drain(..).for_each(|commit| observer.committed(commit));
+        self.answers.drain(..).for_each(|answer| answer());
+    }
+
+    fn answer<T: Send + 'static>(&mut self, answer: Answer<T>, value: T) {
+        // A client that does not wait any more needs no answer.
+        self.answers.push(Box::new(move || drop(answer.send(Ok(value)))));
+    }
+
+    fn refuse(&mut self, change: Change, error: StoreError) {
+        // Whether this is worth a line in the log is for the caller to decide.
+        tracing::debug!(error = &error as &dyn std::error::Error, "could not store a change");
+        self.answers.push(Box::new(move || change.refuse(error)));
+    }
 }
 
 impl Writer {
     pub(super) fn new(
-        connection: SqliteConnection,
-        locks: Locks,
-        files: Arc<DatabaseFiles>,
+        engine: Engine,
         queue: mpsc::Receiver<Change>,
-        state: State,
+        slots: Slots,
+        counts: Arc<Counts>,
+        claiming: Arc<AtomicBool>,
     ) -> Self {
-        let looked = Instant::now();
-        Self { connection, locks, files, looked, saved: false, queue, next: None, state }
+        // What was ready when the server started is claimed at once.
+        Self { engine, queue, next: None, slots, counts, claiming, claims_left: true }
     }
 
     /// Works until the store is closed.
     pub(crate) async fn run(mut self, observer: Arc<dyn Observer>) {
-        let mut news = News::default();
+        let mut unpublished = Unpublished::default();
         loop {
-            let mut batch = self.gather();
-            if batch.len() == 0 && batch.close.is_none() && !self.state.look_again {
-                std::mem::take(&mut news).tell(&*observer);
+            let (batch, close) = self.gather();
+            if batch.is_empty() && close.is_none() && !self.claims_left {
+                unpublished.publish(&*observer);
                 match self.queue.recv().await {
                     Some(change) => self.next = Some(change),
                     None => return,
                 }
                 continue;
             }
-            let close = batch.close.take();
-            // The commit first: while the disk works there is time to tell what it did before.
-            let told = async { std::mem::take(&mut news).tell(&*observer) };
-            let (committed, ()) = join(self.commit(batch, &*observer), told).await;
-            news = committed;
+            // The commit is polled first: while the disk works there is time to publish the one before.
+            let publish = async { unpublished.publish(&*observer) };
+            let (mut committed, ()) = join(self.commit(batch), publish).await;
             if let Some(answer) = close {
-                news.tell(&*observer);
-                let closed = self.connection.close().await.map_err(StoreError::from);
-                drop(self.locks);
-                let _ = answer.send(closed);
+                committed.publish(&*observer);
+                let _ = answer.send(self.engine.close().await);
                 return;
             }
+            unpublished = committed;
         }
     }
 
-    /// What is waiting, as far as it goes into one transaction.
-    fn gather(&mut self) -> Batch {
-        let mut batch = Batch::default();
-        while batch.len() < MAX_BATCH && batch.close.is_none() {
+    /// The changes that wait, as many as may be in one transaction; and the answer to the close that
+    /// follows them, if there is one.
+    fn gather(&mut self) -> (Vec<Change>, Option<Answer<()>>) {
+        let mut batch = Vec::new();
+        while batch.len() < MAX_BATCH {
             match self.next.take().or_else(|| self.queue.try_recv().ok()) {
-                Some(change) if batch.takes(&change) => batch.add(change),
+                Some(Change::Close(answer)) => return (batch, Some(answer)),
+                Some(change) if !repeats_key(&batch, &change) => batch.push(change),
                 other => {
                     self.next = other;
                     break;
                 }
             }
         }
-        batch
+        (batch, None)
     }
 
-    /// One transaction for the whole batch. If that fails, one for each change, so that a change
-    /// that cannot be made fails alone.
-    async fn commit(&mut self, batch: Batch, observer: &dyn Observer) -> News {
-        let mut news = News::default();
-        match self.try_commit(&batch, observer).await {
-            Ok(outcomes) => self.state.settle(batch, outcomes, observer, &mut news),
-            Err(error) if batch.len() <= 1 => news.refuse(batch, error),
+    /// One transaction for the whole batch. If that fails, one for each change, so that a change that
+    /// cannot be made fails alone.
+    async fn commit(&mut self, batch: Vec<Change>) -> Unpublished {
+        let mut unpublished = Unpublished::default();
+        match self.try_commit(&batch).await {
+            Ok(results) => self.settle(batch, results, &mut unpublished),
+            Err(error) if batch.len() <= 1 => {
+                batch.into_iter().for_each(|change| unpublished.refuse(change, error.clone()));
+            }
             Err(error) => {
                 tracing::debug!(%error, changes = batch.len(), "batch failed, one by one now");
-                for single in batch.split() {
-                    match self.try_commit(&single, observer).await {
-                        Ok(outcomes) => self.state.settle(single, outcomes, observer, &mut news),
-                        Err(error) => news.refuse(single, error),
+                for change in batch {
+                    let single = vec![change];
+                    match self.try_commit(&single).await {
+                        Ok(results) => self.settle(single, results, &mut unpublished),
+                        Err(error) => {
+                            single.into_iter().for_each(|it| unpublished.refuse(it, error.clone()));
+                        }
                     }
                 }
             }
         }
-        news
+        unpublished
     }
 
-    async fn try_commit(
-        &mut self,
-        batch: &Batch,
-        observer: &dyn Observer,
-    ) -> Result<Outcomes, StoreError> {
-        self.state.look_again = false;
-        if self.files.known().is_err() {
-            self.check_files().await?;
-        }
+    async fn try_commit(&mut self, batch: &[Change]) -> Result<(Results, Instant), StoreError> {
+        self.claims_left = false;
         let begin = Instant::now();
-        let mut transaction = Transaction::begin(&mut self.connection, batch.rows());
-        let done = match self.state.apply(&mut transaction, batch).await {
-            Ok(outcomes) => transaction.commit().await.map(|changed| (outcomes, changed)),
-            Err(error) => Err(error),
-        };
-        let (mut outcomes, changed) = match done {
-            Ok(done) => done,
-            Err(error) => {
-                // An error here says that there is no transaction any more, which is as good.
-                let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
-                return Err(self.files.explain(error));
-            }
-        };
-        self.state.positions.invalidate();
-        // Nobody is told of what is in a file that the next start will not find.
-        if self.looked.elapsed() >= LOOK_PAUSE {
-            self.looked = Instant::now();
-            self.check_files().await?;
+        let ended = batch.iter().filter_map(|change| match change {
+            Change::End(end, _) => Some((end.seq, end.epoch)),
+            _ => None,
+        });
+        let mut free = self.slots.free_after(ended);
+        if !self.claiming.load(Ordering::Relaxed) {
+            free.total = 0;
         }
-        if outcomes.end.is_some_and(|end| changed.by(end) != batch.ends.len() as u64) {
-            // Not all of them owned their tasks.
-            outcomes.ended = transitions::ended(&mut self.connection, &batch.ends()).await.ok();
-        }
-        observer.wrote(batch.len(), begin.elapsed());
-        Ok(outcomes)
+        let results = self.engine.commit(batch, free).await?;
+        Ok((results, begin))
     }
 
-    /// Fails if a file of the database was lost. If that is the log, SQLite still has it open, and what
-    /// was accepted is saved from it into the database.
-    async fn check_files(&mut self) -> Result<(), StoreError> {
-        let Err(lost) = self.files.check() else { return Ok(()) };
-        if !std::mem::replace(&mut self.saved, true) {
-            let merge = sqlx::query("PRAGMA wal_checkpoint(FULL)");
-            if let Err(error) = merge.execute(&mut self.connection).await {
-                let error = with_causes(&error);
-                tracing::error!(error, "cannot merge the write-ahead log into the database");
-            }
-        }
-        Err(lost)
-    }
-}
-
-impl State {
-    pub(super) fn new(
-        claiming: Arc<AtomicBool>,
-        places: Places,
-        next_seq: Arc<AtomicI64>,
-        counts: Arc<Counts>,
-        times: Arc<Times>,
-        positions: Arc<PositionCache>,
-    ) -> Self {
-        // What was ready when the server started.
-        let (look_again, ready) = (true, Ready::Unknown);
-        Self { claiming, places, counts, times, positions, next_seq, look_again, ready }
-    }
-
-    /// Ends come before claims and submissions, which can have their places, and before
-    /// cancellations: a task that has ended cannot be cancelled any more. Tasks that wait are claimed
-    /// before new ones are stored, so that these can run at once where no other waits.
-    async fn apply(
-        &mut self,
-        transaction: &mut Transaction<'_>,
-        batch: &Batch,
-    ) -> sqlx::Result<Outcomes> {
-        let now = Timestamp::now();
-        transitions::progress(transaction, &batch.progress());
-        let end = transitions::end(transaction, &batch.ends(), now);
-        transitions::promote(transaction, &batch.promoted());
-        let cancelled = transitions::cancel(transaction, &batch.cancels()).await?;
-        let mut erased = Vec::with_capacity(batch.erasures.len());
-        for (step, _) in &batch.erasures {
-            erased.push(retention::erase(transaction.connection().await?, step).await?);
-        }
-
-        times::store(transaction, &batch.times()).await?;
-        retries::store(transaction, &batch.retries()).await?;
-
-        let ended = || batch.ends.iter().map(|end| (end.seq, end.epoch));
-        let mut room = self.places.free_after(ended());
-        let claiming = self.claiming.load(Ordering::Relaxed);
-        // Unknown until this is committed, in case it is not.
-        let mut ready = std::mem::take(&mut self.ready);
-        if batch.may_make_ready()
-            || cancelled.was_pending()
-            || ended().any(|(seq, _)| self.places.is_rationed(seq))
-        {
-            ready = Ready::Unknown;
-        }
-        let mut claimed = Vec::new();
-        let mut set_aside = Vec::new();
-        let mut look_again = false;
-        if claiming && room.total > 0 {
-            let mut complete = true;
-            if matches!(ready, Ready::Unknown) {
-                let connection = transaction.connection().await?;
-                let (found, held) = claims::ready(connection, &room).await?;
-                // Fewer than there is room for: whoever waits still is rationed.
-                complete = found.len() < room.total;
-                claims::hold(transaction, &held);
-                // The places of what was set aside are still free, and nothing else may come along.
-                look_again = !held.is_empty();
-                set_aside = held.into_iter().map(|(seq, _)| seq).collect();
-                ready = Ready::Known(found.into_iter().map(|record| (record, None)).collect());
-            }
-            claimed = ready.take(&mut room);
-            claims::claim(transaction, &mut claimed, now);
-            if look_again || !complete {
-                ready = Ready::Unknown;
-            }
-        }
-
-        // Where nothing waits that could have the place new tasks are stored as running.
-        let at_once = (claiming && matches!(ready, Ready::Known(_))).then_some(&mut room);
-        let new = batch.new_tasks();
-        let next_seq = self.next_seq.load(Ordering::Relaxed);
-        let submitted = submissions::submit(transaction, &new, next_seq, at_once, now).await?;
-        let ended = None;
-        Ok(Outcomes {
-            now,
-            submitted,
-            end,
-            ended,
-            cancelled,
-            erased,
-            set_aside,
-            claimed,
-            ready,
-            look_again,
-        })
-    }
-
-    /// Takes note of what was committed, as news for all who wait for it.
+    /// Brings counts and slots up to date with what was committed, and prepares what is published.
     fn settle(
         &mut self,
-        mut batch: Batch,
-        outcomes: Outcomes,
-        observer: &dyn Observer,
-        news: &mut News,
+        batch: Vec<Change>,
+        (results, begin): (Results, Instant),
+        unpublished: &mut Unpublished,
     ) {
-        let tell_new = observer.wants_new_tasks();
-        let Outcomes { now, submitted, ended, cancelled, erased, claimed, .. } = outcomes;
-        news.changes.extend(outcomes.set_aside.into_iter().map(Committed::SetAside));
-        self.ready = outcomes.ready;
-        self.look_again |= outcomes.look_again;
-        for end in batch.ends.drain(..) {
-            let had_place = self.places.leave((end.seq, end.epoch));
-            let owned = ended.as_ref().is_none_or(|ended| ended.contains(&end.seq));
-            // The same end may come again if the answer to the first was lost; it counts once.
-            if owned && had_place {
-                self.counts.change(TaskStatus::Running, end.status);
-            }
-            news.changes.push(match owned {
-                true => Committed::Ended(end, now),
-                false => Committed::Disowned(end),
-            });
+        let (size, took) = (batch.len(), begin.elapsed());
+        let Results { at, submitted, disowned, cancelled, erased, claimed, .. } = results;
+        self.claims_left |= results.claims_left;
+        let mut changes = Vec::with_capacity(size + claimed.len());
+        let mut claims = Vec::new();
+        for seq in results.unrunnable {
+            self.counts.set_unrunnable(seq);
         }
-        let Cancelled { effects: cancelled, mut records } = cancelled;
-        for (&id, &effect) in &cancelled {
-            if let CancelEffect::Cancelled { seq } = effect {
-                self.counts.change(TaskStatus::Pending, TaskStatus::Cancelled);
-                news.changes.push(Committed::Cancelled(id, seq, records.remove(&id)));
-            }
-        }
-        for (step, _) in &batch.times {
-            self.times.record(&step.blocks);
-            self.times.forget(step.first);
-        }
-        for status in erased.iter().flat_map(|erased| &erased.statuses) {
-            self.counts.remove(*status);
-        }
-        let waited = claimed.len();
-        let mut started = claimed;
-        for ((task, answer), outcome) in batch.submits.drain(..).zip(submitted) {
-            match outcome {
-                Submitted::Stored { seq, running } => {
-                    self.next_seq.store(seq + 1, Ordering::Relaxed);
-                    let status = if running { TaskStatus::Running } else { TaskStatus::Pending };
-                    self.counts.add(status, 1);
-                    observer.stored(task.task_type);
-                    if let Some(run_at) = task.run_at {
-                        news.changes.push(Committed::Scheduled(seq, run_at));
-                    }
-                    if running {
-                        let (record, code) = task.into_record(seq, Some(now));
-                        started.push((record, Some(code)));
-                    } else if tell_new || matches!(self.ready, Ready::Known(_)) {
-                        let (record, code) = task.into_record(seq, None);
-                        if tell_new {
-                            news.changes.push(Committed::Stored(Box::new(record.clone())));
+        let (mut submitted, mut erased) = (submitted.into_iter(), erased.into_iter());
+        for change in batch {
+            match change {
+                Change::Submit(task, answer) => {
+                    let NewTask { code, reservation, .. } = *task;
+                    let stored = submitted.next().expect("each submission has its result");
+                    let stored = stored.map(|record| {
+                        self.counts.add(record.info.status, 1);
+                        match record.info.status {
+                            TaskStatus::Running => claims.push((record, Some(code))),
+                            _ => changes.push(Committed::Stored(record)),
                         }
-                        if record.due_at.is_none() {
-                            self.ready.add((record, Some(code)));
-                        }
-                    }
+                    });
+                    // Counted or refused by now.
+                    drop(reservation);
+                    unpublished.answer(answer, stored);
                 }
-                Submitted::OutputInUse(_) | Submitted::RetriedBefore | Submitted::Replayed(_) => {
-                    news.changes.push(Committed::Refused);
+                Change::End(end, answer) => {
+                    let owned = !disowned.contains(&(end.seq, end.epoch));
+                    changes.push(self.ended(end, owned, at));
+                    unpublished.answer(answer, ());
                 }
+                Change::Cancel(asked, answer) => {
+                    let effect = cancelled.effects.get(&asked.id).copied();
+                    unpublished.answer(answer, effect.unwrap_or(CancelEffect::Unknown));
+                }
+                Change::Erase(_, answer) => {
+                    let erased = erased.next().expect("each erasure has its result");
+                    erased.statuses.iter().for_each(|&status| self.counts.add(status, -1));
+                    unpublished.answer(answer, erased.more_keys);
+                }
+                Change::Progress(_, answer)
+                | Change::Promote(_, answer)
+                | Change::Upkeep(_, answer)
+                | Change::Close(answer) => unpublished.answer(answer, ()),
             }
-            news.submitted.push((answer, outcome));
         }
-        for _ in 0..waited {
+        changes.extend(self.cancelled(cancelled));
+        for record in claimed {
             self.counts.change(TaskStatus::Pending, TaskStatus::Running);
+            claims.push((Box::new(record), None));
         }
-        for (record, task) in started {
-            self.places.fill(&record);
-            news.changes.push(Committed::Claimed(Box::new(record), task));
+        // After the ends, which have made room.
+        for (record, code) in claims {
+            self.slots.fill(&record);
+            changes.push(Committed::Claimed { record, code });
         }
-        news.answered.push((batch, Ok(Answers { cancelled, erased })));
+        unpublished.commits.push(Commit { size, took, changes });
+    }
+
+    /// The same end may come again if the answer to the first was lost; it counts once.
+    fn ended(&mut self, end: Arc<AttemptEnd>, owned: bool, at: Timestamp) -> Committed {
+        let had_slot = self.slots.leave((end.seq, end.epoch));
+        if !owned {
+            return Committed::Disowned(end);
+        }
+        if had_slot {
+            self.counts.change(TaskStatus::Running, end.status);
+            if end.unrunnable {
+                self.counts.set_unrunnable(end.seq);
+            }
+        }
+        Committed::Ended(end, at)
+    }
+
+    fn cancelled(&mut self, Cancelled { effects, mut records }: Cancelled) -> Vec<Committed> {
+        let pending = effects.into_iter().filter_map(|(id, effect)| match effect {
+            CancelEffect::Cancelled { seq } => Some((id, seq)),
+            _ => None,
+        });
+        let note = |(id, seq)| {
+            self.counts.cancelled(seq);
+            Committed::Cancelled { id, seq, record: records.remove(&id) }
+        };
+        pending.map(note).collect()
     }
 }
 
-/// What one transaction came to.
-struct Outcomes {
-    now: Timestamp,
-    /// In the order of the batch.
-    submitted: Vec<Submitted>,
-    /// The statement that ended attempts.
-    end: Option<Written>,
-    /// The attempts that owned their tasks; `None` for all.
-    ended: Option<HashSet<i64>>,
-    cancelled: Cancelled,
-    /// In the order of the batch.
-    erased: Vec<Erased>,
-    /// Tasks that waited and cannot be read, by `seq`.
-    set_aside: Vec<i64>,
-    /// Tasks that waited.
-    claimed: Vec<ReadyTask>,
-    /// What waits yet, without what was submitted.
-    ready: Ready,
-    look_again: bool,
+/// Whether a change has the idempotency key of one in the batch: only a stored task shows the second
+/// of them that it is one.
+fn repeats_key(batch: &[Change], change: &Change) -> bool {
+    let new = key(change);
+    new.is_some() && batch.iter().any(|known| key(known) == new)
+}
+
+fn key(change: &Change) -> Option<&str> {
+    match change {
+        Change::Submit(task, _) => task.idempotency.as_ref().map(|it| it.key.as_str()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

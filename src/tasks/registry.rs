@@ -9,26 +9,33 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::task::{CompiledSchema, Fault, Paths, Task, TaskType, schema_of};
 
-/// Maps every [`TaskType`] to the task that runs for it.
+/// Task types and the task that runs for each: the one place that knows which types there are.
 #[derive(Debug)]
 pub struct TaskRegistry {
-    entries: Vec<RegisteredTask>,
+    /// In the order in which they are listed to users.
+    types: Vec<(TaskType, RegisteredTask)>,
 }
 
 impl TaskRegistry {
     /// The tasks that come with the server.
     pub fn builtin() -> Self {
-        Self { entries: TaskType::ALL.iter().map(|&task_type| register(task_type)).collect() }
+        let types = TaskType::ALL.iter().map(|&task_type| (task_type, register(task_type)));
+        Self { types: types.collect() }
     }
 
-    /// The entry of a type.
-    pub fn get(&self, task_type: TaskType) -> &RegisteredTask {
-        &self.entries[task_type as usize]
+    /// A type by its name on the wire, if there is one.
+    pub fn find(&self, name: &str) -> Option<(TaskType, &RegisteredTask)> {
+        self.iter().find(|(task_type, _)| task_type.name() == name)
     }
 
-    /// All types with their entries.
+    /// All types, in the order in which they are listed to users.
     pub fn iter(&self) -> impl Iterator<Item = (TaskType, &RegisteredTask)> {
-        TaskType::ALL.iter().copied().zip(&self.entries)
+        self.types.iter().map(|(task_type, task)| (*task_type, task))
+    }
+
+    /// The names of all types, in that order.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &'static str> + Clone {
+        self.types.iter().map(|(task_type, _)| task_type.name())
     }
 
     /// Looks for default parameters that their tasks would refuse, such as a misspelt name. Parameters without a
@@ -51,7 +58,11 @@ impl TaskRegistry {
     where
         T: Task + DeserializeOwned + JsonSchema,
     {
-        self.entries[task_type as usize] = entry::<T>(defaults);
+        let replaced = entry::<T>(defaults);
+        match self.types.iter_mut().find(|(known, _)| *known == task_type) {
+            Some((_, task)) => *task = replaced,
+            None => self.types.push((task_type, replaced)),
+        }
     }
 }
 
@@ -198,6 +209,10 @@ impl std::fmt::Debug for RegisteredTask {
 mod tests {
     use super::*;
 
+    fn get(registry: &TaskRegistry, task_type: TaskType) -> &RegisteredTask {
+        registry.find(task_type.name()).unwrap().1
+    }
+
     #[test]
     fn every_type_accepts_its_own_defaults() {
         TaskRegistry::builtin().check().unwrap();
@@ -224,7 +239,7 @@ mod tests {
     fn every_fault_is_named_at_once() {
         let registry = TaskRegistry::builtin();
         let given = json!({ "steps": 5_000_000_000_u64, "duration": "long", "stps": 1 });
-        let Err(faults) = registry.get(TaskType::DummyShort).parse(&given) else {
+        let Err(faults) = get(&registry, TaskType::DummyShort).parse(&given) else {
             panic!("accepted {given}");
         };
         let mut found: Vec<_> =
@@ -240,7 +255,7 @@ mod tests {
     #[test]
     fn a_name_in_another_case_is_no_fault_beside_one() {
         let registry = TaskRegistry::builtin();
-        let task = registry.get(TaskType::ImageProcess);
+        let task = get(&registry, TaskType::ImageProcess);
         let faults = |given: Value| {
             let given = task.merge(given.as_object().unwrap().clone());
             let found = task.parse(&given).err().unwrap_or_default();
@@ -261,7 +276,7 @@ mod tests {
     #[test]
     fn an_unknown_choice_is_answered_with_all_there_are() {
         let registry = TaskRegistry::builtin();
-        let task = registry.get(TaskType::Tokenize);
+        let task = get(&registry, TaskType::Tokenize);
         let given = json!({ "encoding": "utf-8", "special_tokens": "drop" });
         let Err(faults) = task.parse(&task.merge(given.as_object().cloned().unwrap())) else {
             panic!("accepted {given}");
@@ -278,7 +293,7 @@ mod tests {
     #[test]
     fn defaulted_fields_are_not_called_required() {
         let registry = TaskRegistry::builtin();
-        let schema = registry.get(TaskType::DummyLong).schema();
+        let schema = get(&registry, TaskType::DummyLong).schema();
         assert_eq!(schema["required"], json!([]));
         assert_eq!(schema["properties"]["steps"]["default"], json!(10));
     }

@@ -8,9 +8,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::{Event, EventId, EventKind, Flags, Interest, Message, READER_BYTES, Stamp, Subscribed};
-use crate::manager::Shared;
-use crate::manager::live::LiveTask;
+use super::{Event, EventId, EventKind, Flags, Interest, Message, READER_BYTES, Subscribed};
+use crate::manager::attempt::{Attempt, Attempts, Stamp};
 use crate::task::{TaskId, TaskInfo, TaskStatus};
 
 /// How often the progress of running tasks is looked at.
@@ -64,10 +63,12 @@ struct Hub {
     of_many: Vec<(Interest, Reader)>,
     /// When somebody listened last.
     heard: Instant,
+    /// Last published state of each running task.
+    published: HashMap<TaskId, Stamp>,
 }
 
 /// Tells events until the streams are closed.
-pub(in crate::manager) async fn run(shared: Arc<Shared>, inbox: Inbox) {
+pub(in crate::manager) async fn run(attempts: Arc<Attempts>, inbox: Inbox) {
     let Inbox { mut messages, flags } = inbox;
     let mut hub = Hub {
         flags: Arc::clone(&flags),
@@ -77,6 +78,7 @@ pub(in crate::manager) async fn run(shared: Arc<Shared>, inbox: Inbox) {
         of_task: HashMap::new(),
         of_many: Vec::new(),
         heard: Instant::now(),
+        published: HashMap::new(),
     };
     let mut ticks = interval(PROGRESS_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -88,10 +90,10 @@ pub(in crate::manager) async fn run(shared: Arc<Shared>, inbox: Inbox) {
                 None => return,
             },
             _ = ticks.tick(), if flags.logging.load(Ordering::Relaxed) => {
-                let live = shared.live.all();
+                let running = attempts.all();
                 // First what happened before this look, such as that they began.
                 hub.take_all(&mut messages);
-                hub.look_at_progress(&live);
+                hub.look_at_progress(&running);
                 hub.rest_if_alone();
             }
         }
@@ -161,16 +163,25 @@ impl Hub {
         Subscribed { events, queued, now: self.number, missed }
     }
 
-    /// Progress changes too often to tell each change.
-    fn look_at_progress(&mut self, live: &[Arc<LiveTask>]) {
-        for live in live {
-            // Of one that is over the end has been told, or will be.
-            if !live.over.is_cancelled()
-                && let Some((stamp, info)) = live.progress_to_tell()
-            {
+    /// Progress changes too often to publish each change.
+    fn look_at_progress(&mut self, running: &[Arc<Attempt>]) {
+        let mut published = HashMap::with_capacity(running.len());
+        for attempt in running {
+            // The end of one that is over was published, or will be.
+            if attempt.is_over() {
+                continue;
+            }
+            let id = attempt.claimed.task_id;
+            let last = self.published.get(&id).copied();
+            let last = last.unwrap_or_else(|| Stamp::of(attempt.epoch, TaskStatus::Running));
+            let mut stamp = last;
+            if let Some((now, info)) = attempt.snapshot_after(last) {
+                stamp = now;
                 self.tell(EventKind::Progress, Some(TaskStatus::Running), stamp, info);
             }
+            published.insert(id, stamp);
         }
+        self.published = published;
     }
 
     /// Stops logging when nobody has listened for a while.

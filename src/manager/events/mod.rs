@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::TaskManager;
+use super::attempt::Stamp;
 use crate::store::{ListFilter, StoreError};
 use crate::task::{TaskId, TaskInfo, TaskStatus};
 use hub::Inbox;
@@ -51,34 +52,6 @@ pub(crate) enum EventKind {
     State,
     /// A running task reported progress, or was asked to stop.
     Progress,
-}
-
-/// Orders what is known of one task, so that what is older than the last look at it is not told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Stamp {
-    epoch: i64,
-    /// An attempt runs, then the task is pending again, and then it has ended.
-    phase: u8,
-    /// The version of the progress.
-    version: u64,
-    cancelling: bool,
-}
-
-impl Stamp {
-    /// Of a task that is not running, or runs and has not reported anything.
-    pub(super) fn of(epoch: i64, status: TaskStatus) -> Self {
-        let phase = match status {
-            TaskStatus::Running => 0,
-            TaskStatus::Pending => 1,
-            TaskStatus::Completed | TaskStatus::Failed | TaskStatus::Cancelled => 2,
-        };
-        Self { epoch, phase, version: 0, cancelling: false }
-    }
-
-    /// Of a task that runs.
-    pub(super) fn running(epoch: i64, version: u64, cancelling: bool) -> Self {
-        Self { epoch, phase: 0, version, cancelling }
-    }
 }
 
 impl Event {
@@ -292,7 +265,7 @@ impl TaskManager {
         last: Option<EventId>,
     ) -> Result<Subscription, WatchError> {
         // First the stream, then the look: what happens in between is in the stream.
-        let mut subscription = self.shared.events.subscribe(interest.clone(), last).await?;
+        let mut subscription = self.inner.events.subscribe(interest.clone(), last).await?;
         let present = match &interest {
             Interest::Task(id) => vec![self.state(*id).await?.ok_or(WatchError::Unknown)?],
             Interest::Matching(_) if subscription.resumed => Vec::new(),

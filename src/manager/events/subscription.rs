@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::{Event, EventId, EventKind, READER_BYTES, Stamp};
+use super::{Event, EventId, EventKind, READER_BYTES};
+use crate::manager::attempt::Stamp;
 use crate::task::{TaskId, TaskInfo};
 
 /// The reading end of a stream.

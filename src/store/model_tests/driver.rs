@@ -9,52 +9,25 @@ use futures_util::future::join_all;
 use serde_json::value::to_raw_value;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 
 use super::model::Model;
 use super::moves::{Change, End, LIMITS, Move, NewTask, Start, TYPES};
 use super::seen::{self, Ids, seq_of};
 use super::told::{Answer, News, Told};
+use crate::store::change::{self, EraseStep, Submitted};
+use crate::store::testing::{Ear, Idle};
 use crate::store::{
-    AttemptEnd, Cancellation, Committed, EraseStep, Idempotency, Limits, Observer, Opened, Store,
-    StoredProgress, Submitted, open,
+    AttemptEnd, Cancellation, Committed, Idempotency, Limits, ListFilter, Opened, Refused, Store,
+    StoredProgress, TaskRecord, open,
 };
-use crate::task::{Task, TaskContext, TaskId, TaskResult, TaskStatus, Timestamp, async_trait};
+use crate::task::{TaskId, TaskStatus, Timestamp};
 
 /// How long to wait for what should have been told by then: many short naps, so that a pause of the
 /// whole process counts for one.
 const NAP: Duration = Duration::from_millis(100);
 const NAPS: usize = 100;
-
-/// A task that is never run.
-struct Idle;
-
-#[async_trait]
-impl Task for Idle {
-    async fn execute(self: Box<Self>, _: TaskContext) -> TaskResult {
-        Ok(serde_json::Value::Null)
-    }
-}
-
-/// Passes on what it hears.
-struct Ear(UnboundedSender<Committed>);
-
-impl Observer for Ear {
-    fn wrote(&self, _: usize, _: Duration) {}
-
-    fn stored(&self, _: &'static str) {}
-
-    fn wants_new_tasks(&self) -> bool {
-        false
-    }
-
-    fn committed(&self, changes: Vec<Committed>) {
-        for change in changes {
-            let _ = self.0.send(change);
-        }
-    }
-}
 
 pub(super) struct Driver {
     server: Server,
@@ -106,15 +79,17 @@ impl Driver {
         let mut answers = Vec::new();
         for sent in sent {
             answers.push(match sent {
-                Sent::Task(id, Submitted::Stored { seq, .. }) => {
+                Sent::Task(id, Ok(())) => {
+                    let stored = self.server.store.get(id);
+                    let seq = self.server.runtime.block_on(stored).unwrap().unwrap().seq;
                     self.ids.insert(seq, id);
                     Answer::Stored(seq)
                 }
-                Sent::Task(_, Submitted::RetriedBefore) => Answer::RetriedBefore,
-                Sent::Task(_, Submitted::OutputInUse(id)) => {
+                Sent::Task(_, Err(Refused::RetriedBefore)) => Answer::RetriedBefore,
+                Sent::Task(_, Err(Refused::OutputInUse(id))) => {
                     Answer::OutputInUse(seq_of(&self.ids, id))
                 }
-                Sent::Task(_, Submitted::Replayed(replay)) => {
+                Sent::Task(_, Err(Refused::Replayed(replay))) => {
                     let body = replay.body_hash.parse().unwrap();
                     Answer::Replayed(seq_of(&self.ids, replay.task_id), body)
                 }
@@ -145,7 +120,7 @@ impl Server {
         // One thread, so that whatever waits for the writer waits for it in a known order.
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let (total, by_type) = LIMITS;
-        let by_type = TYPES.into_iter().zip(by_type).filter(|(_, limit)| *limit > 0).collect();
+        let by_type = TYPES.into_iter().zip(by_type).collect();
         let partials = Mutex::new(Vec::new());
         let remove_partial = |path: &str, id, epoch| {
             partials.lock().unwrap().push((path.to_owned(), seq_of(ids, id), epoch));
@@ -153,7 +128,7 @@ impl Server {
         let path = folder.join("tasks.db");
         let opened = open(&path, Limits { total, by_type }, remove_partial);
         let Opened { store, writer, due, .. } = runtime.block_on(opened).unwrap();
-        let mut due: Vec<_> = due.into_iter().map(|(seq, ..)| seq).collect();
+        let mut due: Vec<_> = due.into_iter().map(|due| due.seq).collect();
         due.sort();
         let mut partials = partials.into_inner().unwrap();
         partials.sort_by_key(|&(_, seq, _)| seq);
@@ -192,11 +167,13 @@ impl Server {
         while news.len() < expected.len() && naps < NAPS {
             let next = async { tokio::time::timeout(NAP, self.heard.recv()).await };
             match self.runtime.block_on(next) {
-                Ok(next) => news.push(news_of(next.expect("the writer ended"), ids)),
+                Ok(next) => news.extend(news_of(next.expect("the writer ended"), ids)),
                 Err(_) => naps += 1,
             }
         }
-        news.extend(std::iter::from_fn(|| self.heard.try_recv().ok()).map(|it| news_of(it, ids)));
+        news.extend(
+            std::iter::from_fn(|| self.heard.try_recv().ok()).filter_map(|it| news_of(it, ids)),
+        );
         news.sort();
         let mut expected = expected.to_vec();
         expected.sort();
@@ -206,7 +183,7 @@ impl Server {
     /// Waits until the writer has looked for ready tasks without being asked.
     fn settle(&self) {
         let nothing = EraseStep { tasks: Vec::new(), keys_cutoff: Timestamp::from_micros(0) };
-        self.runtime.block_on(self.store.erase(nothing)).unwrap();
+        self.runtime.block_on(erase(&self.store, nothing));
     }
 }
 
@@ -220,8 +197,13 @@ enum Sent {
 async fn erasure(store: &Store, change: &Change, moments: &[Timestamp]) -> Option<EraseStep> {
     let moment = |number: usize| moments[number.min(moments.len() - 1)];
     let &Change::Erase { before, keys_before } = change else { return None };
-    let tasks = match before {
-        Some(before) => store.stretch(0, i64::MAX, moment(before)).await.unwrap().old,
+    let all = ListFilter { limit: 1000, ..ListFilter::default() };
+    let tasks = match before.map(moment) {
+        Some(before) => {
+            let old = |record: &TaskRecord| record.info.completed_at.is_some_and(|at| at < before);
+            let records = store.list(&all).await.unwrap().records;
+            records.into_iter().filter(old).map(|record| record.seq).collect()
+        }
         None => Vec::new(),
     };
     Some(EraseStep { tasks, keys_cutoff: moment(keys_before) })
@@ -234,7 +216,7 @@ async fn send(store: &Store, change: &Change, erasure: Option<EraseStep>, ids: &
             let id = task.id;
             return Sent::Task(
                 id,
-                store.place().await.unwrap().submit(Box::new(task)).await.unwrap(),
+                store.queue_permit().await.unwrap().submit(Box::new(task)).await.unwrap(),
             );
         }
         Change::Progress { seq, epoch, percent } => {
@@ -245,7 +227,7 @@ async fn send(store: &Store, change: &Change, erasure: Option<EraseStep>, ids: &
             Answer::Done
         }
         Change::End { seq, epoch, end } => {
-            store.end(Arc::new(attempt_end(id_of(ids, seq), seq, epoch, end))).await;
+            store.end(Arc::new(attempt_end(id_of(ids, seq), seq, epoch, end))).await.unwrap();
             Answer::Done
         }
         Change::Promote(ref seqs) => {
@@ -254,15 +236,19 @@ async fn send(store: &Store, change: &Change, erasure: Option<EraseStep>, ids: &
         }
         Change::Cancel { seq, accepted } => {
             let (id, at) = (id_of(ids, seq), Timestamp::now());
-            let wish = Cancellation { id, at, accepted_by_runner: accepted };
-            Answer::Cancel(store.cancel(wish).await.unwrap())
+            let asked = Cancellation { id, at, accepted_by_attempt: accepted };
+            Answer::Cancel(store.cancel(asked).await.unwrap())
         }
         Change::Erase { .. } => {
-            let more = store.erase(erasure.unwrap()).await.unwrap();
+            let more = erase(store, erasure.unwrap()).await;
             assert!(!more, "there are too few keys for a second step");
             Answer::Done
         }
     })
+}
+
+async fn erase(store: &Store, step: EraseStep) -> bool {
+    store.queue.change(|answer| change::Change::Erase(step, answer)).await.unwrap()
 }
 
 /// An id that nobody has for a task that never was.
@@ -297,6 +283,7 @@ fn new_task(new: &NewTask, ids: &Ids) -> crate::store::NewTask {
             .map(|(key, body)| Idempotency { key: key.to_string(), body_hash: body.to_string() }),
         created_at: Timestamp::now(),
         code: Box::new(Idle),
+        reservation: None,
     }
 }
 
@@ -312,19 +299,19 @@ fn attempt_end(id: TaskId, seq: i64, epoch: i64, end: End) -> AttemptEnd {
         error: end.has_error().then(|| "no luck".to_owned()),
         pause: (end == End::Retry).then_some(Duration::from_secs(1_000_000_000)),
         attempt_given_back: end.gives_back(),
-        set_aside: end == End::SetAside,
+        unrunnable: end == End::SetAside,
         cancel_requested_at: (end == End::Cancelled).then(Timestamp::now),
     }
 }
 
-fn news_of(committed: Committed, ids: &Ids) -> News {
-    match committed {
-        Committed::Refused => News::Refused,
-        Committed::Scheduled(seq, _) => News::Scheduled(seq),
-        Committed::SetAside(seq) => panic!("the row of {seq} cannot be read"),
-        Committed::Claimed(record, _) => News::Claimed(record.seq, record.epoch),
-        Committed::Stored(_) => panic!("new tasks were not asked for"),
-        Committed::Cancelled(id, seq, record) => {
+fn news_of(committed: Committed, ids: &Ids) -> Option<News> {
+    Some(match committed {
+        // A ready one may run in the same commit or in the next.
+        Committed::Stored(record) => {
+            return record.due_at.map(|_| News::Scheduled(record.seq));
+        }
+        Committed::Claimed { record, .. } => News::Claimed(record.seq, record.epoch),
+        Committed::Cancelled { id, seq, record } => {
             let readable = record.map(|record| (record.seq, record.info.status));
             assert_eq!(readable, Some((seq, TaskStatus::Cancelled)));
             assert_eq!(id, id_of(ids, seq));
@@ -332,6 +319,5 @@ fn news_of(committed: Committed, ids: &Ids) -> News {
         }
         Committed::Ended(end, _) => News::Ended(end.seq),
         Committed::Disowned(end) => News::Disowned(end.seq),
-        Committed::NotEnded(end, error) => panic!("the end of {} failed: {error}", end.seq),
-    }
+    })
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use super::moves::{Change, End, LIMITS, Move, NewTask, Start};
 use super::told::{Answer, News, Restart, Told};
-use crate::store::{CANCELLED_MESSAGE, CancelEffect, claims::RUNNING_MESSAGE};
+use crate::store::CancelEffect;
+use crate::store::record::{CANCELLED_MESSAGE, RUNNING_MESSAGE};
 use crate::task::TaskStatus;
 
 #[derive(Clone, Debug, Default)]
@@ -207,20 +208,17 @@ impl Model {
 
     fn submit(&mut self, mut new: NewTask) -> Answer {
         if let Some(known) = new.key.and_then(|(key, _)| self.keys.get(&key)) {
-            self.told.news.push(News::Refused);
             return Answer::Replayed(known.seq, known.body);
         }
         new.retry = new.retry.filter(|&(of, _)| of > 0);
         let retried = |of| self.tasks.get(&of).is_some_and(|task| task.retried_by.is_some());
         if new.retry.is_some_and(|(of, only_first)| only_first && retried(of)) {
-            self.told.news.push(News::Refused);
             return Answer::RetriedBefore;
         }
         let same_output = |task: &Task| {
             !task.status.is_final() && new.output.is_some() && task.new.output == new.output
         };
         if let Some((&owner, _)) = self.tasks.iter().find(|(_, task)| same_output(task)) {
-            self.told.news.push(News::Refused);
             return Answer::OutputInUse(owner);
         }
         self.stored += 1;

@@ -6,6 +6,7 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::model::{Model, Task};
 use super::moves::{Start, TYPES};
+use crate::store::engine::Reads;
 use crate::store::{ListFilter, Store, TaskRecord};
 use crate::task::{TaskId, TaskStatus, TaskType};
 
@@ -68,7 +69,8 @@ pub(super) async fn compare(store: &Store, ids: &Ids, model: &Model) {
 
 async fn count(store: &Store, table: &str) -> usize {
     let query = sqlx::query(AssertSqlSafe(format!("SELECT count(*) FROM {table}")));
-    query.fetch_one(store.readers.points()).await.unwrap().get::<i64, _>(0) as usize
+    let Reads::Sqlite(reads) = &store.reads;
+    query.fetch_one(reads.points()).await.unwrap().get::<i64, _>(0) as usize
 }
 
 pub(super) fn seq_of(ids: &Ids, id: TaskId) -> i64 {
@@ -117,7 +119,7 @@ impl Seen {
             message: info.message.clone(),
             due: record.due_at.is_some(),
             scheduled: info.run_at.is_some(),
-            held: record.held,
+            held: record.unrunnable,
             has_result: info.result.is_some(),
             has_error: info.error.is_some(),
             cancel_requested: info.cancel_requested_at.is_some(),

@@ -38,7 +38,7 @@ pub(super) enum Answer {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum News {
-    Refused,
+    /// Stored, and not ready.
     Scheduled(i64),
     /// With its epoch.
     Claimed(i64, i64),

@@ -1,0 +1,203 @@
+//! End of an attempt: a result and its published output, another attempt, or a failure.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tracing::{info, warn};
+
+use super::state::Attempt;
+use crate::store::{AttemptEnd, CANCELLED_MESSAGE};
+use crate::task::{OutputFile, TaskError, TaskResult, TaskStatus, shorten, with_causes};
+
+/// The largest result that is stored, in bytes of JSON.
+pub(crate) const MAX_RESULT_BYTES: usize = 1024 * 1024;
+/// Longer errors are cut, in bytes.
+const MAX_ERROR_BYTES: usize = 16 * 1024;
+/// Pause before the second attempt; doubled for each further one.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+/// Longest pause between two attempts.
+pub(in crate::manager) const MAX_BACKOFF: Duration = Duration::from_secs(600);
+
+/// What ended an attempt.
+pub(super) enum Outcome {
+    Returned(TaskResult),
+    Panicked(String),
+    TimedOut(f64),
+    /// The server is stopping.
+    Interrupted,
+    /// This build cannot make the task from its row, for this reason.
+    Unrunnable(String),
+}
+
+/// Decides the end of an attempt, and publishes its output if it is a success.
+pub(super) async fn conclude(attempt: &Attempt, outcome: Outcome) -> AttemptEnd {
+    let output = attempt.output.lock().take();
+    let info = &attempt.claimed;
+    let percent = attempt.progress.read().percent;
+    let mut end = AttemptEnd {
+        seq: attempt.seq,
+        epoch: attempt.epoch,
+        id: info.task_id,
+        status: TaskStatus::Pending,
+        progress: percent,
+        message: String::new(),
+        result: None,
+        error: None,
+        pause: None,
+        attempt_given_back: false,
+        unrunnable: false,
+        cancel_requested_at: None,
+    };
+    let finished = match outcome {
+        Outcome::Returned(Ok(result)) => finish(attempt, &result, output.as_ref()).await,
+        Outcome::Returned(Err(TaskError::Cancelled)) => {
+            Err(Failure::of("the task stopped as if it was cancelled, but nobody asked for that"))
+        }
+        Outcome::Returned(Err(TaskError::Failed { message, permanent })) => {
+            Err(Failure { message, permanent })
+        }
+        Outcome::Panicked(message) => Err(Failure::of(format!("the task panicked: {message}"))),
+        Outcome::TimedOut(seconds) => {
+            Err(Failure::of(format!("the task did not end within its timeout of {seconds} s")))
+        }
+        Outcome::Interrupted => {
+            end.progress = 0.0;
+            end.attempt_given_back = true;
+            Ok(None)
+        }
+        Outcome::Unrunnable(reason) => {
+            warn!(reason, "cannot run this task, it is left alone until the next start");
+            end.message = reason;
+            end.progress = 0.0;
+            (end.attempt_given_back, end.unrunnable) = (true, true);
+            Ok(None)
+        }
+    };
+    end.cancel_requested_at = attempt.finish();
+    match finished {
+        // Cancellation wins over whatever else the attempt came to.
+        _ if end.cancel_requested_at.is_some() => {
+            end.status = TaskStatus::Cancelled;
+            end.message = CANCELLED_MESSAGE.to_owned();
+        }
+        Ok(Some(result)) => {
+            end.status = TaskStatus::Completed;
+            end.progress = 100.0;
+            end.message = "Task completed successfully".to_owned();
+            end.result = Some(result);
+        }
+        Ok(None) => {}
+        Err(failure) => fail(&mut end, failure, info.attempt, info.max_attempts),
+    }
+    if let Some(output) = output.filter(|_| end.status != TaskStatus::Completed) {
+        output.discard();
+    }
+    end
+}
+
+/// Why an attempt failed.
+struct Failure {
+    message: String,
+    permanent: bool,
+}
+
+impl Failure {
+    fn of(message: impl Into<String>) -> Self {
+        Self { message: message.into(), permanent: false }
+    }
+}
+
+/// Publishes the output of a task that returned `Ok`, unless cancellation came first.
+async fn finish(
+    attempt: &Attempt,
+    result: &Value,
+    output: Option<&OutputFile>,
+) -> Result<Option<Box<RawValue>>, Failure> {
+    let result = serde_json::value::to_raw_value(result)
+        .map_err(|error| Failure::of(with_causes(&error)))?;
+    if result.get().len() > MAX_RESULT_BYTES {
+        return Err(Failure {
+            message: format!(
+                "the result is {} bytes of JSON, more than the limit of {MAX_RESULT_BYTES}: \
+                 write it to the output file instead",
+                result.get().len()
+            ),
+            permanent: true,
+        });
+    }
+    if let Some(output) = output {
+        let failed = |error: std::io::Error| {
+            let path = attempt.claimed.output_file_path.as_deref().unwrap_or_default();
+            Failure::of(format!("cannot write `{path}`: {error}"))
+        };
+        on_disk(output, OutputFile::sync).await.map_err(failed)?;
+        if attempt.finish().is_none() {
+            on_disk(output, OutputFile::publish).await.map_err(failed)?;
+        }
+    }
+    Ok(Some(result))
+}
+
+/// Runs a step of publishing where waiting for the disk harms nobody.
+async fn on_disk(
+    output: &OutputFile,
+    step: fn(&OutputFile) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let output = output.clone();
+    match tokio::task::spawn_blocking(move || step(&output)).await {
+        Ok(done) => done,
+        Err(error) => Err(std::io::Error::other(error)),
+    }
+}
+
+/// Another attempt after a pause, or the end.
+fn fail(end: &mut AttemptEnd, failure: Failure, attempt: u32, max_attempts: u32) {
+    let Failure { message, permanent } = failure;
+    let message = shorten(message, MAX_ERROR_BYTES);
+    if permanent || attempt >= max_attempts {
+        warn!(error = message, attempt, max_attempts, "task failed");
+        end.status = TaskStatus::Failed;
+        end.message = format!("Task failed: {message}");
+    } else {
+        let pause = backoff(attempt);
+        info!(
+            error = message,
+            attempt,
+            max_attempts,
+            ?pause,
+            "attempt failed, another one follows"
+        );
+        end.pause = Some(pause);
+        end.progress = 0.0;
+        end.message = format!(
+            "Attempt {attempt} of {max_attempts} failed, next in {:.1} s: {message}",
+            pause.as_secs_f64()
+        );
+    }
+    end.error = Some(message);
+}
+
+/// Doubles with each attempt, up to a limit, and varies by a quarter so that tasks that failed
+/// together do not come back together.
+fn backoff(attempt: u32) -> Duration {
+    let full = FIRST_BACKOFF.saturating_mul(1 << (attempt - 1).min(16)).min(MAX_BACKOFF);
+    // Each `RandomState` is seeded at random, which is all the randomness that this needs.
+    let random = RandomState::new().hash_one(attempt) as f64 / u64::MAX as f64;
+    full.mul_f64(0.75 + 0.25 * random)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_up_to_its_limit_and_varies() {
+        for attempt in 1..40 {
+            let full = FIRST_BACKOFF.saturating_mul(1 << (attempt - 1).min(16)).min(MAX_BACKOFF);
+            let pause = backoff(attempt);
+            assert!(pause <= full && pause >= full.mul_f64(0.75), "{attempt}: {pause:?}");
+        }
+    }
+}

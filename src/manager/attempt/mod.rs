@@ -1,0 +1,18 @@
+//! Attempts at tasks that this server has claimed. They are served from memory, and cancelled there first.
+//! All that changes the state of an attempt is in here.
+
+mod attempts;
+mod conclude;
+mod polls;
+mod progress;
+mod run;
+mod stamp;
+mod state;
+
+pub(super) use attempts::Attempts;
+pub(super) use conclude::MAX_BACKOFF;
+pub(crate) use conclude::MAX_RESULT_BYTES;
+pub(super) use progress::store_progress;
+pub(super) use run::Runner;
+pub(super) use stamp::Stamp;
+pub(super) use state::{Attempt, CancelRequest};

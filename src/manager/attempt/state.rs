@@ -1,0 +1,263 @@
+//! One attempt: its state, and what pollers see of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::stamp::Stamp;
+use crate::manager::rendered::Rendered;
+use crate::store::{AttemptEnd, StoreError, TaskRecord};
+use crate::task::{BlockingWork, CpuSlots, OutputFile, Progress, SlotWait, TaskInfo, Timestamp};
+
+/// One attempt at a task, from its claim to the commit of its end.
+#[derive(Debug)]
+pub(in crate::manager) struct Attempt {
+    pub(in crate::manager) seq: i64,
+    pub(in crate::manager) epoch: i64,
+    /// The task as it was claimed.
+    pub(in crate::manager) claimed: Arc<TaskInfo>,
+    pub(super) progress: Arc<Progress>,
+    /// Asks the task's code to stop.
+    pub(super) token: CancellationToken,
+    pub(super) blocking: Arc<BlockingWork>,
+    pub(super) slot_wait: Arc<SlotWait>,
+    /// The output that the task has created, to be published.
+    pub(super) output: Arc<Mutex<Option<OutputFile>>>,
+    /// Written by the methods below, alone; its lock decides between completion and cancellation.
+    state: watch::Sender<State>,
+    rendered: Mutex<Option<Cached>>,
+}
+
+/// Life of an attempt, from the top to the bottom. A state may be left out, and none is entered twice.
+#[derive(Clone, Debug)]
+enum State {
+    Running,
+    /// It was asked to stop at this time, and can only end as cancelled.
+    CancelRequested(Timestamp),
+    /// Its end is being published and stored: it is too late to cancel. The error says why storing it
+    /// failed the last time.
+    Finishing(Option<StoreError>),
+    /// Its end is committed: the database has the newer record.
+    Over,
+}
+
+/// Response of an attempt to a request for cancellation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::manager) enum CancelRequest {
+    Accepted,
+    TooLate,
+}
+
+impl Attempt {
+    pub(super) fn new(record: TaskRecord, slots: CpuSlots) -> Self {
+        let progress = Progress::new(&record.info.message, record.info.updated_at);
+        Self {
+            seq: record.seq,
+            epoch: record.epoch,
+            claimed: Arc::new(record.info),
+            progress: Arc::new(progress),
+            token: CancellationToken::new(),
+            blocking: Arc::new(BlockingWork::new(slots)),
+            slot_wait: Arc::default(),
+            output: Arc::default(),
+            state: watch::Sender::new(State::Running),
+            rendered: Mutex::new(None),
+        }
+    }
+
+    /// Asks the task to stop. Once accepted it cannot complete.
+    pub(in crate::manager) fn request_cancel(&self, now: Timestamp) -> CancelRequest {
+        let mut request = CancelRequest::Accepted;
+        self.state.send_if_modified(|state| match state {
+            State::Running => {
+                *state = State::CancelRequested(now);
+                true
+            }
+            State::CancelRequested(_) => false,
+            State::Finishing(_) | State::Over => {
+                request = CancelRequest::TooLate;
+                false
+            }
+        });
+        if request == CancelRequest::Accepted {
+            self.token.cancel();
+        }
+        request
+    }
+
+    /// From here on it is too late to cancel; unless that was asked for before, at the time that is
+    /// returned.
+    pub(super) fn finish(&self) -> Option<Timestamp> {
+        let mut cancelled = None;
+        self.state.send_if_modified(|state| match state {
+            State::Running => {
+                *state = State::Finishing(None);
+                true
+            }
+            State::CancelRequested(at) => {
+                cancelled = Some(*at);
+                false
+            }
+            State::Finishing(_) | State::Over => false,
+        });
+        cancelled
+    }
+
+    /// The end of the attempt could not be stored, and is tried again.
+    pub(super) fn end_refused(&self, error: &StoreError) {
+        self.state.send_if_modified(|state| match state {
+            State::Finishing(refused) => {
+                *refused = Some(error.clone());
+                true
+            }
+            State::Running | State::CancelRequested(_) | State::Over => false,
+        });
+    }
+
+    /// The end of the attempt is committed.
+    pub(in crate::manager) fn end(&self) {
+        self.state.send_replace(State::Over);
+    }
+
+    pub(in crate::manager) fn is_over(&self) -> bool {
+        matches!(*self.state.borrow(), State::Over)
+    }
+
+    /// Resolves when the end of the attempt is stored, or could not be.
+    pub(in crate::manager) async fn end_tried(&self) -> Result<(), StoreError> {
+        let tried = |state: &State| matches!(state, State::Over | State::Finishing(Some(_)));
+        match self.state.subscribe().wait_for(tried).await.as_deref() {
+            Ok(State::Finishing(Some(error))) => Err(error.clone()),
+            // The sender is right here, so it is over.
+            _ => Ok(()),
+        }
+    }
+
+    fn cancel_requested_at(&self) -> Option<Timestamp> {
+        match *self.state.borrow() {
+            State::CancelRequested(at) => Some(at),
+            State::Running | State::Finishing(_) | State::Over => None,
+        }
+    }
+
+    /// The task with the progress of this moment, and the place of that among all its states.
+    pub(in crate::manager) fn snapshot(&self) -> (Stamp, TaskInfo) {
+        let progress = self.progress.read();
+        let mut info = TaskInfo::clone(&self.claimed);
+        info.progress = progress.percent;
+        info.message = progress.message;
+        info.updated_at = progress.updated_at;
+        let since = |started_at| eta(started_at, info.updated_at, info.progress, Timestamp::now());
+        info.eta_seconds = info.started_at.and_then(since);
+        let cancelling = self.cancel_requested_at();
+        if let Some(at) = cancelling {
+            info.cancel_requested_at = Some(at);
+            info.updated_at = info.updated_at.max(at);
+        }
+        (Stamp::running(self.epoch, progress.version, cancelling.is_some()), info)
+    }
+
+    /// The same, if it is another one than the last.
+    pub(in crate::manager) fn snapshot_after(&self, last: Stamp) -> Option<(Stamp, TaskInfo)> {
+        let cancelling = self.cancel_requested_at().is_some();
+        let now = Stamp::running(self.epoch, self.progress.version(), cancelling);
+        (last != now).then(|| self.snapshot())
+    }
+
+    /// The task after the end of the attempt, which was committed at this time.
+    pub(in crate::manager) fn after(&self, end: &AttemptEnd, at: Timestamp) -> TaskInfo {
+        let mut info = TaskInfo::clone(&self.claimed);
+        info.status = end.status;
+        info.progress = end.progress;
+        info.message.clone_from(&end.message);
+        info.result.clone_from(&end.result);
+        info.error.clone_from(&end.error);
+        info.attempt -= u32::from(end.attempt_given_back);
+        info.cancel_requested_at = end.cancel_requested_at;
+        info.completed_at = end.status.is_final().then_some(at);
+        info.updated_at = at;
+        info
+    }
+
+    /// The task as JSON, rendered once per change.
+    pub(in crate::manager) fn render(&self) -> Rendered {
+        let key = (self.progress.version(), self.cancel_requested_at());
+        let mut cached = self.rendered.lock();
+        match &*cached {
+            Some(cached) if cached.key == key && Instant::now() < cached.until => {
+                cached.rendered.clone()
+            }
+            _ => {
+                // May be newer than the key says; then it is merely rendered once more.
+                let (_, info) = self.snapshot();
+                let rendered = Rendered::new(&info);
+                let until = Instant::now() + info.eta_seconds.map_or(LONGEST_CACHED, time_left);
+                *cached = Some(Cached { key, until, rendered: rendered.clone() });
+                rendered
+            }
+        }
+    }
+}
+
+/// A running task as JSON.
+#[derive(Debug)]
+struct Cached {
+    /// Version of the progress, and time of the request for cancellation: all that changes.
+    key: (u64, Option<Timestamp>),
+    /// When the estimate in it is overdue, at the latest.
+    until: Instant,
+    rendered: Rendered,
+}
+
+/// Longest time for which a rendered task is kept.
+const LONGEST_CACHED: Duration = Duration::from_secs(60 * 60);
+
+fn time_left(eta_seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(eta_seconds).map_or(LONGEST_CACHED, |left| left.min(LONGEST_CACHED))
+}
+
+/// Time from the latest progress to the end if it goes on as before, in seconds. `None` once that is over:
+/// the estimate was wrong.
+fn eta(
+    started_at: Timestamp,
+    progressed_at: Timestamp,
+    percent: f64,
+    now: Timestamp,
+) -> Option<f64> {
+    let elapsed = progressed_at.as_micros() - started_at.as_micros();
+    let possible = percent > 0.0 && percent < 100.0 && elapsed > 0;
+    // A guess has no business with microseconds.
+    let milliseconds = elapsed as f64 / 1e3 * (100.0 - percent) / percent;
+    let since = (now.as_micros() - progressed_at.as_micros()) as f64 / 1e3;
+    (possible && since <= milliseconds).then(|| milliseconds.round() / 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_estimate_that_is_overdue_is_left_out() {
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+        for (percent, now, expected) in [
+            (25.0, 2, Some(6.0)),
+            (25.0, 8, Some(6.0)),
+            (25.0, 9, None),
+            (0.0, 2, None),
+            (100.0, 2, None),
+        ] {
+            assert_eq!(eta(at(0), at(2), percent, at(now)), expected, "{percent} % at {now} s");
+        }
+    }
+
+    #[test]
+    fn no_estimate_is_too_long_to_be_kept() {
+        assert_eq!(time_left(1.5), Duration::from_millis(1500));
+        assert_eq!(time_left(1e300), LONGEST_CACHED);
+        assert_eq!(time_left(f64::INFINITY), LONGEST_CACHED);
+    }
+}

@@ -1,0 +1,218 @@
+//! Reads of tasks: running ones from memory, all others from the database, pending ones with the reason
+//! why they wait.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::TaskManager;
+use super::attempt::Stamp;
+use super::errors::OutputError;
+use super::rendered::Rendered;
+use crate::store::{Cursor, ListFilter, MAX_POSITION, Positions, StoreError, TaskPage, TaskRecord};
+use crate::task::{TaskId, TaskInfo, TaskStatus, TaskType};
+
+/// One page of a list.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) tasks: Vec<TaskInfo>,
+    /// Start of the next page, if there is one.
+    pub(crate) next: Option<Cursor>,
+}
+
+/// Load of the server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) running: usize,
+    pub(crate) pending: usize,
+    /// Threads whose attempt was given up.
+    pub(crate) abandoned_threads: usize,
+    /// Whether they hold every CPU slot, so that blocking work has to wait for them.
+    pub(crate) cpu_slots_exhausted: bool,
+}
+
+/// Limits of the running tasks: in all, and of each type.
+#[derive(Debug)]
+pub(super) struct RunLimits {
+    pub(super) total: usize,
+    pub(super) by_type: HashMap<TaskType, usize>,
+}
+
+impl TaskManager {
+    /// A task as it is now.
+    pub(crate) async fn get(&self, id: TaskId) -> Result<Option<Rendered>, StoreError> {
+        if let Some(attempt) = self.inner.attempts.get(id) {
+            return Ok(Some(attempt.render()));
+        }
+        Ok(self.stored(id).await?.map(|record| Rendered::new(&record.info)))
+    }
+
+    /// A task when it has ended, or as it is when the time is over. `hold` is called before the request
+    /// has to wait, and may refuse that.
+    pub(crate) async fn wait<E: From<StoreError>>(
+        &self,
+        id: TaskId,
+        limit: Duration,
+        hold: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Option<Rendered>, E> {
+        let waiter = self.inner.waiters.register(id);
+        let task = self.get(id).await?;
+        if limit.is_zero() || task.as_ref().is_none_or(|task| task.is_final) {
+            return Ok(task);
+        }
+        hold()?;
+        tokio::select! {
+            () = waiter.ended() => {}
+            () = tokio::time::sleep(limit) => {}
+            () = self.inner.draining.cancelled() => {}
+        }
+        Ok(self.get(id).await?)
+    }
+
+    /// A task as it is now, and the place of that among all its states.
+    pub(super) async fn state(&self, id: TaskId) -> Result<Option<(Stamp, TaskInfo)>, StoreError> {
+        if let Some(attempt) = self.inner.attempts.get(id) {
+            return Ok(Some(attempt.snapshot()));
+        }
+        Ok(self.stored(id).await?.map(stamped))
+    }
+
+    /// Tasks, newest first.
+    pub(crate) async fn list(&self, filter: &ListFilter) -> Result<Page, StoreError> {
+        let (states, next) = self.states(filter).await?;
+        Ok(Page { tasks: states.into_iter().map(|(_, info)| info).collect(), next })
+    }
+
+    /// Tasks, newest first, and the start of the next page if there is one.
+    pub(super) async fn states(
+        &self,
+        filter: &ListFilter,
+    ) -> Result<(Vec<(Stamp, TaskInfo)>, Option<Cursor>), StoreError> {
+        let TaskPage { mut records, next } = self.inner.store.list(filter).await?;
+        self.explain(&mut records).await?;
+        let states = records.into_iter().map(|record| self.overlay(record)).collect();
+        Ok((states, next))
+    }
+
+    /// The task that began to run last, else the pending one that was submitted last.
+    pub(crate) async fn current(&self) -> Result<Option<TaskInfo>, StoreError> {
+        if let Some(attempt) = self.inner.attempts.newest() {
+            return Ok(Some(attempt.snapshot().1));
+        }
+        let record = self.inner.store.newest_pending().await?;
+        Ok(self.explained(record).await?.map(|record| record.info))
+    }
+
+    /// Opens the output of a completed task; returns its path, as it was sent, too. The file is the one
+    /// that was written there last, perhaps by a later task.
+    pub(crate) async fn open_output(&self, id: TaskId) -> Result<(String, File), OutputError> {
+        let (_, info) = self.state(id).await?.ok_or(OutputError::Unknown)?;
+        if info.status != TaskStatus::Completed {
+            return Err(OutputError::NotCompleted(info.status));
+        }
+        let path = info.output_file_path.ok_or(OutputError::NoPath)?;
+        let files = Arc::clone(&self.inner.files);
+        let opened = tokio::task::spawn_blocking(move || {
+            let file = files.open_input(&path)?;
+            Ok((path, file))
+        });
+        opened.await.unwrap_or(Err(OutputError::Panicked))
+    }
+
+    pub(crate) fn load(&self) -> Load {
+        let inner = &self.inner;
+        Load {
+            running: inner.attempts.len(),
+            pending: inner.store.counts().unfinished().pending,
+            abandoned_threads: inner.cpu_slots.abandoned(),
+            cpu_slots_exhausted: inner.cpu_slots.exhausted(),
+        }
+    }
+
+    async fn stored(&self, id: TaskId) -> Result<Option<TaskRecord>, StoreError> {
+        let record = self.inner.store.get(id).await?;
+        self.explained(record).await
+    }
+
+    /// The latest progress of a task that the database has as running.
+    fn overlay(&self, record: TaskRecord) -> (Stamp, TaskInfo) {
+        if record.info.status == TaskStatus::Running
+            && let Some(attempt) = self.inner.attempts.get(record.info.task_id)
+            && attempt.epoch == record.epoch
+        {
+            return attempt.snapshot();
+        }
+        stamped(record)
+    }
+
+    async fn explained(
+        &self,
+        mut record: Option<TaskRecord>,
+    ) -> Result<Option<TaskRecord>, StoreError> {
+        self.explain(record.as_mut_slice()).await?;
+        Ok(record)
+    }
+
+    /// Gives each pending task the reason why it waits, and each ready one its position in the queue.
+    async fn explain(&self, records: &mut [TaskRecord]) -> Result<(), StoreError> {
+        let mut positions = None;
+        for record in records {
+            if record.info.status != TaskStatus::Pending {
+                continue;
+            }
+            record.info.waiting_because = Some(self.queue_reason(record));
+            let unknown = self.inner.registry.find(&record.info.task_type).is_none();
+            if unknown || record.unrunnable || record.due_at.is_some() || record.is_suspect() {
+                continue;
+            }
+            let positions: &Arc<Positions> = match &mut positions {
+                Some(positions) => positions,
+                none => none.insert(self.inner.store.positions().await?),
+            };
+            // One that is not counted has at least so many before it.
+            let position = positions.get(&record.seq).copied().unwrap_or(MAX_POSITION + 1);
+            record.info.queue_position = Some(position);
+        }
+        Ok(())
+    }
+
+    fn queue_reason(&self, record: &TaskRecord) -> String {
+        let info = &record.info;
+        if record.unrunnable {
+            return info.message.clone();
+        }
+        match record.due_at {
+            Some(due_at) if info.run_at == Some(due_at) => {
+                return format!("scheduled for {due_at}");
+            }
+            Some(due_at) => return format!("retry at {due_at}"),
+            None => {}
+        }
+        let Some((task_type, _)) = self.inner.registry.find(&info.task_type) else {
+            return format!("this server does not know task type `{}`", info.task_type);
+        };
+        if self.is_draining() {
+            return "the server is shutting down".to_owned();
+        }
+        let (limits, attempts) = (&self.inner.limits, &self.inner.attempts);
+        let (limit, running) = (limits.by_type[&task_type], attempts.of_type(&info.task_type));
+        if running >= limit && limit < limits.total {
+            return format!("{running} of {limit} {} tasks running", info.task_type);
+        }
+        let running = attempts.len();
+        if running >= limits.total {
+            return format!("{running} of {} tasks running", limits.total);
+        }
+        if record.is_suspect() {
+            return "the server stopped twice while this task ran, so it waits until no other such \
+                    task runs"
+                .to_owned();
+        }
+        "about to run".to_owned()
+    }
+}
+
+fn stamped(record: TaskRecord) -> (Stamp, TaskInfo) {
+    (Stamp::of(record.epoch, record.info.status), record.info)
+}

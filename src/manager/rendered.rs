@@ -1,0 +1,25 @@
+//! A task as JSON.
+
+use std::hash::{DefaultHasher, Hasher};
+
+use bytes::Bytes;
+
+use crate::task::TaskInfo;
+
+/// A task as JSON, with what conditional requests need.
+#[derive(Clone, Debug)]
+pub(crate) struct Rendered {
+    pub(crate) json: Bytes,
+    /// Equal for equal JSON.
+    pub(crate) tag: u64,
+    pub(crate) is_final: bool,
+}
+
+impl Rendered {
+    pub(super) fn new(info: &TaskInfo) -> Self {
+        let json = serde_json::to_vec(info).expect("a task has no keys that JSON cannot express");
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&json);
+        Self { json: json.into(), tag: hasher.finish(), is_final: info.status.is_final() }
+    }
+}

@@ -1,0 +1,112 @@
+//! Claims of pending tasks: in which order they run.
+
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
+
+use super::columns::{self, columns};
+use super::statements::OverRows;
+use super::transaction::Transaction;
+use crate::store::record::{RUNNING_MESSAGE, TaskRecord};
+use crate::store::slots::FreeSlots;
+use crate::task::Timestamp;
+
+/// The first ready task that may be what killed the server before, of the types in `new`.
+pub(super) const SUSPECT: OverRows = OverRows {
+    columns: &["task_type"],
+    sql: concat!(
+        "SELECT ",
+        columns!(),
+        " FROM tasks INDEXED BY tasks_suspect \
+      WHERE status = 'pending' AND due_at IS NULL AND held = 0 AND interruptions >= 2 \
+        AND task_type IN (SELECT task_type FROM new) \
+      ORDER BY priority DESC, seq LIMIT 1"
+    ),
+};
+
+/// Rows that cannot be read, by `seq`, and why.
+pub(super) type Unreadable = Vec<(i64, String)>;
+
+/// Ready tasks in the order in which they run, as many as there are free slots for; beside them the
+/// rows in their places that cannot be read.
+pub(super) async fn ready(
+    connection: &mut SqliteConnection,
+    free: &FreeSlots,
+) -> sqlx::Result<(Vec<TaskRecord>, Unreadable)> {
+    let mut by_type = free.by_type.clone();
+    let mut rows = Vec::new();
+    if free.suspect {
+        let open = by_type.iter().filter(|(_, free)| *free > 0).map(|(name, _)| *name);
+        let types: Vec<_> = open.collect();
+        let first = SUSPECT.with(&types, |row, name| {
+            row.text(*name);
+        });
+        if let Some(row) = first.fetch_optional(&mut *connection).await? {
+            let name: &str = row.try_get("task_type")?;
+            by_type.iter_mut().filter(|(of, _)| *of == name).for_each(|(_, free)| *free -= 1);
+            rows.push(row);
+        }
+    }
+    let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM tasks WHERE seq IN ("));
+    push_ready(&mut query, &by_type, free.total - rows.len());
+    query.push(") ORDER BY priority DESC, seq");
+    rows.extend(query.build().fetch_all(connection).await?);
+
+    let mut unreadable = Unreadable::new();
+    let mut records = Vec::with_capacity(rows.len());
+    for row in &rows {
+        match columns::read(row) {
+            Ok(record) => records.push(record),
+            Err(error) => {
+                unreadable.push((columns::seq(row)?, format!("this row is damaged: {error}")));
+            }
+        }
+    }
+    Ok((records, unreadable))
+}
+
+/// The `seq` of the ready tasks that run next. Each type is walked by itself, so that one that is
+/// full holds up no other; all that is read of a task is its entry in the index.
+pub(super) fn push_ready(
+    query: &mut QueryBuilder<Sqlite>,
+    by_type: &[(&'static str, usize)],
+    limit: usize,
+) {
+    query.push("SELECT seq FROM (");
+    let mut walks = query.separated(" UNION ALL ");
+    for &(name, free) in by_type.iter().filter(|(_, free)| *free > 0) {
+        walks.push("SELECT * FROM (SELECT seq, priority FROM tasks INDEXED BY tasks_ready WHERE status = 'pending' AND due_at IS NULL AND held = 0 AND interruptions < 2 AND task_type = ");
+        walks.push_bind_unseparated(name);
+        walks.push_unseparated(" ORDER BY priority DESC, seq LIMIT ");
+        walks.push_bind_unseparated(free.min(limit) as i64);
+        walks.push_unseparated(")");
+    }
+    walks.push("SELECT 0, 0 WHERE false");
+    query.push(") ORDER BY priority DESC, seq LIMIT ").push_bind(limit as i64);
+}
+
+pub(super) const CLAIM: OverRows = OverRows {
+    columns: &["seq", "started_at", "message"],
+    sql: "UPDATE tasks SET status = 'running', epoch = epoch + 1, attempt = attempt + 1, \
+         started_at = new.started_at, updated_at = new.started_at, progress = 0, message = new.message \
+     FROM new WHERE tasks.seq = new.seq AND +status = 'pending'",
+};
+
+/// Claims pending tasks.
+pub(super) fn claim(transaction: &mut Transaction<'_>, tasks: &mut [TaskRecord], now: Timestamp) {
+    transaction.write(&CLAIM, tasks, |row, record| {
+        row.bind(record.seq).bind(now.as_micros()).text(RUNNING_MESSAGE);
+    });
+    tasks.iter_mut().for_each(|record| record.claim(now));
+}
+
+pub(super) const SET_UNRUNNABLE: OverRows = OverRows {
+    columns: &["seq", "reason"],
+    sql: "UPDATE tasks SET held = 1, message = new.reason \
+                FROM new WHERE tasks.seq = new.seq AND +status = 'pending'",
+};
+
+/// Leaves tasks alone until the next start, each with the reason as its message.
+pub(super) fn set_unrunnable(transaction: &mut Transaction<'_>, tasks: &Unreadable) {
+    transaction.write(&SET_UNRUNNABLE, tasks, |row, (seq, reason)| {
+        row.bind(*seq).text(reason.as_str());
+    });
+}

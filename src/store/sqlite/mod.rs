@@ -1,0 +1,162 @@
+//! The embedded engine: SQLite in WAL mode, one connection that writes and a few that read.
+
+mod backup;
+mod claims;
+mod columns;
+mod commit;
+mod files;
+mod import;
+mod list;
+mod positions;
+mod readers;
+mod reads;
+mod ready;
+mod recovery;
+mod retention;
+mod retries;
+mod schema;
+mod statements;
+mod submissions;
+mod times;
+mod transaction;
+mod transitions;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join3;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
+use tokio::sync::mpsc;
+
+pub(crate) use backup::{BackupError, backup};
+use commit::State;
+pub(super) use commit::WriteHalf;
+use files::{DatabaseFiles, Locks};
+use positions::PositionCache;
+use readers::Readers;
+pub(super) use reads::ReadHalf;
+use ready::Ready;
+use schema::{Found, MIGRATIONS, explain, number, with_suffix};
+pub(crate) use schema::{real_path, state_files};
+use times::Times;
+
+use super::change::Queue;
+use super::counts::Counts;
+use super::error::OpenError;
+use super::record::StoredDue;
+use super::slots::Limits;
+use crate::task::TaskId;
+
+/// The two halves of the engine, and what its tasks were when it was opened.
+pub(super) struct Opened {
+    pub(super) write: WriteHalf,
+    pub(super) read: ReadHalf,
+    pub(super) counts: Arc<Counts>,
+    pub(super) due: Vec<StoredDue>,
+    /// Whether there are tasks that were interrupted twice.
+    pub(super) suspects: bool,
+}
+
+/// Opens the database; see [`open`](super::open).
+pub(super) async fn open(
+    path: &Path,
+    limits: &Limits,
+    remove_partial: impl Fn(&str, TaskId, i64),
+    queue: &Queue,
+) -> Result<Opened, OpenError> {
+    // Before SQLite opens the database for the first time.
+    let locks = Locks::take(path)?;
+    let failed = |error: sqlx::Error| explain(path, &error);
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .busy_timeout(Duration::from_secs(10))
+        .disable_statement_logging();
+    let found = schema::inspect(path, &options).await.map_err(failed)?;
+    found.check(path)?;
+
+    let options = options
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("journal_size_limit", "67108864");
+    let mut connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
+    schema::check_sqlite(&mut connection).await.map_err(failed)??;
+    if found == Found::PortedService {
+        import::begin(&mut connection).await.map_err(failed)?;
+    }
+    schema::migrate(path, &mut connection, MIGRATIONS).await?;
+    import::finish(&mut connection).await.map_err(failed)?;
+    recovery::recover(&mut connection, remove_partial).await.map_err(failed)?;
+    let files = Arc::new(DatabaseFiles::of(path)?);
+    tokio::spawn(files::watch(Arc::clone(&files), queue.clone()));
+    read_all(path, connection, options, limits, (locks, files)).await.map_err(failed)
+}
+
+/// Reads what the halves have to know, and opens the connections that read.
+async fn read_all(
+    path: &Path,
+    mut connection: SqliteConnection,
+    options: SqliteConnectOptions,
+    limits: &Limits,
+    (locks, files): (Locks, Arc<DatabaseFiles>),
+) -> sqlx::Result<Opened> {
+    let due = recovery::due(&mut connection).await?;
+    let suspects = recovery::has_suspects(&mut connection).await?;
+    let last_seq = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'tasks'";
+    let next_seq = Arc::new(AtomicI64::new(number(&mut connection, last_seq).await? + 1));
+    let times = Arc::new(Times::read(&mut connection).await?);
+    let retries_known = retries::are_known(&mut connection).await?;
+    let known_types: Vec<_> = limits.by_type.iter().map(|(name, _)| *name).collect();
+    let types = types(&mut connection, &known_types).await?;
+    let options = options.read_only(true).create_if_missing(false);
+    let counting = SqliteConnection::connect_with(&options).await?;
+    let counts = recovery::count(counting, &known_types).await?;
+    let readers = Readers::open(options).await?;
+    let (lookups, asked) = mpsc::unbounded_channel();
+    tokio::spawn(reads::look_up(readers.clone(), asked));
+    let positions = Arc::<PositionCache>::default();
+    let read = ReadHalf {
+        readers,
+        lookups,
+        times: Arc::clone(&times),
+        positions: Arc::clone(&positions),
+        retries_known,
+        next_seq: Arc::clone(&next_seq),
+        known_types: known_types.into(),
+        types,
+        log: Arc::new(with_suffix(path, "-wal")),
+        files: Arc::clone(&files),
+    };
+    let state = State { ready: Ready::Unknown, next_seq, times, positions };
+    let looked = Instant::now();
+    let write = WriteHalf { connection, locks, files, looked, merged: false, state };
+    Ok(Opened { write, read, counts, due, suspects })
+}
+
+/// Names of the known task types, and of those that stored tasks have beside them.
+async fn types(
+    connection: &mut SqliteConnection,
+    known: &[&'static str],
+) -> sqlx::Result<Arc<[String]>> {
+    let mut names: Vec<_> = known.iter().map(|&name| name.to_owned()).collect();
+    for row in &sqlx::query("SELECT name FROM task_types").fetch_all(connection).await? {
+        let name: String = row.try_get(0)?;
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names.into())
+}
+
+/// Erases what is old, and finds facts about the history that older versions did not keep. Works
+/// until the store is closed.
+pub(super) async fn upkeep(reads: ReadHalf, queue: Queue, retention: Option<Duration>) {
+    let erase = retention::run(&reads, &queue, retention);
+    join3(times::keep(&reads, &queue), retries::find(&reads, &queue), erase).await;
+}

@@ -1,0 +1,155 @@
+//! The reading half of the engine, and its point reads: their cost does not depend on the number of
+//! tasks.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use sqlx::Row;
+use tokio::sync::{mpsc, oneshot};
+
+use super::columns::{self, columns, parse};
+use super::files::DatabaseFiles;
+use super::positions::PositionCache;
+use super::readers::Readers;
+use super::statements::OverRows;
+use super::submissions::oldest_remembered;
+use super::times::Times;
+use crate::store::change::{Answer, Replay};
+use crate::store::error::StoreError;
+use crate::store::record::TaskRecord;
+use crate::task::{TaskId, Timestamp};
+
+/// Everything that reads need. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct ReadHalf {
+    pub(super) readers: Readers,
+    pub(super) lookups: mpsc::UnboundedSender<Lookup>,
+    pub(super) times: Arc<Times>,
+    pub(super) positions: Arc<PositionCache>,
+    /// Whether `retried_by` of all tasks is known.
+    pub(super) retries_known: Arc<AtomicBool>,
+    /// Beyond the `seq` of all stored tasks.
+    pub(super) next_seq: Arc<AtomicI64>,
+    /// Names of the task types that this server knows.
+    pub(super) known_types: Arc<[&'static str]>,
+    /// Those, and the types of stored tasks.
+    pub(super) types: Arc<[String]>,
+    /// The write-ahead log.
+    pub(super) log: Arc<PathBuf>,
+    pub(super) files: Arc<DatabaseFiles>,
+}
+
+pub(super) const NEWEST_RUNNABLE: &str = "SELECT id FROM tasks WHERE seq = (SELECT max((SELECT max(seq) FROM \
+         (SELECT seq, held FROM tasks WHERE task_type = value AND status = 'pending' \
+          ORDER BY seq DESC LIMIT 1000) WHERE held = 0)) \
+     FROM json_each(?1))";
+
+impl ReadHalf {
+    pub(in crate::store) async fn get(&self, id: TaskId) -> Result<Option<TaskRecord>, StoreError> {
+        let (answer, found) = oneshot::channel();
+        self.lookups.send((id, answer)).map_err(|_| StoreError::Closed)?;
+        let record = found.await.map_err(|_| StoreError::Closed)??;
+        Ok(record.map(Arc::unwrap_or_clone))
+    }
+
+    /// Looks at the newest thousand of each type.
+    pub(in crate::store) async fn newest_runnable(&self) -> Result<Option<TaskId>, StoreError> {
+        let types = serde_json::Value::from(&*self.known_types).to_string();
+        let newest = sqlx::query(NEWEST_RUNNABLE).bind(types);
+        let newest = newest.fetch_optional(self.readers.points()).await?;
+        Ok(newest.map(|row| parse(row.try_get(0)?)).transpose()?)
+    }
+
+    pub(in crate::store) async fn oldest_pending(&self) -> Result<Option<Timestamp>, StoreError> {
+        let oldest = "SELECT min((SELECT created_at FROM tasks \
+                          WHERE task_type = name AND status = 'pending' ORDER BY seq LIMIT 1)) \
+                      FROM task_types";
+        let row = sqlx::query(oldest).fetch_one(self.readers.points()).await?;
+        Ok(row.try_get::<Option<i64>, _>(0)?.map(Timestamp::from_micros))
+    }
+
+    pub(in crate::store) async fn replay(&self, key: &str) -> Result<Option<Replay>, StoreError> {
+        let row = sqlx::query(
+            "SELECT task_id, body_hash FROM idempotency_keys WHERE key = ?1 AND created_at > ?2",
+        )
+        .bind(key)
+        .bind(oldest_remembered())
+        .fetch_optional(self.readers.points())
+        .await?;
+        let replay = row.map(|row| -> sqlx::Result<Replay> {
+            Ok(Replay { task_id: parse(row.try_get(0)?)?, body_hash: row.try_get(1)? })
+        });
+        Ok(replay.transpose()?)
+    }
+
+    #[cfg(test)]
+    pub(in crate::store) fn points(&self) -> &sqlx::SqlitePool {
+        self.readers.points()
+    }
+
+    pub(in crate::store) fn check(&self) -> Result<(), StoreError> {
+        self.files.check()
+    }
+
+    pub(in crate::store) fn check_retries_known(&self) -> Result<(), StoreError> {
+        match self.retries_known.load(Ordering::Acquire) {
+            true => Ok(()),
+            false => Err(StoreError::RetriesUnknown),
+        }
+    }
+
+    pub(in crate::store) fn log_size(&self) -> u64 {
+        self.log.metadata().map_or(0, |file| file.len())
+    }
+
+    pub(in crate::store) async fn close(&self) {
+        self.readers.close().await;
+    }
+}
+
+/// Request for a task, and where its record is waited for. All who ask for the same task at the same
+/// time share a record, and not a row: SQLite may rewrite a value when it is read, so only one thread
+/// may read it.
+pub(super) type Lookup = (TaskId, Answer<Option<Arc<TaskRecord>>>);
+
+/// Records that were found, or why one cannot be read.
+type Found = HashMap<TaskId, Result<Arc<TaskRecord>, StoreError>>;
+
+/// Upper limit of the tasks that are looked up by one query.
+const MAX_LOOKUPS: usize = 64;
+
+pub(super) const LOOK_UP: OverRows = OverRows {
+    columns: &["wanted"],
+    sql: concat!("SELECT ", columns!(), " FROM new CROSS JOIN tasks ON tasks.id = new.wanted"),
+};
+
+/// Looks tasks up, all that are asked for meanwhile with one query: the way to a connection's thread
+/// and back takes longer than finding a task. Ends when nobody can ask any more.
+pub(super) async fn look_up(readers: Readers, mut lookups: mpsc::UnboundedReceiver<Lookup>) {
+    let mut asked = Vec::with_capacity(MAX_LOOKUPS);
+    while lookups.recv_many(&mut asked, MAX_LOOKUPS).await > 0 {
+        let found = find(&readers, &asked).await;
+        for (id, answer) in asked.drain(..) {
+            // A client that does not wait any more needs no answer.
+            let _ = answer.send(match &found {
+                Ok(found) => found.get(&id).cloned().transpose(),
+                Err(error) => Err(error.clone()),
+            });
+        }
+    }
+}
+
+async fn find(readers: &Readers, asked: &[Lookup]) -> Result<Found, StoreError> {
+    let query = LOOK_UP.with(asked, |row, (id, _)| {
+        row.bind(id.to_string());
+    });
+    let mut found = Found::with_capacity(asked.len());
+    for row in &query.fetch_all(readers.points()).await? {
+        let id = parse(row.try_get("id")?)?;
+        // A task that several ask for has as many rows.
+        found.entry(id).or_insert_with(|| Ok(Arc::new(columns::read(row)?)));
+    }
+    Ok(found)
+}

@@ -1,0 +1,293 @@
+//! Sparse record of submission times: the earliest and the latest one of each block of [`BLOCK`] tasks.
+//!
+//! A list with a time filter reads only the blocks that may hold such tasks. That costs a row for every
+//! thousand tasks, where an index by time would cost an entry for each. Clocks jump, so the times of
+//! neighbouring blocks may overlap and need not be in order.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use sqlx::{Row, SqliteConnection};
+
+use super::reads::ReadHalf;
+use super::statements::OverRows;
+use super::transaction::Transaction;
+use crate::store::change::{BlockTimes, Change, Queue, UpkeepStep};
+use crate::store::error::StoreError;
+use crate::store::filter::ListFilter;
+use crate::task::with_causes;
+
+/// Tasks in a block: those whose `seq / BLOCK` is the same.
+pub(super) const BLOCK: i64 = 1024;
+/// Most ranges that one page looks at. Only a clock that jumps back and forth makes more than a few.
+const MAX_RANGES: usize = 32;
+/// How often finished blocks are looked for.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Most blocks recorded at once, about as many rows as a page may look at.
+const STEP: i64 = 16;
+/// Between two steps, so that the lists of clients come first.
+const STEP_PAUSE: Duration = Duration::from_millis(5);
+
+/// Blocks whose times are recorded. Written by the writer after each commit that records some, read by
+/// lists. A block that is not here may hold any time: it is being filled, or was not recorded yet.
+#[derive(Debug, Default)]
+pub(super) struct Times(RwLock<BTreeMap<i64, (i64, i64)>>);
+
+impl Times {
+    pub(super) async fn read(connection: &mut SqliteConnection) -> sqlx::Result<Self> {
+        let times = Self::default();
+        let rows = sqlx::query("SELECT block, earliest, latest FROM submission_times")
+            .fetch_all(connection)
+            .await?;
+        for row in &rows {
+            let [block, earliest, latest] = [row.try_get(0)?, row.try_get(1)?, row.try_get(2)?];
+            times.record(&[BlockTimes { block, earliest, latest }]);
+        }
+        Ok(times)
+    }
+
+    /// Takes note of recorded blocks.
+    pub(super) fn record(&self, blocks: &[BlockTimes]) {
+        let mut known = self.0.write();
+        known.extend(blocks.iter().map(|times| (times.block, (times.earliest, times.latest))));
+    }
+
+    /// Forgets the blocks before this one.
+    pub(super) fn forget(&self, before: i64) {
+        let mut known = self.0.write();
+        *known = known.split_off(&before);
+    }
+
+    /// The ranges of `seq`, newest first, that may hold tasks of the times that the filter wants. There
+    /// may be more below the last one if there are [`MAX_RANGES`].
+    pub(super) fn ranges(&self, filter: &ListFilter) -> Vec<Range<i64>> {
+        let mut above = filter.cursor.map_or(i64::MAX, |cursor| cursor.seq);
+        let after = filter.created_after.map_or(i64::MIN, |time| time.as_micros());
+        let before = filter.created_before.map_or(i64::MAX, |time| time.as_micros());
+        let mut ranges = Vec::new();
+        if (after, before) != (i64::MIN, i64::MAX) {
+            let known = self.0.read();
+            for (&block, &(earliest, latest)) in
+                known.range(..=above.saturating_sub(1) / BLOCK).rev()
+            {
+                if latest >= after && earliest < before {
+                    continue;
+                }
+                let end = (block + 1) * BLOCK;
+                if end < above {
+                    ranges.push(end..above);
+                    if ranges.len() == MAX_RANGES {
+                        return ranges;
+                    }
+                }
+                above = block * BLOCK;
+            }
+        }
+        if above > 0 {
+            ranges.push(0..above);
+        }
+        ranges
+    }
+
+    /// The first blocks below `end` that are not recorded, from `from` on.
+    pub(super) fn gap(&self, from: i64, end: i64) -> Option<Range<i64>> {
+        let known = self.0.read();
+        let mut first = from;
+        for &block in known.range(from..end).map(|(block, _)| block) {
+            if block > first {
+                return Some(first..block.min(first + STEP));
+            }
+            first = block + 1;
+        }
+        (first < end).then(|| first..end.min(first + STEP))
+    }
+}
+
+/// Whether a page of these ranges leaves some of the list unseen.
+pub(super) fn is_cut(ranges: &[Range<i64>]) -> bool {
+    ranges.len() == MAX_RANGES
+}
+
+pub(super) const RECORD: OverRows = OverRows {
+    columns: &["block", "earliest", "latest"],
+    sql: "INSERT OR REPLACE INTO submission_times (block, earliest, latest) \
+          SELECT * FROM new WHERE block IS NOT NULL",
+};
+
+pub(super) const FORGET: OverRows = OverRows {
+    columns: &["first"],
+    sql: "DELETE FROM submission_times WHERE block < (SELECT max(first) FROM new)",
+};
+
+/// Stores the times of blocks.
+pub(super) async fn store(
+    transaction: &mut Transaction<'_>,
+    steps: &[&UpkeepStep],
+) -> sqlx::Result<()> {
+    let blocks: Vec<_> = steps.iter().flat_map(|step| &step.blocks).collect();
+    transaction.write(&RECORD, &blocks, |row, times| {
+        row.bind(times.block).bind(times.earliest).bind(times.latest);
+    });
+    transaction.write(&FORGET, steps, |row, step| {
+        row.bind(step.first_block);
+    });
+    if steps.iter().any(|step| step.drop_index) {
+        let drop = sqlx::query("DROP INDEX IF EXISTS tasks_by_time");
+        drop.execute(transaction.connection().await?).await?;
+    }
+    Ok(())
+}
+
+/// Records the times of each block when it is full, and of those that an older version or a crash left
+/// unrecorded. Works until the store is closed.
+pub(super) async fn keep(reads: &ReadHalf, queue: &Queue) {
+    // The blocks before this one are recorded, empty or too large to be read in time.
+    let mut begin = 0;
+    let mut has_index = true;
+    loop {
+        match record_gap(reads, queue, begin).await {
+            Ok(Some(next)) => {
+                begin = next;
+                tokio::time::sleep(STEP_PAUSE).await;
+                continue;
+            }
+            Ok(None) if has_index => match drop_index(reads, queue).await {
+                Ok(()) => has_index = false,
+                Err(StoreError::Closed) => return,
+                Err(error) => {
+                    tracing::warn!(error = with_causes(&error), "cannot drop the index by time");
+                }
+            },
+            Ok(None) | Err(StoreError::Overloaded) => {}
+            Err(StoreError::Closed) => return,
+            Err(error) => {
+                tracing::warn!(error = with_causes(&error), "cannot record submission times");
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Records a step of the first gap. Returns the block to go on with, or `None` if there is no gap.
+async fn record_gap(
+    reads: &ReadHalf,
+    queue: &Queue,
+    begin: i64,
+) -> Result<Option<i64>, StoreError> {
+    let full = reads.next_seq.load(Ordering::Relaxed) / BLOCK;
+    let Some(gap) = reads.times.gap(begin, full) else { return Ok(None) };
+    let mut scan = reads.readers.scan().await?;
+    let oldest = sqlx::query("SELECT min(seq) FROM tasks").fetch_one(scan.connection()).await?;
+    // Without tasks all full blocks are empty.
+    let first_block = oldest.try_get::<Option<i64>, _>(0)?.map_or(full, |oldest| oldest / BLOCK);
+    if gap.end <= first_block {
+        scan.finish();
+        return Ok(Some(first_block));
+    }
+    let blocks = read_blocks(scan.connection(), gap.clone()).await.map_err(StoreError::from);
+    scan.finish();
+    let blocks = match blocks {
+        // They are left unrecorded, so lists look at each of their rows.
+        Err(StoreError::Overloaded) => return Ok(Some(gap.end)),
+        blocks => blocks?,
+    };
+    let step = UpkeepStep { blocks, first_block, ..UpkeepStep::default() };
+    queue.change(|answer| Change::Upkeep(step, answer)).await?;
+    Ok(Some(gap.end))
+}
+
+async fn read_blocks(
+    connection: &mut SqliteConnection,
+    blocks: Range<i64>,
+) -> sqlx::Result<Vec<BlockTimes>> {
+    let mut times = Vec::new();
+    for block in blocks {
+        let ends =
+            "SELECT min(created_at), max(created_at) FROM tasks WHERE seq >= ?1 AND seq < ?2";
+        let ends = sqlx::query(ends).bind(block * BLOCK).bind((block + 1) * BLOCK);
+        let row = ends.fetch_one(&mut *connection).await?;
+        // Without tasks there is nothing to record.
+        if let (Some(earliest), Some(latest)) = (row.try_get(0)?, row.try_get(1)?) {
+            times.push(BlockTimes { block, earliest, latest });
+        }
+    }
+    Ok(times)
+}
+
+/// Drops the index by time of older versions, if it is there.
+async fn drop_index(reads: &ReadHalf, queue: &Queue) -> Result<(), StoreError> {
+    let index = "SELECT 1 FROM sqlite_schema WHERE name = 'tasks_by_time'";
+    match sqlx::query(index).fetch_optional(reads.readers.points()).await? {
+        Some(_) => {
+            let step = UpkeepStep { drop_index: true, ..UpkeepStep::default() };
+            queue.change(|answer| Change::Upkeep(step, answer)).await
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::filter::Cursor;
+    use crate::task::Timestamp;
+
+    proptest! {
+        #[test]
+        fn ranges_leave_out_only_blocks_of_other_times(
+            blocks in prop::collection::vec(prop::option::of((0..9_i64, 0..9_i64)), 0..20),
+            after in prop::option::of(0..9_i64),
+            before in prop::option::of(0..9_i64),
+            below in prop::option::of(0..20 * BLOCK),
+        ) {
+            let times = Times::default();
+            let known = |block: i64| {
+                let known = usize::try_from(block).ok().and_then(|at| *blocks.get(at)?);
+                known.map(|(one, other)| (one.min(other), one.max(other)))
+            };
+            for block in 0..20 {
+                if let Some((earliest, latest)) = known(block) {
+                    times.record(&[BlockTimes { block, earliest, latest }]);
+                }
+            }
+            let ranges = times.ranges(&ListFilter {
+                created_after: after.map(Timestamp::from_micros),
+                created_before: before.map(Timestamp::from_micros),
+                cursor: below.map(|seq| Cursor { seq }),
+                ..ListFilter::default()
+            });
+            prop_assert!(ranges.iter().all(|range| range.start < range.end));
+            prop_assert!(ranges.is_sorted_by(|newer, older| newer.start > older.end));
+            for block in 0..21 {
+                let wanted = known(block).is_none_or(|(earliest, latest)| {
+                    after.is_none_or(|after| latest >= after)
+                        && before.is_none_or(|before| earliest < before)
+                });
+                for seq in [block * BLOCK, block * BLOCK + BLOCK / 2, (block + 1) * BLOCK - 1] {
+                    let below = below.is_none_or(|below| seq < below);
+                    let found = ranges.iter().any(|range| range.contains(&seq));
+                    prop_assert_eq!(found, wanted && below, "{}", seq);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn gaps_are_found_in_steps() {
+        let times = Times::default();
+        let record = |block| times.record(&[BlockTimes { block, earliest: 0, latest: 0 }]);
+        record(2);
+        record(3);
+        assert_eq!(times.gap(0, 3), Some(0..2));
+        assert_eq!(times.gap(2, 4), None);
+        assert_eq!(times.gap(2, 5), Some(4..5));
+        assert_eq!(times.gap(3, 1000), Some(4..4 + STEP));
+        times.forget(3);
+        assert_eq!(times.gap(2, 4), Some(2..3));
+    }
+}
