@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use super::MAX_SIDE;
@@ -36,40 +36,23 @@ impl Format {
         self.into()
     }
 
+    /// Chooses the format `asked` for, or that of the output's extension. Returns it with the source of
+    /// the choice.
+    pub(super) fn choose(asked: Option<Self>, output: &str) -> (Self, &'static str) {
+        let extension = Path::new(output).extension().and_then(|extension| extension.to_str());
+        match (asked, extension.and_then(|extension| extension.parse().ok())) {
+            (Some(format), _) => (format, "parameter"),
+            (None, Some(format)) => (format, "extension"),
+            (None, None) => (Self::Jpeg, "default"),
+        }
+    }
+
     /// Longest side of an image in this format.
     pub(super) fn longest_side(self) -> u32 {
         match self {
             Self::WebP => 16_383,
             // JPEG and GIF cannot hold more, the others are held to the same limit.
             Self::Jpeg | Self::Gif | Self::Png | Self::Tiff | Self::Bmp => MAX_SIDE,
-        }
-    }
-}
-
-/// Format of an output, and the source of that choice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) format: Format,
-    pub(super) source: Source,
-}
-
-/// Source of the choice of a format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Source {
-    Parameter,
-    Extension,
-    Default,
-}
-
-impl Target {
-    /// Prefers the format `asked` for, then that of the output's extension.
-    pub(super) fn choose(asked: Option<Format>, output: &str) -> Self {
-        let extension = Path::new(output).extension().and_then(|extension| extension.to_str());
-        match (asked, extension.and_then(|extension| extension.parse().ok())) {
-            (Some(format), _) => Self { format, source: Source::Parameter },
-            (None, Some(format)) => Self { format, source: Source::Extension },
-            (None, None) => Self { format: Format::Jpeg, source: Source::Default },
         }
     }
 }
@@ -136,14 +119,14 @@ mod tests {
     #[test]
     fn the_extension_decides_where_nothing_else_does() {
         for (asked, output, format, source) in [
-            (None, "out.png", Format::Png, Source::Extension),
-            (None, "a.b/out.TIF", Format::Tiff, Source::Extension),
-            (None, "out.jpg", Format::Jpeg, Source::Extension),
-            (None, "out.dat", Format::Jpeg, Source::Default),
-            (None, "png", Format::Jpeg, Source::Default),
-            (Some(Format::WebP), "out.png", Format::WebP, Source::Parameter),
+            (None, "out.png", Format::Png, "extension"),
+            (None, "a.b/out.TIF", Format::Tiff, "extension"),
+            (None, "out.jpg", Format::Jpeg, "extension"),
+            (None, "out.dat", Format::Jpeg, "default"),
+            (None, "png", Format::Jpeg, "default"),
+            (Some(Format::WebP), "out.png", Format::WebP, "parameter"),
         ] {
-            assert_eq!(Target::choose(asked, output), Target { format, source }, "{output}");
+            assert_eq!(Format::choose(asked, output), (format, source), "{output}");
         }
     }
 

@@ -74,7 +74,7 @@ impl Header {
         let layout = layout.map_err(|problem| input.damaged(&problem))?;
         let color = if layout.colors == 1 { ColorType::L8 } else { ColorType::Rgb8 };
         // The decoder holds the file twice while it reads it.
-        let work = 2 * input.length()? + layout.work();
+        let work = 2 * input.length()? + layout.work;
         let jpeg::Layout { size, misread, .. } = layout;
         let (format, in_stripes, wide) = (ImageFormat::Jpeg, false, None);
         Ok(Self { format, size, color, in_stripes, misread, wide, work })
@@ -174,7 +174,7 @@ fn tiff_work(input: &Input<'_>, header: &Header) -> Result<u64, TaskError> {
         if compression == Some(CompressionMethod::ModernJPEG.to_u16()) {
             let (width, height) = decoder.chunk_dimensions();
             let part = (width.min(header.size.0), height.min(header.size.1));
-            // Samples and coefficients, as in `jpeg::Layout::work`.
+            // Samples and coefficients, as in `jpeg::Layout::read`.
             work += pixel_count(part) * 4 * 3;
         }
     }

@@ -8,7 +8,7 @@ use image::{ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use super::png::{self, PngImage};
 use super::{MAX_BYTES, MAX_PIXELS, MAX_SIDE};
-use crate::task::{MEMORY_BUDGET, TaskContext, TaskError};
+use crate::task::{TaskContext, TaskError};
 
 /// Limit in bytes for a decoder, including the decoded image.
 const MAX_DECODER_BYTES: u64 = MAX_BYTES + (256 << 20);
@@ -106,17 +106,6 @@ impl<'a> Input<'a> {
             return Ok(());
         };
         Err(self.refused(format_args!("is {width}x{height} pixels, {problem}")))
-    }
-
-    /// Refuses an image that needs more memory than all tasks share.
-    pub(super) fn check_memory(&self, needed: u64) -> Result<(), TaskError> {
-        if needed <= MEMORY_BUDGET {
-            return Ok(());
-        }
-        let (needed, limit) = (needed >> 20, MEMORY_BUDGET >> 20);
-        Err(self.refused(format_args!(
-            "needs {needed} MiB of memory to process, the limit is {limit} MiB"
-        )))
     }
 
     pub(super) fn explain(&self, error: ImageError) -> TaskError {

@@ -57,12 +57,11 @@ pub(super) fn has_end(mut jpeg: impl BufRead) -> io::Result<bool> {
 pub(super) struct Layout {
     pub(super) size: (u32, u32),
     /// Number of colour components in the file.
-    pub(super) colors: usize,
-    progressive: bool,
+    pub(super) colors: u8,
     /// Whether the image has to be decoded by [`decode`].
     pub(super) misread: bool,
-    /// Number of samples of all components, of which some may be subsampled.
-    samples: u64,
+    /// Bytes a decoder needs in addition to the pixels and the file.
+    pub(super) work: u64,
 }
 
 impl Layout {
@@ -88,12 +87,17 @@ impl Layout {
         };
         let size = (u16::from_be_bytes([c, d]).into(), u16::from_be_bytes([a, b]).into());
         let progressive = !matches!(marker, BASELINE | EXTENDED);
-        let layout = Self {
-            size,
-            colors: colors.into(),
-            progressive,
-            misread: !progressive && (is_in_parts(colors, &scan) || grows_finer(&frame)),
-            samples: samples(&frame, size),
+        let in_parts = scan.first().is_some_and(|&scanned| scanned < colors);
+        let misread = !progressive && (in_parts || grows_finer(&frame));
+        let samples = samples(&frame, size);
+        let work = if misread {
+            // Coefficients of two bytes each, planes, and interleaved samples that CMYK needs for RGB.
+            3 * samples + u64::from(size.0) * u64::from(size.1) * u64::from(colors)
+        } else if progressive {
+            // The coefficients are kept until the last scan.
+            2 * samples
+        } else {
+            0
         };
         if progressive {
             let mut scans = 1;
@@ -104,22 +108,7 @@ impl Layout {
                 }
             }
         }
-        Ok(Ok(layout))
-    }
-
-    /// Bytes a decoder needs in addition to the pixels and the file.
-    pub(super) fn work(&self) -> u64 {
-        // Coefficients of two bytes each are kept until the last scan.
-        let coefficients = 2 * self.samples;
-        if self.misread {
-            // `decode` turns them into planes, then into interleaved samples, then CMYK into RGB.
-            let pixels = u64::from(self.size.0) * u64::from(self.size.1);
-            coefficients + self.samples + pixels * self.colors as u64
-        } else if self.progressive {
-            coefficients
-        } else {
-            0
-        }
+        Ok(Ok(Self { size, colors, misread, work }))
     }
 }
 
@@ -129,11 +118,6 @@ fn samples(frame: &[u8], (width, height): (u32, u32)) -> u64 {
     let finest = |side: fn((u8, u8)) -> u8| factors(frame).map(side).max().unwrap_or(1).max(1);
     let (across, down) = (u64::from(finest(|(x, _)| x)), u64::from(finest(|(_, y)| y)));
     factors(frame).map(|(x, y)| padded * u64::from(x) * u64::from(y) / (across * down)).sum()
-}
-
-/// Whether the first scan lacks some of the components.
-fn is_in_parts(colors: u8, scan: &[u8]) -> bool {
-    scan.first().is_some_and(|&scanned| scanned < colors)
 }
 
 /// Whether a component has a higher resolution than the first one, usually the luma.

@@ -22,20 +22,13 @@ pub(super) struct Picture {
     pub(super) new_size: (u32, u32),
     /// The samples that became black and white, if samples were scaled.
     pub(super) scaled_from: Option<[f64; 2]>,
-    /// Width and height in the file.
-    size: (u32, u32),
+    /// Upright size of the original.
+    pub(super) original_size: (u32, u32),
     /// The transform that turns it upright.
     pub(super) orientation: Orientation,
     pub(super) icc_profile: Option<Vec<u8>>,
     /// Number of images in the file.
     pub(super) frames: usize,
-}
-
-impl Picture {
-    /// Width and height as shown by a viewer.
-    pub(super) fn upright_size(&self) -> (u32, u32) {
-        turn(self.size, self.orientation)
-    }
 }
 
 /// Decodes the first image of the input for this output format. `plan` takes the upright size.
@@ -58,10 +51,11 @@ pub(super) fn load(
         return Err(input.damaged(&CONTRADICTION));
     }
     let (orientation, icc_profile) = metadata::read(input, format, decoder.as_deref_mut());
-    let Plan { part, new } = plan(turn(size, orientation));
+    let original_size = turn(size, orientation);
+    let Plan { part, new: new_size } = plan(original_size);
     let part = turn(part, orientation);
-    let between = after_first_pass(part, orientation, new);
-    let Scaled { pixels, from } = match (&header.wide, decoder) {
+    let between = after_first_pass(part, orientation, new_size);
+    let Scaled { mut pixels, from: scaled_from } = match (&header.wide, decoder) {
         (Some(layout), _) => wide::decode(input, layout)?,
         (None, _) if header.in_stripes && part == size && narrows(size, between) => {
             Scaled { pixels: narrow(input, between.0)?, from: None }
@@ -75,14 +69,11 @@ pub(super) fn load(
         }
         (None, None) => unreachable!("an image that is not wide has a decoder"),
     };
-    let pixels = match part == size {
-        true => pixels,
-        false => {
-            let (left, top) = ((size.0 - part.0) / 2, (size.1 - part.1) / 2);
-            pixels.crop_imm(left, top, part.0, part.1)
-        }
-    };
-    Ok(Picture { pixels, new_size: new, scaled_from: from, size, orientation, icc_profile, frames })
+    if part != size {
+        let (left, top) = ((size.0 - part.0) / 2, (size.1 - part.1) / 2);
+        pixels = pixels.crop_imm(left, top, part.0, part.1);
+    }
+    Ok(Picture { pixels, new_size, scaled_from, original_size, orientation, icc_profile, frames })
 }
 
 fn pixels(

@@ -31,7 +31,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use self::fit::{Fit, Plan};
-use self::format::{Format, Target};
+use self::format::Format;
 use self::header::Header;
 use self::input::Input;
 use crate::task::{
@@ -122,14 +122,13 @@ impl ImageProcessTask {
     fn memory(&self, ctx: &TaskContext) -> Result<u64, TaskError> {
         let file = ctx.open_input()?;
         let input = Input::new(ctx, &file);
-        let needed = Header::read(&input)?.memory(self, self.target(ctx).format);
-        input.check_memory(needed)?;
+        let needed = Header::read(&input)?.memory(self, self.format(ctx).0);
         tracing::debug!(needed, "read the header");
         Ok(needed)
     }
 
     fn process(&self, ctx: &TaskContext, memory: &ReservedMemory) -> TaskResult {
-        let Target { format, source } = self.target(ctx);
+        let (format, source) = self.format(ctx);
         let file = ctx.open_input()?;
         let input = Input::new(ctx, &file);
         let header = Header::read(&input)?;
@@ -137,8 +136,8 @@ impl ImageProcessTask {
             return Err(input.changed());
         }
         let picture = load::load(&input, &header, format, |size| self.plan(size))?;
-        let original_size = picture.upright_size();
-        tracing::debug!(width = original_size.0, height = original_size.1, "loaded image");
+        let (width, height) = picture.original_size;
+        tracing::debug!(width, height, "loaded image");
         let new_size = picture.new_size;
         let longest = format.longest_side();
         if new_size.0.max(new_size.1) > longest {
@@ -166,7 +165,7 @@ impl ImageProcessTask {
             "message": "Image processed successfully",
             "input_file": ctx.input_file_path(),
             "output_file": ctx.output_file_path(),
-            "original_size": original_size,
+            "original_size": picture.original_size,
             "new_size": new_size,
             "format": format.name(),
             "format_source": source,
@@ -179,8 +178,9 @@ impl ImageProcessTask {
         Ok(result)
     }
 
-    fn target(&self, ctx: &TaskContext) -> Target {
-        Target::choose(self.format, ctx.output_file_path().unwrap_or_default())
+    /// Format of the output, and the source of that choice.
+    fn format(&self, ctx: &TaskContext) -> (Format, &'static str) {
+        Format::choose(self.format, ctx.output_file_path().unwrap_or_default())
     }
 
     /// `size` is the upright size of the input.
