@@ -1,5 +1,5 @@
-//! CPU-bound work: a bounded number of CPU slots for all tasks, and a count of the closures that each
-//! attempt runs in them.
+//! CPU-bound work: a bounded number of CPU slots for all tasks, and a count of the closures that
+//! each attempt runs in them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ pub struct CpuSlots(Arc<Shared>);
 struct Shared {
     semaphore: Arc<Semaphore>,
     total: usize,
-    /// Cloned by each closure that waits for a slot; only the references count.
+    /// Cloned by each closure that waits for a slot: its references count the waiters.
     waiting: Arc<()>,
     ledger: Mutex<Ledger>,
 }
@@ -57,12 +57,12 @@ impl CpuSlots {
         self.0.ledger.lock().abandoned
     }
 
-    /// Whether abandoned closures hold every slot, including lent ones, so that others have to wait.
+    /// Returns whether abandoned closures hold all slots, including lent ones, so that others wait.
     pub(crate) fn exhausted(&self) -> bool {
         self.abandoned() >= 2 * self.0.total
     }
 
-    /// Whether a closure waits for a slot.
+    /// Returns whether a closure waits for a slot.
     pub(super) fn wanted(&self) -> bool {
         Arc::strong_count(&self.0.waiting) > 1
     }
@@ -120,8 +120,8 @@ impl Drop for CpuSlot {
 
 /// The running closures of one attempt.
 ///
-/// Closures update `closures` when they begin and end, the runner when it abandons them. Each update
-/// happens inside `send_modify`, whose lock keeps the count of abandoned closures in step.
+/// Closures update `closures` when they begin and end, the runner when it abandons them. Each
+/// update happens inside `send_modify`, whose lock keeps the count of abandoned closures in step.
 #[derive(Debug)]
 pub(crate) struct BlockingWork {
     closures: watch::Sender<Closures>,
@@ -164,8 +164,8 @@ impl BlockingWork {
         let _ = self.closures.subscribe().wait_for(|closures| closures.running == 0).await;
     }
 
-    /// Counts the running closures, and those that begin later, as abandoned. They keep their slots.
-    /// Returns the number of running closures.
+    /// Counts the running closures, and those that begin later, as abandoned. They keep their
+    /// slots. Returns the number of running closures.
     pub(crate) fn abandon(&self) -> usize {
         let mut running = 0;
         self.closures.send_modify(|closures| {

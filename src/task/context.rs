@@ -50,7 +50,7 @@ impl TaskContext {
         self.attempt.progress.update(percent, message.into());
     }
 
-    /// Whether the task has been asked to stop.
+    /// Returns whether the task has been asked to stop.
     pub fn is_cancelled(&self) -> bool {
         self.attempt.token.is_cancelled()
     }
@@ -73,8 +73,7 @@ impl TaskContext {
         &self.attempt.token
     }
 
-    /// Sleeps, but returns at once when the task is asked to stop. A zero duration yields to other
-    /// tasks.
+    /// Sleeps, but returns at once when the task is asked to stop. A zero duration just yields.
     ///
     /// # Errors
     /// [`TaskError::Cancelled`] if the task has been asked to stop.
@@ -103,13 +102,12 @@ impl TaskContext {
         self.attempt.parameters.get_or_init(|| serde_json::from_str(text).unwrap_or_default())
     }
 
-    /// Input path as sent by the client, for messages. Use [`open_input`](Self::open_input) to read it.
+    /// Input path as sent by the client, for messages. [`open_input`](Self::open_input) opens it.
     pub fn input_file_path(&self) -> Option<&str> {
         self.attempt.info.input_file_path.as_deref()
     }
 
-    /// Output path as sent by the client, for messages. Use [`create_output`](Self::create_output) to
-    /// write it.
+    /// Output path as sent by the client, for messages. See [`create_output`](Self::create_output).
     pub fn output_file_path(&self) -> Option<&str> {
         self.attempt.info.output_file_path.as_deref()
     }
@@ -117,7 +115,7 @@ impl TaskContext {
     /// Opens the input for reading. It has to be a regular file below one of the allowed folders.
     ///
     /// # Errors
-    /// If the task has no input path, or the file is absent, unreadable, irregular or out of bounds.
+    /// If there is no input path, or the file is absent, unreadable, irregular or out of bounds.
     pub fn open_input(&self) -> Result<std::fs::File, TaskError> {
         let path = self
             .input_file_path()
@@ -125,9 +123,9 @@ impl TaskContext {
         Ok(self.attempt.files.open_input(path)?)
     }
 
-    /// Creates the output and missing parent folders. The complete, durable file gets its name after
-    /// the task has returned `Ok`; otherwise it is removed. Writes fail once the task is asked to
-    /// stop.
+    /// Creates the output and missing parent folders. The complete, durable file gets its name
+    /// after the task has returned `Ok`; otherwise it is removed. Writes fail once the task is
+    /// asked to stop.
     ///
     /// # Errors
     /// If the task has no output path, the file cannot be created, or on a second call.
@@ -148,15 +146,15 @@ impl TaskContext {
         Ok(file)
     }
 
-    /// Runs CPU-bound or blocking work on a separate thread, so that it does not hold up other tasks.
-    /// The number of such threads is limited by `--cpu-slots`. While the task waits for one, its
-    /// message says so and its timeout is paused.
+    /// Runs CPU-bound or blocking work on a separate thread, so that it does not hold up other
+    /// tasks. The number of such threads is limited by `--cpu-slots`. While the task waits for one,
+    /// its message says so and its timeout is paused.
     ///
-    /// A closure cannot be stopped from outside and keeps its CPU slot even after a timeout, so call
-    /// [`check_cancelled`](Self::check_cancelled) in long loops.
+    /// A closure cannot be stopped from outside and keeps its CPU slot even after a timeout, so
+    /// call [`check_cancelled`](Self::check_cancelled) in long loops.
     ///
     /// # Errors
-    /// The error of `work`, or [`TaskError::Cancelled`] if the task was asked to stop before it began.
+    /// The error of `work`, or [`TaskError::Cancelled`] if the task is cancelled before it begins.
     ///
     /// # Panics
     /// If `work` panics; the server turns that into a failure of the task.

@@ -5,8 +5,8 @@ use std::fmt;
 
 /// Reason that a task returned no result.
 ///
-/// `?` converts any standard error into this type. It does not implement `Error` itself, because that
-/// conversion would overlap with the one from a type to itself.
+/// `?` converts any standard error into this type. It does not implement `Error` itself, because
+/// that conversion would overlap with the one from a type to itself.
 #[derive(Debug)]
 pub enum TaskError {
     /// The task stopped as requested.
@@ -15,7 +15,7 @@ pub enum TaskError {
     Failed {
         /// Description of the failure, including its causes.
         message: String,
-        /// Whether a retry would fail the same way.
+        /// `true` if a retry would fail the same way.
         permanent: bool,
     },
 }
@@ -26,8 +26,7 @@ impl TaskError {
         Self::Failed { message: message.into(), permanent: false }
     }
 
-    /// A failure that would recur in every attempt, such as an invalid input. Skips the remaining
-    /// attempts.
+    /// A failure that every attempt would repeat, such as an invalid input. Ends all attempts.
     pub fn permanent(message: impl Into<String>) -> Self {
         Self::Failed { message: message.into(), permanent: true }
     }

@@ -1,7 +1,7 @@
 //! Files named by clients, confined to the allowed folders.
 //!
-//! Every path is resolved through the directory handle of a root (`--root`), so that neither `..` nor
-//! a symbolic link leads out, not even a link that is swapped in during an operation.
+//! Every path is resolved through the directory handle of a root (`--root`), so that neither `..`
+//! nor a symbolic link leads out, not even a link that is swapped in during an operation.
 
 mod absolute;
 mod machine;
@@ -23,7 +23,7 @@ pub use self::path_error::PathError;
 use super::output::{is_partial_name, partial_name};
 use super::{OutputFile, TaskId};
 
-/// The folders that tasks may use, and the server's own files in them, which they may not.
+/// The folders that tasks may use, except for the server's own files in them.
 #[derive(Debug)]
 pub struct Files {
     roots: Vec<Root>,
@@ -72,8 +72,8 @@ impl Files {
         self.roots.iter().map(|root| root.canonical.as_path())
     }
 
-    /// Checks the input path of a submission and returns its canonical form. The input need not exist
-    /// before the task runs.
+    /// Checks the input path of a submission and returns its canonical form. The input need not
+    /// exist before the task runs.
     ///
     /// # Errors
     /// If the path is out of bounds or one of the server's files.
@@ -86,8 +86,8 @@ impl Files {
         Ok(real)
     }
 
-    /// Checks the output path of a submission and returns its canonical form. `input` is the canonical
-    /// form of the input path.
+    /// Checks the output path of a submission and returns its canonical form. `input` is the
+    /// canonical form of the input path.
     ///
     /// # Errors
     /// If the path is out of bounds, a folder, one of the server's files, or the input.
@@ -165,8 +165,7 @@ impl Files {
         Ok(OutputFile::new(file, folder, partial, name.to_owned(), path.to_owned(), token))
     }
 
-    /// Checks that an output of this size could be created now. Creates no folders, and leaves nothing
-    /// behind.
+    /// Checks that an output of this size could be created now, and leaves nothing behind.
     ///
     /// # Errors
     /// As for [`create_output`](Self::create_output), or if the disk is full.
@@ -239,7 +238,7 @@ impl Files {
         }
     }
 
-    /// Canonical form of a path, whose links are followed as far as it exists.
+    /// Canonical form of a path; follows its links as far as it exists.
     fn real_path(&self, root: &Root, relative: &Path, path: &str) -> Result<PathBuf, PathError> {
         for existing in relative.ancestors().take_while(|path| !path.as_os_str().is_empty()) {
             match root.dir.canonicalize(existing) {
@@ -257,7 +256,7 @@ impl Files {
         Ok(joined(root.canonical.clone(), relative))
     }
 
-    /// Refuses folders, special files and the server's own files. Accepts links: outputs replace them.
+    /// Refuses folders, special files and the server's own files. Outputs may replace links.
     fn check_regular(&self, found: &Metadata, path: &str) -> Result<(), PathError> {
         if found.is_dir() {
             return Err(PathError::Folder(path.to_owned()));
@@ -271,7 +270,7 @@ impl Files {
         Ok(())
     }
 
-    /// Whether this is one of the server's files, under any name.
+    /// Returns whether this is one of the server's files, under any name.
     fn is_state_file(&self, found: &Metadata) -> bool {
         self.state_files.iter().any(|path| {
             std::fs::metadata(path).is_ok_and(|state| {
@@ -298,8 +297,7 @@ fn split_output<'a>(relative: &'a Path, path: &str) -> Result<(&'a Path, &'a OsS
     }
 }
 
-/// Syncs all folders above this one, so that it is on disk. An attempt that crashed may have created
-/// any of them.
+/// Syncs all folders above this one: an attempt that crashed may have created any of them.
 fn sync_ancestors(root: &Dir, folder: &Path) -> io::Result<()> {
     for above in folder.ancestors().skip(1) {
         // `open_dir` may return an O_PATH handle, which cannot be synced.

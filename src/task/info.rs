@@ -20,7 +20,7 @@ impl TaskId {
     }
 }
 
-/// Returns a new UUID of version 7. Such UUIDs cannot express times before 1970, so these become 1970.
+/// Returns a new UUID of version 7. It cannot express times before 1970, which become 1970.
 pub(crate) fn new_uuid() -> Uuid {
     match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
         Ok(_) => Uuid::now_v7(),
@@ -75,7 +75,7 @@ impl TaskStatus {
         self.into()
     }
 
-    /// Whether the task has ended.
+    /// Returns whether the task has ended.
     pub fn is_final(self) -> bool {
         match self {
             Self::Pending | Self::Running => false,
@@ -198,15 +198,14 @@ pub struct TaskInfo {
     /// Id of the latest task that retries this one.
     #[schema(value_type = Option<String>, format = "uuid")]
     pub retried_by: Option<TaskId>,
-    /// Position of a ready pending task in the queue, from 1. Exact up to 1000; 1001 stands for 1001 or
-    /// more.
+    /// Position of a ready pending task in the queue, from 1. Exact up to 1000, capped at 1001.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_position: Option<u32>,
     /// Reason that a pending task does not run yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_because: Option<String>,
-    /// Estimated time in seconds from `updated_at` to the end of a running task, extrapolated from its
-    /// progress. Absent without progress, and once that time is over.
+    /// Estimated time in seconds from `updated_at` to the end of a running task, extrapolated from
+    /// its progress. Absent without progress, and once that time is over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<f64>,
 }

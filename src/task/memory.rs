@@ -6,15 +6,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{TaskContext, TaskError};
 
-/// Memory budget of all tasks together, in bytes. The largest accepted image takes nearly all of it;
-/// dozens of photographs fit at once.
+/// Memory budget of all tasks together, in bytes. The largest accepted image takes nearly all of
+/// it; dozens of photographs fit at once.
 pub const MEMORY_BUDGET: u64 = 2560 * UNIT;
 
 /// Bytes per permit: the budget in bytes exceeds the 2^32 permits of a semaphore.
 const UNIT: u64 = 1 << 20;
 
-/// Unreserved part of [`MEMORY_BUDGET`]. Requests are served in order, so that small ones do not
-/// starve a large one.
+/// Unreserved part of [`MEMORY_BUDGET`]. Served in order, so that large requests do not starve.
 #[derive(Clone, Debug)]
 pub(crate) struct MemoryBudget(Arc<Semaphore>);
 
@@ -42,12 +41,12 @@ impl TaskContext {
     /// Reserves memory for large buffers from the budget that all tasks share ([`MEMORY_BUDGET`]).
     /// While it waits, the task's message says so and its timeout is paused.
     ///
-    /// Reserve everything at once: tasks that hold memory while they wait for more can deadlock. Move
-    /// the reservation into the closure that uses the memory, so that it is released when the closure
-    /// ends, even after a timeout.
+    /// Reserve everything at once: tasks that hold memory while they wait for more can deadlock.
+    /// Move the reservation into the closure that uses the memory, so that it is released when the
+    /// closure ends, even after a timeout.
     ///
     /// # Errors
-    /// If `bytes` exceeds the whole budget, or [`TaskError::Cancelled`] if the task is asked to stop.
+    /// If `bytes` exceeds the budget, or [`TaskError::Cancelled`] if the task is asked to stop.
     pub async fn reserve_memory(&self, bytes: u64) -> Result<ReservedMemory, TaskError> {
         if bytes > MEMORY_BUDGET {
             return Err(TaskError::permanent(format!(

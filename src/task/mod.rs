@@ -55,8 +55,8 @@ pub trait Task: Send + Sync + 'static {
         Paths::NONE
     }
 
-    /// Checks constraints that neither types nor schema express, such as those between fields. Called
-    /// before a task is accepted, on parameters that match the schema.
+    /// Checks constraints that neither types nor schema express, such as those between fields.
+    /// Called before a task is accepted, on parameters that match the schema.
     ///
     /// # Errors
     /// All faults, not just the first.
@@ -68,8 +68,7 @@ pub trait Task: Send + Sync + 'static {
     /// cleanup belongs in `Drop`.
     ///
     /// # Errors
-    /// An error fails the attempt, and its text becomes the task's `error`. The task is `failed` unless
-    /// attempts are left.
+    /// Any error fails the attempt, and the task unless attempts are left. Its text becomes `error`.
     async fn execute(self: Box<Self>, ctx: TaskContext) -> TaskResult;
 }
 

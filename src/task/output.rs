@@ -38,15 +38,15 @@ pub(super) fn partial_name(id: TaskId, epoch: i64) -> String {
     format!(".{id}.{epoch}.part")
 }
 
-/// Whether an output of this name could collide with a temporary one.
+/// Returns whether an output of this name could collide with a temporary one.
 pub(super) fn is_partial_name(name: &OsStr) -> bool {
     let stem = name.to_str().and_then(|name| name.strip_prefix('.')?.strip_suffix(".part"));
     stem.and_then(|stem| stem.split_once('.')).is_some_and(|(id, _)| id.parse::<TaskId>().is_ok())
 }
 
 impl OutputFile {
-    /// `file` is the file `partial` in `folder`, to be renamed to `name`. Errors call it `path`, as the
-    /// client does. Writes fail once `token` is cancelled.
+    /// `file` is the file `partial` in `folder`, to be renamed to `name`. Errors call it `path`, as
+    /// the client does. Writes fail once `token` is cancelled.
     pub(super) fn new(
         file: File,
         folder: Dir,
@@ -67,7 +67,7 @@ impl OutputFile {
         partial.writer.get_ref().sync_all()
     }
 
-    /// Renames the file to its final name, replacing what is there, and waits until that is on disk.
+    /// Renames the file to its final name, replacing any other, and waits until that is on disk.
     pub(crate) fn publish(&self) -> io::Result<()> {
         let mut file = self.0.lock();
         let Some(partial) = file.partial.take() else { return Ok(()) };
@@ -84,8 +84,8 @@ impl OutputFile {
         self.0.lock().remove();
     }
 
-    /// Runs one write operation, unless the task was asked to stop: the only check in some code. Errors
-    /// name the file, because tasks pass them on unchanged.
+    /// Runs one write operation, unless the task was asked to stop: the only check in some code.
+    /// Errors name the file, because tasks pass them on unchanged.
     fn named<T>(&self, step: impl FnOnce(&mut BufWriter<File>) -> io::Result<T>) -> io::Result<T> {
         let partial = &mut *self.0.lock();
         if partial.token.is_cancelled() {

@@ -20,8 +20,9 @@ const MAX_BYTES: usize = 8 * 1024 * 1024;
 type Sender<'a, T> = dyn Fn(T) -> Result<(), TaskError> + 'a;
 
 impl TaskContext {
-    /// Processes items on several threads where possible, and delivers the results in the order of the
-    /// items. Call it inside [`run_blocking`](Self::run_blocking); it returns when all items are done.
+    /// Processes items on several threads where possible, and delivers the results in the order of
+    /// the items. Call it inside [`run_blocking`](Self::run_blocking); it returns when all items
+    /// are done.
     ///
     /// - `next` yields the items, each with its size in bytes, and `None` after the last.
     /// - `worker` is called once per thread and returns a function that processes items there. That
@@ -30,12 +31,12 @@ impl TaskContext {
     /// - `take` receives the results: all those of the first item, then those of the second, and so on.
     ///
     /// The calling thread works in the CPU slot that it holds. Further threads join while there are
-    /// free slots and idle cores, and leave after their current item when a closure waits for a slot.
-    /// Only a few items and results are in memory at a time, and only one large item.
+    /// free slots and idle cores, and leave after their current item when a closure waits for a
+    /// slot. Only a few items and results are in memory at a time, and only one large item.
     ///
     /// # Errors
-    /// The error of the earliest failed item, from any of the closures, or [`TaskError::Cancelled`] if
-    /// the task is asked to stop.
+    /// The error of the earliest failed item, from any of the closures, or [`TaskError::Cancelled`]
+    /// if the task is asked to stop.
     ///
     /// # Panics
     /// If one of the closures panics; the server turns that into a failure of the task.
@@ -128,7 +129,7 @@ fn join(helper: ScopedJoinHandle<'_, ()>) {
     }
 }
 
-/// The items in flight and their pending results.
+/// Items in flight and their pending results.
 ///
 /// All threads update `state` and notify `changed`. The thread that takes `take` out of the state
 /// delivers results, without holding the lock.
@@ -146,7 +147,7 @@ struct State<'a, T> {
     turn: u64,
     /// Total size of the items.
     bytes: usize,
-    /// Whether `next` has no more items.
+    /// `true` once `next` has no more items.
     ended: bool,
     /// Consumer of the results; `None` while a thread runs it.
     take: Option<&'a mut Take<'a, T>>,
@@ -170,7 +171,7 @@ impl<'a, T> Queue<'a, T> {
         Self { state: Mutex::new(state), changed: Condvar::new(), limit }
     }
 
-    /// Waits for room for one more item and returns its number, or `None` after the end or a failure.
+    /// Waits for room for one more item. Returns its number, or `None` if there are no more.
     fn enter(&self) -> Option<u64> {
         let over = |state: &State<'_, T>| state.ended || state.failed.is_some();
         // Reading an item takes memory too, so none is read beside a large one.
@@ -258,7 +259,7 @@ impl<'a, T> Queue<'a, T> {
 }
 
 impl<T> State<'_, T> {
-    /// An item that has entered and whose turn is not over.
+    /// Returns an item in flight.
     fn item(&mut self, number: u64) -> &mut Item<T> {
         &mut self.items[(number - self.turn) as usize]
     }
@@ -269,7 +270,7 @@ impl<T> State<'_, T> {
         }
     }
 
-    /// Whether this item or an earlier one has failed.
+    /// Returns whether this item or an earlier one has failed.
     fn has_failed_by(&self, number: u64) -> bool {
         self.failed.as_ref().is_some_and(|&(failed, _)| failed <= number)
     }

@@ -12,9 +12,8 @@ pub(super) fn follow_links(absolute: &Path) -> PathBuf {
             let target = std::fs::read_link(existing)?;
             Ok::<_, io::Error>(normalize(&existing.parent().unwrap_or(existing).join(target)))
         });
-        match real {
-            Ok(real) => return joined(real, rest),
-            Err(_) => {}
+        if let Ok(real) = real {
+            return joined(real, rest);
         }
     }
     absolute.to_owned()

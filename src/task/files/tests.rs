@@ -138,8 +138,8 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Uses paths in every way while `door` and `file` alternate between entries of the root and links out
-/// of it. Returns the number of uses that succeeded and failed.
+/// Uses paths in every way while `door` and `file` alternate between entries of the root and links
+/// out of it. Returns the number of uses that succeeded and failed.
 fn use_while_swapped(files: &Files, outside: &Path) -> (u32, u32) {
     let (mut succeeded, mut failed) = (0, 0);
     let mut count = |success: bool| if success { succeeded += 1 } else { failed += 1 };

@@ -67,8 +67,8 @@ where
     image.into()
 }
 
-/// Makes each pixel either opaque or transparent. The GIF encoder would show every pixel that is not
-/// fully transparent, down to the faintest shadow.
+/// Makes each pixel either opaque or transparent. The GIF encoder would show every pixel that is
+/// not fully transparent, down to the faintest shadow.
 fn all_or_nothing(mut image: RgbaImage) -> RgbaImage {
     for Rgba(pixel) in image.pixels_mut() {
         *pixel = match *pixel {
@@ -102,7 +102,7 @@ pub(super) fn encode(
     Ok(output.seek(SeekFrom::End(0))?)
 }
 
-/// Whether an ICC profile applies to such colours. That of a CMYK file does not, after conversion to RGB.
+/// Returns whether an ICC profile describes such colours. A CMYK profile does not after conversion.
 fn describes(profile: &[u8], color: ColorType) -> bool {
     let space: &[u8] = if color.has_color() { b"RGB " } else { b"GRAY" };
     profile.get(16..20) == Some(space)
@@ -126,9 +126,9 @@ fn write_jpeg(
     quality: u8,
     output: impl Write,
 ) -> Result<(), TaskError> {
-    // The encoder of the image crate is slower and its files are larger. Optimised tables would save
-    // 2 or 3 %, but cost up to nine bytes a pixel, and put each component into a separate scan, which
-    // some decoders turn into garbage (see `jpeg`).
+    // The encoder of the image crate is slower and its files are larger. Optimised tables would
+    // save 2 or 3 %, but cost up to nine bytes a pixel, and put each component into a separate
+    // scan, which some decoders turn into garbage (see `jpeg`).
     let mut encoder = jpeg_encoder::Encoder::new(output, quality);
     encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
     if let Some(profile) = icc_profile {

@@ -11,9 +11,9 @@ pub(super) enum Fit {
     /// Stretches the image to exactly this size.
     #[default]
     Stretch,
-    /// Keeps the proportions: the image is as large as fits into this size.
+    /// Keeps the proportions and fits the image within this size.
     Contain,
-    /// Keeps the proportions and fills this size: crops the overhang equally on both sides.
+    /// Keeps the proportions and fills this size, cropping the overhang equally on both sides.
     Cover,
 }
 
@@ -42,7 +42,7 @@ impl Fit {
     }
 }
 
-/// `side * by / of`, rounded, but at least 1. In [`Fit::plan`] it never exceeds the side it replaces.
+/// `side * by / of`, rounded, at least 1. In [`Fit::plan`] never above the side that it replaces.
 fn scaled(side: u32, by: u32, of: u32) -> u32 {
     let scaled = (u64::from(side) * u64::from(by) + u64::from(of) / 2) / u64::from(of);
     u32::try_from(scaled).unwrap_or(u32::MAX).max(1)

@@ -36,8 +36,7 @@ impl Format {
         self.into()
     }
 
-    /// Chooses the format `asked` for, or that of the output's extension. Returns it with the source of
-    /// the choice.
+    /// Chooses the format `asked` for, or that of the extension, and names the source of the choice.
     pub(super) fn choose(asked: Option<Self>, output: &str) -> (Self, &'static str) {
         let extension = Path::new(output).extension().and_then(|extension| extension.to_str());
         match (asked, extension.and_then(|extension| extension.parse().ok())) {

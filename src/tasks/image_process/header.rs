@@ -24,9 +24,9 @@ pub(super) struct Header {
     pub(super) size: (u32, u32),
     /// Pixel type after decoding.
     pub(super) color: ColorType,
-    /// Whether [`stripes`](super::stripes) can decode it.
+    /// `true` if [`stripes`](super::stripes) can decode it.
     pub(super) in_stripes: bool,
-    /// Whether it is a JPEG that the image crate misreads.
+    /// `true` for a JPEG that the image crate misreads.
     pub(super) misread: bool,
     /// Layout of a TIFF that has to be decoded by [`wide`].
     pub(super) wide: Option<wide::Layout>,

@@ -116,8 +116,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Separates a failing disk, which may recover, from damage that a decoder reports as an I/O
-    /// error.
+    /// Separates a failing disk, which may recover, from damage reported as an I/O error.
     pub(super) fn unreadable(&self, error: &io::Error) -> TaskError {
         match error.kind() {
             _ if self.ctx.is_cancelled() => TaskError::Cancelled,

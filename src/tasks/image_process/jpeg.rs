@@ -43,7 +43,7 @@ fn next_segment(jpeg: &mut impl BufRead) -> io::Result<Option<(u8, Vec<u8>)>> {
     }
 }
 
-/// Whether the end-of-image marker is present.
+/// Returns whether the file has an end-of-image marker.
 pub(super) fn has_end(mut jpeg: impl BufRead) -> io::Result<bool> {
     while let Some((marker, _)) = next_segment(&mut jpeg)? {
         if marker == END_OF_IMAGE {
@@ -58,7 +58,7 @@ pub(super) struct Layout {
     pub(super) size: (u32, u32),
     /// Number of colour components in the file.
     pub(super) colors: u8,
-    /// Whether the image has to be decoded by [`decode`].
+    /// `true` if the image crate misreads the image, so that [`decode`] has to decode it.
     pub(super) misread: bool,
     /// Bytes a decoder needs in addition to the pixels and the file.
     pub(super) work: u64,
@@ -72,7 +72,7 @@ impl Layout {
             match next_segment(&mut jpeg)? {
                 None | Some((END_OF_IMAGE, _)) => return Ok(Err("it has no image data")),
                 Some((START_OF_SCAN, body)) => break body,
-                // The markers 0xC4, 0xC8 and 0xCC of this range are no frame headers.
+                // 0xC4, 0xC8 and 0xCC are not frame headers.
                 Some((marker @ 0xC0..=0xCF, body)) if !matches!(marker, 0xC4 | 0xC8 | 0xCC) => {
                     if frame.replace((marker, body)).is_some() {
                         return Ok(Err("it has two headers"));
@@ -91,7 +91,7 @@ impl Layout {
         let misread = !progressive && (in_parts || grows_finer(&frame));
         let samples = samples(&frame, size);
         let work = if misread {
-            // Coefficients of two bytes each, planes, and interleaved samples that CMYK needs for RGB.
+            // `decode` needs coefficients of two bytes, planes, and interleaved samples.
             3 * samples + u64::from(size.0) * u64::from(size.1) * u64::from(colors)
         } else if progressive {
             // The coefficients are kept until the last scan.
@@ -120,7 +120,7 @@ fn samples(frame: &[u8], (width, height): (u32, u32)) -> u64 {
     factors(frame).map(|(x, y)| padded * u64::from(x) * u64::from(y) / (across * down)).sum()
 }
 
-/// Whether a component has a higher resolution than the first one, usually the luma.
+/// Returns whether a component has a higher resolution than the first one, usually the luma.
 fn grows_finer(frame: &[u8]) -> bool {
     let mut factors = factors(frame);
     let Some((across, down)) = factors.next() else { return false };

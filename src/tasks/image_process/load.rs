@@ -10,8 +10,7 @@ use super::input::Input;
 use super::probe::count_frames;
 use super::resize::{after_first_pass, turn};
 use super::stripes::{narrow, narrows};
-use super::wide::{self, Scaled};
-use super::{CONTRADICTION, jpeg, metadata};
+use super::{CONTRADICTION, jpeg, metadata, wide};
 use crate::task::TaskError;
 
 /// The first image of a file, in its stored orientation.
@@ -55,15 +54,15 @@ pub(super) fn load(
     let Plan { part, new: new_size } = plan(original_size);
     let part = turn(part, orientation);
     let between = after_first_pass(part, orientation, new_size);
-    let Scaled { mut pixels, from: scaled_from } = match (&header.wide, decoder) {
+    let (mut pixels, scaled_from) = match (&header.wide, decoder) {
         (Some(layout), _) => wide::decode(input, layout)?,
         (None, _) if header.in_stripes && part == size && narrows(size, between) => {
-            Scaled { pixels: narrow(input, between.0)?, from: None }
+            (narrow(input, between.0)?, None)
         }
         (None, Some(decoder)) => {
             let pixels = pixels(input, header, decoder)?;
             match output {
-                Format::Tiff => Scaled { pixels, from: None },
+                Format::Tiff => (pixels, None),
                 _ => wide::narrow(input.ctx, pixels)?,
             }
         }

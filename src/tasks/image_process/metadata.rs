@@ -10,13 +10,11 @@ use tiff::tags::Tag;
 
 use super::input::Input;
 
-/// Largest colour profile to keep, in bytes: that of a JPEG, the format with the least room. Profiles
-/// of cameras and printers have a few kilobytes to a few megabytes. A larger one is dropped, since
-/// the image can be shown without it.
+/// Largest colour profile to keep, in bytes: the most that fits into a JPEG. Profiles of cameras and
+/// printers have a few kilobytes to a few megabytes. Larger ones are dropped, and the image is kept.
 pub(super) const MAX_PROFILE_BYTES: usize = 255 * 65_519;
 
-/// Orientation and profile of an image whose header `decoder` has read. Unreadable metadata counts
-/// as absent.
+/// Orientation and profile of an image, if readable. `decoder` has read the header.
 pub(super) fn read(
     input: &Input<'_>,
     format: ImageFormat,

@@ -1,13 +1,13 @@
 //! Resizes an image and writes it in another format.
 //!
-//! The steps: [`header`] computes the memory needed, [`load`] decodes, [`resize`] resamples, [`encode`]
-//! converts and writes.
+//! The steps: [`header`] computes the memory needed, [`load`] decodes, [`resize`] resamples,
+//! [`encode`] converts and writes.
 //!
 //! Their helpers: [`input`] reads the file and explains failures, [`probe`] inspects it without
 //! decoding, [`metadata`] finds orientation and profile, [`mod@fit`] keeps proportions, and
-//! [`mod@format`] lists the outputs. Where the image crate falls short, [`jpeg`] decodes files that it
-//! misreads, [`wide`] decodes samples that it has no pixel type for, [`stripes`] resizes a PNG while
-//! decoding it, and [`mod@png`] and [`mod@gif`] bound the memory and time that it does not.
+//! [`mod@format`] lists the outputs. Where the image crate falls short, [`jpeg`] decodes files that
+//! it misreads, [`wide`] decodes samples that it has no pixel type for, [`stripes`] resizes a PNG
+//! while decoding it, and [`mod@png`] and [`mod@gif`] bound the memory and time that it does not.
 
 mod encode;
 mod fit;
@@ -55,15 +55,15 @@ const CONTRADICTION: &str = "its headers disagree on its size or colours";
 
 /// Resizes an image to `width` x `height` pixels and writes it in another format.
 ///
-/// Reads JPEG, PNG, WebP, TIFF, BMP and GIF, recognized by content, and applies the EXIF orientation;
-/// `original_size` in the result is the upright size. Of several pages or frames it uses the first;
-/// `frames` is their number. Resampling is Lanczos. PNG and TIFF keep 16 bits per sample, the other
-/// formats are scaled to 8. TIFF samples that are floating-point, signed, or integers of 32 or 64 bits
-/// are scaled to 16 bits: the least becomes black, the greatest white (NaN becomes black), and
-/// `scaled_from` in the result holds these two. Only 32-bit floating-point colours written as TIFF stay
-/// unscaled. Transparency is kept, but JPEG blends it with white, and GIF has only full transparency
-/// (and 256 colours). WebP is lossless. Images above 200 megapixels or 65535 pixels per side are
-/// refused. Colour profiles above 16 MB are dropped.
+/// Reads JPEG, PNG, WebP, TIFF, BMP and GIF, recognized by content, and applies the EXIF
+/// orientation; `original_size` in the result is the upright size. Of several pages or frames it
+/// uses the first; `frames` is their number. Resampling is Lanczos. PNG and TIFF keep 16 bits per
+/// sample, the other formats are scaled to 8. TIFF samples that are floating-point, signed, or
+/// integers of 32 or 64 bits are scaled to 16 bits: the least becomes black, the greatest white
+/// (NaN becomes black), and `scaled_from` in the result holds these two. Only 32-bit floating-point
+/// colours written as TIFF stay unscaled. Transparency is kept, but JPEG blends it with white, and
+/// GIF has only full transparency (and 256 colours). WebP is lossless. Images above 200 megapixels
+/// or 65535 pixels per side are refused. Colour profiles above 16 MB are dropped.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ImageProcessTask {
@@ -73,11 +73,11 @@ pub(super) struct ImageProcessTask {
     /// Height of the new image, in pixels.
     #[schemars(range(min = 1, max = MAX_SIDE))]
     height: u32,
-    /// Format of the new image. Defaults to the format of the output's extension, or JPEG if there is
-    /// none; `format_source` in the result is `parameter`, `extension` or `default`.
+    /// Format of the new image. Defaults to the format of the output's extension, or JPEG if there
+    /// is none; `format_source` in the result is `parameter`, `extension` or `default`.
     format: Option<Format>,
-    /// JPEG quality, from 1 to 100: higher is better and larger, and from 90 on colours keep their full
-    /// resolution. Ignored by other formats.
+    /// JPEG quality, from 1 to 100: higher is better and larger, and from 90 on colours keep their
+    /// full resolution. Ignored by other formats.
     #[schemars(range(min = 1, max = 100))]
     quality: u8,
     /// Handling of an image whose proportions differ.

@@ -11,8 +11,7 @@ use super::input::Input;
 use super::{jpeg, png};
 use crate::task::{TaskContext, TaskError};
 
-/// Number of images in the file: pages of a TIFF, frames of an animation. Leaves out those behind
-/// damage in the file.
+/// Number of readable images in the file: pages of a TIFF, frames of an animation.
 pub(super) fn count_frames(input: &Input<'_>, format: ImageFormat) -> Result<usize, TaskError> {
     let reader = input.reader()?;
     let frames = match format {
@@ -69,8 +68,8 @@ pub(super) fn png_size(input: &Input<'_>) -> Option<(u32, u32)> {
     Some(decoder.read_header_info().ok()?.size())
 }
 
-/// Whether the file is complete, for the formats whose decoders paint missing pixels grey instead
-/// of reporting an error.
+/// Returns whether the file is complete, for the formats whose decoders would paint missing pixels
+/// grey instead of reporting an error.
 pub(super) fn is_whole(input: &Input<'_>, format: ImageFormat) -> Result<bool, TaskError> {
     let length = input.length()?;
     let whole = match format {

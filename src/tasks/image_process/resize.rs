@@ -8,14 +8,12 @@ use image::metadata::Orientation;
 use super::MAX_BYTES;
 use crate::task::{TaskContext, TaskError};
 
-/// Rows or columns of a stripe. The filter weights are computed for each stripe, so narrow ones would
-/// take longer.
+/// Rows or columns of a stripe. Each stripe computes the filter weights, so narrow ones are slow.
 pub(super) const STRIPE: u32 = 512;
 
-/// Resizes an image, then turns it upright: the same result as in the other order, for far less work.
+/// Resizes an image, then turns it upright: the other order would take far more work.
 ///
-/// Colours are weighted by their alpha, so that transparent pixels leave no fringe. `new` is the
-/// upright size.
+/// Weighs colours by their alpha to avoid fringes. `new` is the upright size.
 pub(super) fn resize(
     ctx: &TaskContext,
     mut image: DynamicImage,
@@ -45,8 +43,7 @@ pub(super) fn resize(
     Ok(image)
 }
 
-/// Size after the first of the two passes. `old` and the result are stored sizes, `new` is the
-/// upright size.
+/// Size after the first pass. `old` and the result are stored sizes, `new` is the upright size.
 pub(super) fn after_first_pass(
     old: (u32, u32),
     orientation: Orientation,

@@ -24,7 +24,7 @@ pub(super) fn pixel_type(reader: &Reader<impl BufRead + Seek>) -> Option<PixelTy
     }
 }
 
-/// Whether a first pass from one size to another only reduces the width.
+/// Returns whether a first pass from one size to another only reduces the width.
 pub(super) fn narrows(old: (u32, u32), new: (u32, u32)) -> bool {
     new.0 < old.0 && new.1 == old.1
 }

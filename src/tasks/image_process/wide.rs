@@ -22,12 +22,8 @@ pub(super) struct Layout {
     pub(super) bytes: u64,
 }
 
-/// An image with at most 16 bits per sample, unless the output takes more.
-pub(super) struct Scaled {
-    pub(super) pixels: DynamicImage,
-    /// The samples that became black and white; `None` if nothing was scaled or no sample is finite.
-    pub(super) from: Option<[f64; 2]>,
-}
+/// An image, and the samples that became black and white, if finite samples were scaled.
+pub(super) type Scaled = (DynamicImage, Option<[f64; 2]>);
 
 impl Layout {
     /// Returns `None` for a TIFF that the image crate decodes, or that cannot be decoded at all.
@@ -94,7 +90,7 @@ pub(super) fn decode(input: &Input<'_>, layout: &Layout) -> Result<Scaled, TaskE
     };
     let pixels =
         pixels.ok_or_else(|| input.damaged(&"it has fewer samples than its size requires"))?;
-    Ok(Scaled { pixels, from })
+    Ok((pixels, from))
 }
 
 /// Scales the colours of a floating-point image to 16 bits. Alpha ranges from 0 to 1 already.
@@ -114,13 +110,13 @@ pub(super) fn narrow(ctx: &TaskContext, image: DynamicImage) -> Result<Scaled, T
             let samples = pixels.flat_map(|(&[r, g, b], alpha)| [r, g, b, alpha]).collect();
             (ImageBuffer::from_raw(width, height, samples).map(DynamicImage::ImageRgba16), from)
         }
-        other => return Ok(Scaled { pixels: other, from: None }),
+        other => return Ok((other, None)),
     };
-    Ok(Scaled { pixels: pixels.unwrap_or_default(), from })
+    Ok((pixels.unwrap_or_default(), from))
 }
 
-/// Scales samples so that the least becomes 0 and the greatest 65535, and returns these two as well.
-/// NaN becomes 0, and so do samples that are all equal.
+/// Scales samples so that the least becomes 0 and the greatest 65535, and returns these two as
+/// well. NaN becomes 0, and so do samples that are all equal.
 fn scale<T: Copy>(
     ctx: &TaskContext,
     samples: &[T],
