@@ -1,70 +1,70 @@
-//! CPU-bound work: a bounded number of slots for all tasks, and a tally of what each attempt has
-//! running in them.
+//! CPU-bound work: a bounded number of CPU slots for all tasks, and a count of the closures that
+//! each attempt runs in them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// The slots that all attempts share for CPU-bound closures (`--cpu-slots`).
+/// CPU slots that all attempts share (`--cpu-slots`).
 ///
-/// A thread whose attempt was given up keeps its slot until it ends. While such abandoned threads
-/// hold every slot, as many more are lent, once, so that a careless task does not take the CPU away
-/// from all others. When abandoned threads hold those as well, closures wait.
+/// A closure that outlives its attempt is abandoned and keeps its slot until it returns. While
+/// abandoned closures hold every slot, the same number is lent, once, so that a misbehaving task
+/// does not block all others. When abandoned closures hold those as well, new closures wait.
 #[derive(Clone, Debug)]
 pub struct CpuSlots(Arc<Shared>);
 
-/// Closures take permits from the semaphore; its permits, free and taken, are `total`, `total` more
-/// while slots are lent, and `owed` more while lent slots that are still in use are called back.
-/// `ledger` guards every change of their number.
+/// Closures take permits from the semaphore. Its permits, free and taken, are `total`, plus `total`
+/// while slots are lent, plus `owed` while recalled slots are still in use. `ledger` guards every
+/// change of that number.
 #[derive(Debug)]
 struct Shared {
     semaphore: Arc<Semaphore>,
     total: usize,
-    waiting: AtomicUsize,
+    /// Cloned by each closure that waits for a slot: its references count the waiters.
+    waiting: Arc<()>,
     ledger: Mutex<Ledger>,
 }
 
 #[derive(Debug, Default)]
 struct Ledger {
-    /// Closures that run although their attempt was given up.
+    /// Number of closures that outlived their attempt.
     abandoned: usize,
     lent: bool,
-    /// Permits to destroy when they are given back.
+    /// Permits to destroy when they are returned.
     owed: usize,
 }
 
 impl CpuSlots {
-    /// Slots for that many closures at once.
+    /// Slots for `total` closures at once.
     pub fn new(total: usize) -> Self {
         Self(Arc::new(Shared {
             semaphore: Arc::new(Semaphore::new(total)),
             total,
-            waiting: AtomicUsize::new(0),
+            waiting: Arc::default(),
             ledger: Mutex::default(),
         }))
     }
 
-    /// Number of slots, without those that are lent.
+    /// Number of slots, excluding lent ones.
     pub fn total(&self) -> usize {
         self.0.total
     }
 
-    /// Number of closures that still run after their attempt was given up.
+    /// Number of running closures that outlived their attempt.
     pub fn abandoned(&self) -> usize {
         self.0.ledger.lock().abandoned
     }
 
-    /// Whether abandoned threads hold every slot, the lent ones too, so that closures have to wait.
+    /// Returns whether abandoned closures hold all slots, including lent ones, so that others wait.
     pub(crate) fn exhausted(&self) -> bool {
         self.abandoned() >= 2 * self.0.total
     }
 
-    /// Whether somebody waits for a slot.
+    /// Returns whether a closure waits for a slot.
     pub(super) fn wanted(&self) -> bool {
-        self.0.waiting.load(Ordering::Relaxed) > 0
+        Arc::strong_count(&self.0.waiting) > 1
     }
 
     pub(super) fn try_acquire(&self) -> Option<CpuSlot> {
@@ -73,33 +73,32 @@ impl CpuSlots {
     }
 
     pub(super) async fn acquire(&self) -> CpuSlot {
-        let _waiting = Counted::new(&self.0.waiting);
+        let _waiting = Arc::clone(&self.0.waiting);
         let acquired = Arc::clone(&self.0.semaphore).acquire_owned().await;
         let permit = acquired.expect("the semaphore of the CPU slots is never closed");
         CpuSlot { permit: Some(permit), slots: self.clone() }
     }
-}
 
-impl Shared {
-    /// Changes the number of abandoned closures, and lends or calls back slots accordingly.
-    fn change_abandoned(&self, change: impl FnOnce(usize) -> usize) {
-        let mut ledger = self.ledger.lock();
-        ledger.abandoned = change(ledger.abandoned);
-        let lend = ledger.abandoned >= self.total;
+    /// Changes the number of abandoned closures, and lends or recalls slots accordingly.
+    fn change_abandoned(&self, change: isize) {
+        let Shared { semaphore, total, ledger, .. } = &*self.0;
+        let mut ledger = ledger.lock();
+        ledger.abandoned = ledger.abandoned.saturating_add_signed(change);
+        let lend = ledger.abandoned >= *total;
         if lend == ledger.lent {
             return;
         }
         ledger.lent = lend;
         if lend {
-            // What is still owed counts as lent again.
-            self.semaphore.add_permits(self.total - std::mem::take(&mut ledger.owed));
+            // Owed permits count as lent again.
+            semaphore.add_permits(total - std::mem::take(&mut ledger.owed));
         } else {
-            ledger.owed = self.total - self.semaphore.forget_permits(self.total);
+            ledger.owed = total - semaphore.forget_permits(*total);
         }
     }
 }
 
-/// A slot in use. Dropping it gives it back.
+/// A slot in use. Dropping it returns it.
 #[derive(Debug)]
 pub(super) struct CpuSlot {
     permit: Option<OwnedSemaphorePermit>,
@@ -113,77 +112,72 @@ impl Drop for CpuSlot {
             ledger.owed -= 1;
             self.permit.take().into_iter().for_each(OwnedSemaphorePermit::forget);
         } else {
-            // Under the lock: a slot that is called back meanwhile must find it free, or owed.
+            // Released under the lock, so that a concurrent recall finds it either free or in use.
             self.permit = None;
         }
     }
 }
 
-/// Counts as one until it is dropped.
-struct Counted<'a>(&'a AtomicUsize);
-
-impl<'a> Counted<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The closures that one attempt has running.
+/// The running closures of one attempt.
 ///
-/// `running` is published to whoever waits for the end of all; `given_up` guards the count of
-/// abandoned closures: a closure that begins or ends sees whether it belongs there.
+/// Closures update `closures` when they begin and end, the runner when it abandons them. Each
+/// update happens inside `send_modify`, whose lock keeps the count of abandoned closures in step.
 #[derive(Debug)]
 pub(crate) struct BlockingWork {
-    running: watch::Sender<usize>,
-    given_up: Mutex<bool>,
+    closures: watch::Sender<Closures>,
     slots: CpuSlots,
+}
+
+#[derive(Debug, Default)]
+struct Closures {
+    running: usize,
+    abandoned: bool,
 }
 
 impl BlockingWork {
     pub(crate) fn new(slots: CpuSlots) -> Self {
-        Self { running: watch::Sender::new(0), given_up: Mutex::new(false), slots }
+        Self { closures: watch::Sender::default(), slots }
     }
 
     pub(super) fn slots(&self) -> &CpuSlots {
         &self.slots
     }
 
-    /// Counts a closure in; the guard that travels with it counts it out.
+    /// Counts a closure until the returned guard is dropped.
     pub(super) fn begin(self: &Arc<Self>, slot: CpuSlot) -> RunningClosure {
-        let given_up = self.given_up.lock();
-        if *given_up {
-            self.slots.0.change_abandoned(|abandoned| abandoned + 1);
-        }
-        self.running.send_modify(|running| *running += 1);
-        drop(given_up);
+        self.change_running(1);
         RunningClosure { work: Arc::clone(self), _slot: slot }
     }
 
-    /// Waits until no closure of this attempt runs any more.
-    pub(crate) async fn finished(&self) {
-        // Cannot fail: the sender is right here.
-        let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
+    fn change_running(&self, change: isize) {
+        self.closures.send_modify(|closures| {
+            closures.running = closures.running.saturating_add_signed(change);
+            if closures.abandoned {
+                self.slots.change_abandoned(change);
+            }
+        });
     }
 
-    /// Counts what still runs, and what begins from now on, as abandoned. Returns the number of
-    /// closures that still run. They keep their slots.
+    /// Resolves when no closure of this attempt is running.
+    pub(crate) async fn finished(&self) {
+        // Cannot fail: `self` keeps the sender alive.
+        let _ = self.closures.subscribe().wait_for(|closures| closures.running == 0).await;
+    }
+
+    /// Counts the running closures, and those that begin later, as abandoned. They keep their
+    /// slots. Returns the number of running closures.
     pub(crate) fn abandon(&self) -> usize {
-        let mut given_up = self.given_up.lock();
-        *given_up = true;
-        let running = *self.running.borrow();
-        self.slots.0.change_abandoned(|abandoned| abandoned + running);
+        let mut running = 0;
+        self.closures.send_modify(|closures| {
+            closures.abandoned = true;
+            running = closures.running;
+            self.slots.change_abandoned(running as isize);
+        });
         running
     }
 }
 
-/// Stands for one closure while it runs.
+/// Guard of a running closure and its slot.
 #[derive(Debug)]
 pub(super) struct RunningClosure {
     work: Arc<BlockingWork>,
@@ -192,15 +186,11 @@ pub(super) struct RunningClosure {
 
 impl Drop for RunningClosure {
     fn drop(&mut self) {
-        let given_up = self.work.given_up.lock();
-        if *given_up {
-            self.work.slots.0.change_abandoned(|abandoned| abandoned - 1);
-        }
-        self.work.running.send_modify(|running| *running -= 1);
+        self.work.change_running(-1);
     }
 }
 
-/// How long an attempt has waited for CPU slots or memory, which its timeout does not count.
+/// Time that an attempt has waited for CPU slots or memory, which its timeout excludes.
 #[derive(Debug, Default)]
 pub(crate) struct SlotWait(Mutex<Waited>);
 
@@ -212,13 +202,13 @@ struct Waited {
 }
 
 impl SlotWait {
-    /// The sum so far, a wait under way included.
+    /// Total so far, including a current wait.
     pub(crate) fn total(&self) -> Duration {
         let waited = self.0.lock();
         waited.before + waited.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Counts the time until the guard is dropped.
+    /// Counts the time until the returned guard is dropped. Concurrent waits count once.
     pub(super) fn begin(self: &Arc<Self>) -> Waiting {
         let mut waited = self.0.lock();
         waited.waiting += 1;
@@ -228,7 +218,7 @@ impl SlotWait {
     }
 }
 
-/// A wait under way.
+/// Guard of a current wait.
 #[derive(Debug)]
 pub(super) struct Waiting(Arc<SlotWait>);
 

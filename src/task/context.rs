@@ -1,6 +1,5 @@
-//! What a task can ask of the server while it runs.
+//! The interface between a running task and the server.
 
-use std::fmt;
 use std::panic;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -10,24 +9,24 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use super::blocking::CpuSlot;
 use super::{
     BlockingWork, Files, MemoryBudget, OutputFile, Progress, SlotWait, TaskError, TaskInfo,
 };
 
-/// The hand that the server lends a running task: progress, cancellation, files, CPU time.
+/// Services of the server for a running task: progress, cancellation, files, CPU time.
 ///
-/// Cloning is cheap, and every clone speaks for the same attempt.
-#[derive(Clone)]
+/// Cheap to clone; all clones belong to the same attempt.
+#[derive(Clone, Debug)]
 pub struct TaskContext {
     pub(super) attempt: Arc<Attempt>,
 }
 
-/// One attempt at a task, as its code sees it. The runner makes it and keeps hold of the parts.
+/// State of one attempt. The runner creates it and shares its parts.
+#[derive(Debug)]
 pub(crate) struct Attempt {
     pub(crate) info: Arc<TaskInfo>,
     pub(crate) epoch: i64,
-    /// Read from `info` when it is first asked for.
+    /// Parsed from `info` on first use.
     pub(crate) parameters: OnceLock<Map<String, Value>>,
     pub(crate) token: CancellationToken,
     pub(crate) progress: Arc<Progress>,
@@ -43,42 +42,41 @@ impl TaskContext {
         Self { attempt: Arc::new(attempt) }
     }
 
-    /// Tells pollers how far the task is: `percent` from 0 to 100, and a sentence.
+    /// Reports progress to clients: `percent` from 0 to 100, and a short message.
     ///
-    /// Never waits and never fails, so call it as often as there is news. The latest call wins;
-    /// writing it down at a bearable rate is the server's business.
+    /// Never blocks and never fails, so call it as often as you like: the latest call wins, and the
+    /// server limits the rate of its database writes.
     pub fn update_progress(&self, percent: f64, message: impl Into<String>) {
         self.attempt.progress.update(percent, message.into());
     }
 
-    /// Whether the task should stop.
+    /// Returns whether the task has been asked to stop.
     pub fn is_cancelled(&self) -> bool {
         self.attempt.token.is_cancelled()
     }
 
-    /// For loops: `ctx.check_cancelled()?` leaves the task when it should stop.
+    /// Cancellation check for loops: `ctx.check_cancelled()?`.
     ///
     /// # Errors
-    /// [`TaskError::Cancelled`] if the task should stop.
+    /// [`TaskError::Cancelled`] if the task has been asked to stop.
     pub fn check_cancelled(&self) -> Result<(), TaskError> {
         if self.is_cancelled() { Err(TaskError::Cancelled) } else { Ok(()) }
     }
 
-    /// Returns when the task should stop; for `tokio::select!`.
+    /// Resolves when the task is asked to stop; for `tokio::select!`.
     pub async fn cancelled(&self) {
         self.attempt.token.cancelled().await;
     }
 
-    /// The token behind the three methods above, for code that takes one.
+    /// The token behind the three methods above, for libraries that take one.
     pub fn cancellation_token(&self) -> &CancellationToken {
         &self.attempt.token
     }
 
-    /// Sleeps, and wakes at once when the task should stop. A sleep of no time lets other tasks go
-    /// first.
+    /// Sleeps, but returns at once when the task is asked to stop. A zero duration just yields.
     ///
     /// # Errors
-    /// [`TaskError::Cancelled`] if the task should stop.
+    /// [`TaskError::Cancelled`] if the task has been asked to stop.
     pub async fn sleep(&self, duration: Duration) -> Result<(), TaskError> {
         if duration.is_zero() {
             self.check_cancelled()?;
@@ -92,33 +90,32 @@ impl TaskContext {
         }
     }
 
-    /// The record of the task as it was when this attempt began.
+    /// Record of the task at the start of this attempt.
     pub fn task_info(&self) -> &TaskInfo {
         &self.attempt.info
     }
 
-    /// The parameters as JSON, defaults filled in. The task's own fields hold the same.
+    /// The parameters as JSON, including defaults. The task's own fields hold the same values.
     pub fn parameters(&self) -> &Map<String, Value> {
         let text = self.attempt.info.parameters.get();
-        // The record of a claimed task is known to hold an object, the task was made from it.
+        // Known to be an object: the task itself was parsed from it.
         self.attempt.parameters.get_or_init(|| serde_json::from_str(text).unwrap_or_default())
     }
 
-    /// The input path as the client sent it, for messages. To read it use [`open_input`](Self::open_input).
+    /// Input path as sent by the client, for messages. [`open_input`](Self::open_input) opens it.
     pub fn input_file_path(&self) -> Option<&str> {
         self.attempt.info.input_file_path.as_deref()
     }
 
-    /// The output path as the client sent it, for messages. To write it use
-    /// [`create_output`](Self::create_output).
+    /// Output path as sent by the client, for messages. See [`create_output`](Self::create_output).
     pub fn output_file_path(&self) -> Option<&str> {
         self.attempt.info.output_file_path.as_deref()
     }
 
-    /// Opens the input for reading. Only regular files below the allowed folders can be opened.
+    /// Opens the input for reading. It has to be a regular file below one of the allowed folders.
     ///
     /// # Errors
-    /// If the task was given no input, or it is absent, unreadable, a folder or out of bounds.
+    /// If there is no input path, or the file is absent, unreadable, irregular or out of bounds.
     pub fn open_input(&self) -> Result<std::fs::File, TaskError> {
         let path = self
             .input_file_path()
@@ -126,17 +123,17 @@ impl TaskContext {
         Ok(self.attempt.files.open_input(path)?)
     }
 
-    /// Creates the output, with its folders. It appears under its name, whole and durable, when
-    /// the task has returned `Ok`; after any other end nothing is left of it. Writing fails once
-    /// the task should stop.
+    /// Creates the output and missing parent folders. The complete, durable file gets its name
+    /// after the task has returned `Ok`; otherwise it is removed. Writes fail once the task is
+    /// asked to stop.
     ///
     /// # Errors
-    /// If the task was given no output, if it cannot be created, or on a second call.
+    /// If the task has no output path, the file cannot be created, or on a second call.
     pub fn create_output(&self) -> Result<OutputFile, TaskError> {
         let path = self
             .output_file_path()
             .ok_or_else(|| TaskError::permanent("output_file_path is required"))?;
-        // A thread that was given up must not leave a file that nobody looks after.
+        // The runner no longer cleans up after an abandoned thread.
         self.check_cancelled()?;
         let mut output = self.attempt.output.lock();
         if output.is_some() {
@@ -149,16 +146,15 @@ impl TaskContext {
         Ok(file)
     }
 
-    /// Runs CPU-bound or blocking work on a thread of its own, so that other tasks go on
-    /// meanwhile. The number of such threads is bounded (`--cpu-slots`): while all are taken the
-    /// task says so in its message, and its timeout does not tick.
+    /// Runs CPU-bound or blocking work on a separate thread, so that it does not hold up other
+    /// tasks. The number of such threads is limited by `--cpu-slots`. While the task waits for one,
+    /// its message says so and its timeout is paused.
     ///
-    /// A closure cannot be stopped from outside. One that takes long calls
-    /// [`check_cancelled`](Self::check_cancelled) in its loop; otherwise it keeps its slot after a
-    /// timeout.
+    /// A closure cannot be stopped from outside and keeps its CPU slot even after a timeout, so
+    /// call [`check_cancelled`](Self::check_cancelled) in long loops.
     ///
     /// # Errors
-    /// What `work` returns, or [`TaskError::Cancelled`] if the task should stop before it began.
+    /// The error of `work`, or [`TaskError::Cancelled`] if the task is cancelled before it begins.
     ///
     /// # Panics
     /// If `work` panics; the server turns that into a failure of the task.
@@ -168,9 +164,13 @@ impl TaskContext {
         F: FnOnce(&TaskContext) -> Result<T, TaskError> + Send + 'static,
     {
         let attempt = &self.attempt;
-        let slot = match attempt.blocking.slots().try_acquire() {
+        let slots = attempt.blocking.slots();
+        let slot = match slots.try_acquire() {
             Some(slot) => slot,
-            None => self.wait_for_slot().await?,
+            None => {
+                let message = format!("Waiting for one of {} CPU slots", slots.total());
+                self.wait_with_message(message, slots.acquire()).await?
+            }
         };
         let running = attempt.blocking.begin(slot);
         let ctx = self.clone();
@@ -183,18 +183,12 @@ impl TaskContext {
         match thread.await {
             Ok(result) => result,
             Err(error) if error.is_panic() => panic::resume_unwind(error.into_panic()),
-            // The runtime is going away before the closure began.
+            // The runtime shut down before the closure began.
             Err(_) => Err(TaskError::Cancelled),
         }
     }
 
-    async fn wait_for_slot(&self) -> Result<CpuSlot, TaskError> {
-        let slots = self.attempt.blocking.slots();
-        let message = format!("Waiting for one of {} CPU slots", slots.total());
-        self.wait_with_message(message, slots.acquire()).await
-    }
-
-    /// Waits for what other tasks hold. The task's message says so, its timeout does not tick, and a
+    /// Waits for a resource that other tasks hold, with this message and a paused timeout. A
     /// cancellation ends the wait.
     pub(super) async fn wait_with_message<T>(
         &self,
@@ -212,11 +206,5 @@ impl TaskContext {
                 Ok(got)
             }
         }
-    }
-}
-
-impl fmt::Debug for TaskContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskContext").field("info", &self.attempt.info).finish_non_exhaustive()
     }
 }

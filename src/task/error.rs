@@ -1,33 +1,32 @@
-//! How tasks fail, and how parameters are refused.
+//! Errors of tasks, and faults in their parameters.
 
 use std::error::Error;
 use std::fmt;
 
-/// Why a task did not return a result.
+/// Reason that a task returned no result.
 ///
-/// Any standard error turns into one with `?`. That is why this type is not an error itself: the
-/// conversion would cover its own type twice.
+/// `?` converts any standard error into this type. It does not implement `Error` itself, because
+/// that conversion would overlap with the one from a type to itself.
 #[derive(Debug)]
 pub enum TaskError {
-    /// The task stopped because it was asked to.
+    /// The task stopped as requested.
     Cancelled,
     /// The attempt failed.
     Failed {
-        /// What went wrong, causes included.
+        /// Description of the failure, including its causes.
         message: String,
-        /// Whether another attempt would fail the same way.
+        /// `true` if a retry would fail the same way.
         permanent: bool,
     },
 }
 
 impl TaskError {
-    /// A failure that another attempt may get past.
+    /// A failure that may not recur in another attempt.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::Failed { message: message.into(), permanent: false }
     }
 
-    /// A failure that no other attempt can mend, such as an input that is not what it should be.
-    /// Attempts that are left are skipped.
+    /// A failure that every attempt would repeat, such as an invalid input. Ends all attempts.
     pub fn permanent(message: impl Into<String>) -> Self {
         Self::Failed { message: message.into(), permanent: true }
     }
@@ -48,7 +47,7 @@ impl<E: Error + Send + Sync + 'static> From<E> for TaskError {
     }
 }
 
-/// The error's text followed by those of its causes, but for what is said twice.
+/// Text of an error, followed by the texts of its causes that add something.
 pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -63,7 +62,7 @@ pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// What [`Task::validate`](super::Task::validate) found: for each faulty field what was expected.
+/// Faulty fields found by [`Task::validate`](super::Task::validate), with the expected values.
 ///
 /// ```
 /// use task_server::task::InvalidParameters;
@@ -77,22 +76,22 @@ pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
 pub struct InvalidParameters(Vec<(&'static str, String)>);
 
 impl InvalidParameters {
-    /// Notes that `field` should have been `expected` ("at least 1") unless `fits`.
+    /// Records that `field` should have been `expected` ("at least 1"), unless it `fits`.
     pub fn expect(&mut self, field: &'static str, fits: bool, expected: impl Into<String>) {
         if !fits {
             self.0.push((field, expected.into()));
         }
     }
 
-    /// `Ok` if no fault was noted.
+    /// `Ok` if no fault was recorded.
     ///
     /// # Errors
-    /// The faults.
+    /// All recorded faults.
     pub fn into_result(self) -> Result<(), Self> {
         if self.0.is_empty() { Ok(()) } else { Err(self) }
     }
 
-    /// The faulty fields, each with what was expected.
+    /// Faulty fields, each with the expected value.
     pub fn faults(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.iter().map(|(field, expected)| (*field, expected.as_str()))
     }

@@ -1,4 +1,4 @@
-//! What is wrong with a submission, as a list that names every place.
+//! Faults of a request, in the format of FastAPI.
 
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::paths::LocationSegment;
@@ -6,37 +6,37 @@ use jsonschema::{JsonType, ValidationError};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// More faults than this are not told: nobody reads them, and a client could make a great many.
+/// Maximum number of faults in a response: a client could cause any number of them.
 pub(crate) const MAX_FAULTS: usize = 100;
 
-/// One thing that is wrong with a submission, in the shape FastAPI gives it.
+/// A fault in a request, in the format of FastAPI.
 #[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Fault {
-    /// What kind of fault, such as `missing` or `int_type`.
+    /// Kind of fault, such as `missing` or `int_type`.
     #[serde(rename = "type")]
     #[schema(value_type = String)]
     pub kind: &'static str,
-    /// Where, from the outermost field inwards.
+    /// Path to the fault, from the outermost field inwards.
     #[schema(value_type = Vec<Value>)]
     pub loc: Vec<Value>,
-    /// What was expected, in words.
+    /// Description of the expected value.
     pub msg: String,
-    /// What was found there.
+    /// Value found there.
     pub input: Value,
 }
 
 impl Fault {
-    /// A value that is not what it should be, in words of its own.
+    /// An invalid value.
     pub fn value(loc: &[&str], msg: impl Into<String>, input: impl Into<Value>) -> Self {
         Self { kind: "value_error", loc: path(loc), msg: msg.into(), input: input.into() }
     }
 
-    /// A field that has to be there and is not.
+    /// An absent field that is required.
     pub fn missing(loc: &[&str], msg: impl Into<String>, input: impl Into<Value>) -> Self {
         Self { kind: "missing", loc: path(loc), msg: msg.into(), input: input.into() }
     }
 
-    /// One of a few names was expected.
+    /// A name that is not one of `names`.
     pub fn choice<'a>(
         loc: &[&str],
         what: &str,
@@ -52,15 +52,42 @@ fn path(loc: &[&str]) -> Vec<Value> {
     loc.iter().map(|&part| part.into()).collect()
 }
 
-/// The faults behind an error that `schema` found in the value at `prefix`.
+/// Converts an error of `schema` about the value at `prefix`.
 pub(super) fn from_schema_error(
     error: &ValidationError<'_>,
     schema: &Value,
     prefix: &[&str],
 ) -> Vec<Fault> {
+    let (loc, at_fault) = locate(error, schema, prefix);
+    match error.kind() {
+        ValidationErrorKind::AdditionalProperties { unexpected } => {
+            return unknown_fields(unexpected, at_fault, &loc, error.instance());
+        }
+        // An `Option` is one schema or null: report the errors of that schema.
+        ValidationErrorKind::AnyOf { context } => {
+            let mut others = context.iter().filter(|errors| !errors.iter().any(expects_null));
+            if let (Some(errors), None) = (others.next(), others.next()) {
+                let faults = errors.iter().map(|error| from_schema_error(error, schema, prefix));
+                return faults.flatten().collect();
+            }
+        }
+        _ => {}
+    }
+    let loc = match error.kind() {
+        ValidationErrorKind::Required { property } => [loc, vec![property.clone()]].concat(),
+        _ => loc,
+    };
+    let (kind, msg) = describe(error, at_fault);
+    vec![Fault { kind, loc, msg, input: error.instance().as_ref().clone() }]
+}
+
+/// Path to the fault, and the part of the schema that applies there.
+fn locate<'s>(
+    error: &ValidationError<'_>,
+    mut schema: &'s Value,
+    prefix: &[&str],
+) -> (Vec<Value>, &'s Value) {
     let mut loc = path(prefix);
-    let root = schema;
-    let mut schema = schema;
     for segment in error.instance_path() {
         match segment {
             LocationSegment::Property(name) => {
@@ -74,62 +101,37 @@ pub(super) fn from_schema_error(
         }
         schema = beside_null(schema);
     }
-    let instance = error.instance().as_ref();
-    let one =
-        |kind, msg: String| vec![Fault { kind, loc: loc.clone(), msg, input: instance.clone() }];
-    match error.kind() {
-        ValidationErrorKind::Required { property } => {
-            let mut loc = loc.clone();
-            loc.push(property.clone());
-            vec![Fault {
-                kind: "missing",
-                loc,
-                msg: "Field required".to_owned(),
-                input: instance.clone(),
-            }]
-        }
-        ValidationErrorKind::AdditionalProperties { unexpected } => {
-            unknown_fields(unexpected, schema, &loc, instance)
-        }
-        ValidationErrorKind::Type { kind } => {
-            let (kind, expected) = type_words(kind);
-            one(kind, format!("Input should be {expected}"))
-        }
-        ValidationErrorKind::Minimum { limit } => {
-            one("greater_than_equal", format!("Input should be greater than or equal to {limit}"))
-        }
-        ValidationErrorKind::Maximum { limit } => {
-            one("less_than_equal", format!("Input should be less than or equal to {limit}"))
-        }
-        ValidationErrorKind::ExclusiveMinimum { limit } => {
-            one("greater_than", format!("Input should be greater than {limit}"))
-        }
-        ValidationErrorKind::ExclusiveMaximum { limit } => {
-            one("less_than", format!("Input should be less than {limit}"))
-        }
-        ValidationErrorKind::Enum { .. } | ValidationErrorKind::OneOfNotValid { .. } => {
-            one("enum", format!("Input should be one of {}", choices(schema)))
-        }
-        // What may be left out (`Option`) is one schema or null.
-        ValidationErrorKind::AnyOf { context } => {
-            let mut others = context.iter().filter(|errors| !errors.iter().any(expects_null));
-            match (others.next(), others.next()) {
-                (Some(errors), None) => {
-                    errors.iter().flat_map(|error| from_schema_error(error, root, prefix)).collect()
-                }
-                _ => one("value_error", error.to_string()),
-            }
-        }
-        ValidationErrorKind::Format { format } if format == "date-time" => one(
-            "datetime_parsing",
-            "Input should be a time such as 2026-01-31T15:30:00Z".to_owned(),
-        ),
-        // Keywords that no parameter schema has so far; the validator's own words serve.
-        _ => one("value_error", error.to_string()),
-    }
+    (loc, schema)
 }
 
-/// Of a schema that allows something or null, what is not null.
+/// Kind and message of a fault.
+fn describe(error: &ValidationError<'_>, schema: &Value) -> (&'static str, String) {
+    use ValidationErrorKind as Kind;
+    let (kind, expected) = match error.kind() {
+        Kind::Required { .. } => return ("missing", "Field required".to_owned()),
+        Kind::Type { kind } => {
+            let (kind, expected) = type_words(kind);
+            (kind, expected.to_owned())
+        }
+        Kind::Minimum { limit } => {
+            ("greater_than_equal", format!("greater than or equal to {limit}"))
+        }
+        Kind::Maximum { limit } => ("less_than_equal", format!("less than or equal to {limit}")),
+        Kind::ExclusiveMinimum { limit } => ("greater_than", format!("greater than {limit}")),
+        Kind::ExclusiveMaximum { limit } => ("less_than", format!("less than {limit}")),
+        Kind::Enum { .. } | Kind::OneOfNotValid { .. } => {
+            ("enum", format!("one of {}", choices(schema)))
+        }
+        Kind::Format { format } if format == "date-time" => {
+            ("datetime_parsing", "a time such as 2026-01-31T15:30:00Z".to_owned())
+        }
+        // No parameter schema uses other keywords so far.
+        _ => return ("value_error", error.to_string()),
+    };
+    (kind, format!("Input should be {expected}"))
+}
+
+/// The alternative of a nullable schema that is not null.
 fn beside_null(schema: &Value) -> &Value {
     let alternatives = schema["anyOf"].as_array().into_iter().flatten();
     let mut others = alternatives.filter(|alternative| alternative["type"] != "null");
@@ -165,12 +167,12 @@ fn unknown_fields(
     unexpected.iter().take(MAX_FAULTS).map(fault).collect()
 }
 
-/// "did you mean `steps`?" where a name comes close, else all of them.
+/// Suggests the closest name ("did you mean `steps`?"), or lists all names if none is close.
 pub(crate) fn expected_names<'a>(
     found: &str,
     names: impl Iterator<Item = &'a str> + Clone,
 ) -> String {
-    // Comparing takes memory for each pair of letters.
+    // The comparison takes memory for each pair of letters.
     if found.len() > 4 * names.clone().map(str::len).max().unwrap_or(0) {
         return list_names(names);
     }
@@ -193,7 +195,7 @@ fn list_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     format!("expected one of {}", names.join(", "))
 }
 
-/// The values that a schema of alternatives allows.
+/// The values that an enumerating schema allows.
 fn choices(schema: &Value) -> String {
     let direct = schema["enum"].as_array().into_iter().flatten();
     let alternatives = schema["oneOf"].as_array().into_iter().flatten();
@@ -204,11 +206,11 @@ fn choices(schema: &Value) -> String {
     direct.chain(nested).map(Value::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// FastAPI's name for a fault of type, and what should have been there.
+/// FastAPI's name of a type fault, and the expected type in words.
 fn type_words(kind: &TypeKind) -> (&'static str, &'static str) {
     let expected = match kind {
         TypeKind::Single(expected) => Some(*expected),
-        // "type": ["string", "null"] and its like: name what is not null.
+        // Such as "type": ["string", "null"].
         TypeKind::Multiple(types) => types.iter().find(|&one| one != JsonType::Null),
     };
     match expected {

@@ -1,4 +1,4 @@
-//! What is known of one task: the record that clients poll.
+//! The record of a task, as clients poll it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,18 +9,18 @@ use serde_json::value::RawValue;
 use strum::{EnumString, IntoStaticStr, VariantArray};
 use uuid::Uuid;
 
-/// Names one task. A UUID of version 7, so that ids sort by the time of submission.
+/// Id of a task: a UUID of version 7, so that ids sort by submission time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TaskId(Uuid);
 
 impl TaskId {
-    /// An id that no other task has.
+    /// Returns a new, unique id.
     pub fn new() -> Self {
         Self(new_uuid())
     }
 }
 
-/// A UUID of version 7. Those of a clock before 1970, which they cannot express, are of 1970.
+/// Returns a new UUID of version 7. It cannot express times before 1970, which become 1970.
 pub(crate) fn new_uuid() -> Uuid {
     match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
         Ok(_) => Uuid::now_v7(),
@@ -48,45 +48,34 @@ impl FromStr for TaskId {
     }
 }
 
-/// Where a task stands in its life.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    utoipa::ToSchema,
-    EnumString,
-    IntoStaticStr,
-    VariantArray,
-)]
+/// State of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[derive(EnumString, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "lowercase")]
 pub enum TaskStatus {
-    /// Stored, and waiting for its turn.
+    /// Stored and queued.
     Pending,
-    /// An attempt is under way.
+    /// In an attempt.
     Running,
     /// Ended with a result.
     Completed,
     /// Ended with an error.
     Failed,
-    /// Ended because a client asked for it.
+    /// Ended by a cancellation.
     Cancelled,
 }
 
 impl TaskStatus {
-    /// All of them.
+    /// All states.
     pub const ALL: &'static [Self] = <Self as VariantArray>::VARIANTS;
 
-    /// The name on the wire and in the database.
+    /// Name on the wire and in the database.
     pub fn name(self) -> &'static str {
         self.into()
     }
 
-    /// Whether a task in this state will never change again.
+    /// Returns whether the task has ended.
     pub fn is_final(self) -> bool {
         match self {
             Self::Pending | Self::Running => false,
@@ -95,17 +84,17 @@ impl TaskStatus {
     }
 }
 
-/// A moment, in whole microseconds UTC. Written as RFC 3339 with six digits and `Z`.
+/// A point in time, in microseconds UTC. Written as RFC 3339 with six decimals and `Z`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The present moment by the wall clock.
+    /// Current time of the wall clock.
     pub fn now() -> Self {
         Self(jiff::Timestamp::now().as_microsecond())
     }
 
-    /// From microseconds since the Unix epoch.
+    /// Converts from microseconds since the Unix epoch.
     pub fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
@@ -118,7 +107,7 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The database could hold a number outside of jiff's years -9999 to 9999.
+        // The database may hold times outside jiff's range, the years -9999 to 9999.
         let time = jiff::Timestamp::from_microsecond(self.0).unwrap_or(jiff::Timestamp::MAX);
         write!(f, "{time:.6}")
     }
@@ -137,7 +126,7 @@ impl<'de> Deserialize<'de> for Timestamp {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(|error| {
             let expected = "expected a time such as 2026-01-31T15:30:00Z";
-            serde::de::Error::custom(format!("{expected}, found `{text}`: {error}"))
+            serde::de::Error::custom(format!("invalid time `{text}`: {expected}: {error}"))
         })
     }
 }
@@ -148,82 +137,81 @@ impl Serialize for Timestamp {
     }
 }
 
-/// Everything that clients see of a task.
+/// Record of a task, as clients see it.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct TaskInfo {
-    /// Names the task.
+    /// Id of the task.
     #[schema(value_type = String, format = "uuid")]
     pub task_id: TaskId,
-    /// One of `GET /task-types`, or a name that another version of this server stored.
+    /// One of `GET /task-types`, or a type that another version of the server stored.
     pub task_type: String,
-    /// Where the task stands.
+    /// State of the task.
     pub status: TaskStatus,
     /// Percent done, 0 to 100.
     pub progress: f64,
-    /// What the task is doing, or how it ended, in a sentence.
+    /// Short description of the current work, or of the end of the task.
     pub message: String,
-    /// When the task was submitted.
+    /// Time of submission.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
-    /// When the latest attempt began.
+    /// Start of the latest attempt.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub started_at: Option<Timestamp>,
-    /// When the task reached its final status.
+    /// Time at which the task ended.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub completed_at: Option<Timestamp>,
-    /// What a completed task returned.
+    /// Result of a completed task.
     #[schema(value_type = Option<std::collections::BTreeMap<String, serde_json::Value>>)]
     pub result: Option<Box<RawValue>>,
-    /// Why a failed task failed, or why its last attempt did.
+    /// Error of a failed task, or of the last failed attempt.
     pub error: Option<String>,
-    /// The input path as it was sent.
+    /// Input path as submitted.
     pub input_file_path: Option<String>,
-    /// The output path as it was sent.
+    /// Output path as submitted.
     pub output_file_path: Option<String>,
-    /// The parameters, with the defaults filled in.
+    /// Parameters, including defaults.
     #[schema(value_type = std::collections::BTreeMap<String, serde_json::Value>)]
     pub parameters: Box<RawValue>,
-    /// When anything in this record last changed.
+    /// Time of the last change to this record.
     #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
-    /// How many attempts have begun.
+    /// Number of attempts started so far.
     pub attempt: u32,
-    /// How many attempts there are at the most.
+    /// Maximum number of attempts.
     pub max_attempts: u32,
-    /// How long one attempt may take, in seconds; `null` for no limit.
+    /// Time limit of one attempt in seconds; `null` for none.
     pub timeout_seconds: Option<f64>,
-    /// When a client asked for cancellation.
+    /// Time at which a client requested cancellation.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub cancel_requested_at: Option<Timestamp>,
-    /// Tasks with a higher number run first.
+    /// Priority; higher numbers run first.
     pub priority: i32,
-    /// Free labels, as they were sent.
+    /// Labels as submitted.
     #[schema(value_type = std::collections::BTreeMap<String, String>)]
     pub tags: Box<RawValue>,
-    /// The time before which the task was not to run.
+    /// Earliest start of the task, as submitted.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub run_at: Option<Timestamp>,
-    /// The task that this one repeats.
+    /// Id of the task that this one retries.
     #[schema(value_type = Option<String>, format = "uuid")]
     pub retry_of: Option<TaskId>,
-    /// The latest task that repeats this one.
+    /// Id of the latest task that retries this one.
     #[schema(value_type = Option<String>, format = "uuid")]
     pub retried_by: Option<TaskId>,
-    /// Of a pending task that is ready: its place in the queue, 1 for the next to run. Exact up to
-    /// 1000; 1001 means that or more.
+    /// Position of a ready pending task in the queue, from 1. Exact up to 1000, capped at 1001.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_position: Option<u32>,
-    /// Of a pending task: what it waits for.
+    /// Reason that a pending task does not run yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_because: Option<String>,
-    /// Of a running task that has reported progress: time from `updated_at` to its end in seconds, if it goes
-    /// on as it did. Absent once that time is over.
+    /// Estimated time in seconds from `updated_at` to the end of a running task, extrapolated from
+    /// its progress. Absent without progress, and once that time is over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<f64>,
 }
 
 impl TaskInfo {
-    /// Length of all texts in bytes: what may be large of a record, in memory and as JSON.
+    /// Total length of all texts in bytes, which dominates the size of a large record.
     pub(crate) fn text_bytes(&self) -> usize {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         self.message.len()

@@ -1,4 +1,4 @@
-//! Memory for large buffers: one budget for all tasks together.
+//! Memory for large buffers: one budget that all tasks share.
 
 use std::sync::Arc;
 
@@ -6,19 +6,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{TaskContext, TaskError};
 
-/// What all tasks together may hold, in bytes. The largest image that is accepted takes nearly all of
-/// it by itself; of photographs there is room for dozens.
+/// Memory budget of all tasks together, in bytes. The largest accepted image takes nearly all of
+/// it; dozens of photographs fit at once.
 pub const MEMORY_BUDGET: u64 = 2560 * UNIT;
 
-/// Memory is counted in units of this size, in bytes, because a semaphore counts to 2^32.
+/// Bytes per permit: the budget in bytes exceeds the 2^32 permits of a semaphore.
 const UNIT: u64 = 1 << 20;
 
-/// What is left of [`MEMORY_BUDGET`]. Requests are met in their order, so that a large one is not
-/// starved by small ones.
+/// Unreserved part of [`MEMORY_BUDGET`]. Served in order, so that large requests do not starve.
 #[derive(Clone, Debug)]
 pub(crate) struct MemoryBudget(Arc<Semaphore>);
 
-/// Memory that was promised to a task, until this is dropped.
+/// Memory reserved for a task. Dropping it returns the memory to the budget.
 #[derive(Debug)]
 pub struct ReservedMemory {
     bytes: u64,
@@ -26,7 +25,7 @@ pub struct ReservedMemory {
 }
 
 impl ReservedMemory {
-    /// Number of bytes that were asked for.
+    /// Number of reserved bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -39,20 +38,19 @@ impl MemoryBudget {
 }
 
 impl TaskContext {
-    /// Reserves memory for large buffers out of the budget that all tasks share
-    /// ([`MEMORY_BUDGET`]), and waits until there is enough. Meanwhile the task says so in its message,
-    /// and its timeout does not tick.
+    /// Reserves memory for large buffers from the budget that all tasks share ([`MEMORY_BUDGET`]).
+    /// While it waits, the task's message says so and its timeout is paused.
     ///
-    /// Reserve everything at once: a task that holds memory while it waits for more could wait for
-    /// ever. Move what this returns into the closure that needs the memory, so that it is given back
-    /// when the closure ends, even after a timeout.
+    /// Reserve everything at once: tasks that hold memory while they wait for more can deadlock.
+    /// Move the reservation into the closure that uses the memory, so that it is released when the
+    /// closure ends, even after a timeout.
     ///
     /// # Errors
-    /// If it is more than the whole budget, or [`TaskError::Cancelled`] if the task should stop.
+    /// If `bytes` exceeds the budget, or [`TaskError::Cancelled`] if the task is asked to stop.
     pub async fn reserve_memory(&self, bytes: u64) -> Result<ReservedMemory, TaskError> {
         if bytes > MEMORY_BUDGET {
             return Err(TaskError::permanent(format!(
-                "the task needs {} MiB of memory, more than the {} MiB that all tasks share",
+                "the task needs {} MiB of memory, but all tasks share a budget of {} MiB",
                 bytes.div_ceil(UNIT),
                 MEMORY_BUDGET / UNIT
             )));

@@ -1,4 +1,4 @@
-//! The ground floor: what a task is, and all that its code may lean on.
+//! The lowest layer: the [`Task`] trait, and everything that the code of a task may use.
 //!
 //! A task is a struct that **is** its parameters: serde parses it, schemars describes it, and
 //! [`Task::execute`] does the work with the help of a [`TaskContext`].
@@ -38,16 +38,16 @@ pub(crate) use progress::{Progress, shorten};
 pub(crate) use schema::{CompiledSchema, schema_of};
 pub use types::TaskType;
 
-/// What a task returns: a JSON object for `result`, or why it did not get there.
+/// Outcome of a task: the JSON object for `result`, or an error.
 pub type TaskResult = Result<serde_json::Value, TaskError>;
 
-/// Work that the server can run.
+/// A unit of work that the server can run.
 ///
-/// The implementing struct holds the task's parameters, so it derives `serde::Deserialize` and
-/// `schemars::JsonSchema` beside this. Its doc comment is what users read about the task type.
+/// The implementing struct holds the parameters, so it also derives `serde::Deserialize` and
+/// `schemars::JsonSchema`. Its doc comment is the description of the task type that users see.
 #[async_trait]
 pub trait Task: Send + Sync + 'static {
-    /// Which of the two paths of a submission this task uses. By default neither.
+    /// Use of the input and the output path of a submission. By default the task uses neither.
     fn paths() -> Paths
     where
         Self: Sized,
@@ -55,25 +55,24 @@ pub trait Task: Send + Sync + 'static {
         Paths::NONE
     }
 
-    /// Checks what neither the types of the fields nor their schema can say, such as that one field fits
-    /// another. Called before a task is accepted, and only for parameters that the schema accepts.
+    /// Checks constraints that neither types nor schema express, such as those between fields.
+    /// Called before a task is accepted, on parameters that match the schema.
     ///
     /// # Errors
-    /// Every fault that was found, not just the first.
+    /// All faults, not just the first.
     fn validate(&self) -> Result<(), InvalidParameters> {
         Ok(())
     }
 
-    /// Does the work. The future is dropped at its next await when the task is cancelled or runs
-    /// out of time; what has to be tidied up then belongs in `Drop`.
+    /// Does the work. After a cancellation or a timeout the future is dropped at its next await, so
+    /// cleanup belongs in `Drop`.
     ///
     /// # Errors
-    /// Any error makes the task `failed` (or tries again where attempts are left), and its text
-    /// becomes the task's `error`.
+    /// Any error fails the attempt, and the task unless attempts are left. Its text becomes `error`.
     async fn execute(self: Box<Self>, ctx: TaskContext) -> TaskResult;
 }
 
-/// How a task type uses the two paths of a submission.
+/// Use of the two paths of a submission by a task type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Paths {
     /// Use of `input_file_path`.
@@ -85,18 +84,18 @@ pub struct Paths {
 impl Paths {
     /// Uses neither path.
     pub const NONE: Self = Self { input: PathUse::Unused, output: PathUse::Unused };
-    /// Reads an input and writes an output, and cannot do without either.
+    /// Requires both an input and an output.
     pub const BOTH: Self = Self { input: PathUse::Required, output: PathUse::Required };
 }
 
-/// Whether a path has to be given.
+/// Use of one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PathUse {
-    /// Accepted and echoed, but never opened.
+    /// Accepted and returned in the record, but never opened.
     Unused,
-    /// Used if it is given.
+    /// Used if present.
     Optional,
-    /// A submission without it is refused.
+    /// A submission without the path is refused.
     Required,
 }

@@ -1,4 +1,4 @@
-//! Output files: written beside their place, put there whole.
+//! Output files: written under a temporary name, renamed once complete.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::TaskId;
 
-/// Output is handed to the file system in pieces of this size.
+/// Size of the write buffer.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// A file that a task writes. It appears under its name once the task has returned `Ok`.
+/// Output file of a task. It gets its name after the task has returned `Ok`.
 ///
-/// Writes are buffered, and clones write to the same file.
+/// Writes are buffered. All clones write to the same file.
 #[derive(Clone, Debug)]
 pub struct OutputFile(Arc<Mutex<Partial>>);
 
@@ -24,29 +24,29 @@ pub struct OutputFile(Arc<Mutex<Partial>>);
 struct Partial {
     writer: BufWriter<File>,
     folder: Dir,
-    /// The name for now; `None` once the file has its own.
+    /// Temporary name; `None` once the file is renamed or removed.
     partial: Option<String>,
     name: OsString,
-    /// As the client wrote it, for errors.
+    /// The path as sent by the client, for errors.
     path: String,
-    /// Tells the task to stop.
+    /// Cancelled when the task is asked to stop.
     token: CancellationToken,
 }
 
-/// What an attempt's output is called until it is whole.
+/// Temporary name of the output of an attempt.
 pub(super) fn partial_name(id: TaskId, epoch: i64) -> String {
     format!(".{id}.{epoch}.part")
 }
 
-/// Whether an output of this name could get in the way of one that is not whole yet.
+/// Returns whether an output of this name could collide with a temporary one.
 pub(super) fn is_partial_name(name: &OsStr) -> bool {
     let stem = name.to_str().and_then(|name| name.strip_prefix('.')?.strip_suffix(".part"));
     stem.and_then(|stem| stem.split_once('.')).is_some_and(|(id, _)| id.parse::<TaskId>().is_ok())
 }
 
 impl OutputFile {
-    /// `file` is open under the name `partial` in `folder`, where it is to be called `name`; the
-    /// client calls it `path`. Writing fails once `token` is cancelled.
+    /// `file` is the file `partial` in `folder`, to be renamed to `name`. Errors call it `path`, as
+    /// the client does. Writes fail once `token` is cancelled.
     pub(super) fn new(
         file: File,
         folder: Dir,
@@ -60,14 +60,14 @@ impl OutputFile {
         Self(Arc::new(Mutex::new(Partial { writer, folder, partial, name, path, token })))
     }
 
-    /// Writes out what is buffered and waits until the disk has it.
+    /// Flushes the buffer and waits until the data is on disk.
     pub(crate) fn sync(&self) -> io::Result<()> {
         let mut partial = self.0.lock();
         partial.writer.flush()?;
         partial.writer.get_ref().sync_all()
     }
 
-    /// Gives the file its name, in place of whatever had it, and waits until the disk knows.
+    /// Renames the file to its final name, replacing any other, and waits until that is on disk.
     pub(crate) fn publish(&self) -> io::Result<()> {
         let mut file = self.0.lock();
         let Some(partial) = file.partial.take() else { return Ok(()) };
@@ -75,17 +75,17 @@ impl OutputFile {
             file.partial = Some(partial);
             return Err(error);
         }
-        // The handle itself may be one that only leads on to other files, so open a readable one.
+        // `folder` may be an O_PATH handle, which cannot be synced.
         file.folder.open(".")?.into_std().sync_all()
     }
 
-    /// Removes the file now, even if a thread that was given up still writes to it.
+    /// Removes the file now, even if an abandoned thread still writes to it.
     pub(crate) fn discard(&self) {
         self.0.lock().remove();
     }
 
-    /// Takes a step of writing, unless the task should stop: code that has no other check ends here.
-    /// Tasks pass errors on as they are, so they have to say of what file they are.
+    /// Runs one write operation, unless the task was asked to stop: the only check in some code.
+    /// Errors name the file, because tasks pass them on unchanged.
     fn named<T>(&self, step: impl FnOnce(&mut BufWriter<File>) -> io::Result<T>) -> io::Result<T> {
         let partial = &mut *self.0.lock();
         if partial.token.is_cancelled() {
@@ -101,10 +101,6 @@ impl OutputFile {
 impl Write for OutputFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.named(|writer| writer.write(bytes))
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.named(|writer| writer.write_all(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -123,7 +119,7 @@ impl Partial {
         if let Some(partial) = self.partial.take()
             && let Err(error) = self.folder.remove_file(&partial)
         {
-            tracing::warn!(%error, file = partial, "could not remove an unfinished output");
+            tracing::warn!(%error, file = partial, "cannot remove an unfinished output");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! CPU-bound work in parts, on as many threads as there are CPU slots to spare.
+//! CPU-bound work in parts, on as many threads as there are spare CPU slots.
 
 use std::collections::VecDeque;
 use std::num::NonZero;
@@ -10,33 +10,33 @@ use tracing::Span;
 
 use super::{TaskContext, TaskError};
 
-/// Items under way for each thread, those included whose results wait for their turn.
+/// Items in flight per thread, including those whose results wait for their turn.
 const AHEAD: usize = 2;
 
-/// Bytes of items under way, except that there is always room for one item.
+/// Limit in bytes for the items in flight; a single item may exceed it.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// Hands a result of an item on.
+/// Sends a result of an item to `take`.
 type Sender<'a, T> = dyn Fn(T) -> Result<(), TaskError> + 'a;
 
 impl TaskContext {
-    /// Works on one item after the other, on several threads where that is possible, and hands the
-    /// results on in the order of the items. To be called in [`run_blocking`](Self::run_blocking);
-    /// returns when all is done.
+    /// Processes items on several threads where possible, and delivers the results in the order of
+    /// the items. Call it inside [`run_blocking`](Self::run_blocking); it returns when all items
+    /// are done.
     ///
     /// - `next` yields the items, each with its size in bytes, and `None` after the last.
-    /// - `worker` is called once on each thread, and what it returns works on items there. For each
-    ///   it may send any number of results. To send waits while the previous result of the item
-    ///   still waits for its turn, and fails when an earlier item has failed.
-    /// - `take` gets the results: all of the first item, then those of the second, and so on.
+    /// - `worker` is called once per thread and returns a function that processes items there. That
+    ///   function may send any number of results per item. Sending blocks while the previous result of
+    ///   the item waits for its turn, and fails once an earlier item has failed.
+    /// - `take` receives the results: all those of the first item, then those of the second, and so on.
     ///
-    /// The calling thread works itself, in the CPU slot that it has. Others join it while there are
-    /// free slots and idle cores, and leave after their item when somebody waits for a slot. Only a
-    /// few items and results are in memory at a time, of large items only one.
+    /// The calling thread works in the CPU slot that it holds. Further threads join while there are
+    /// free slots and idle cores, and leave after their current item when a closure waits for a
+    /// slot. Only a few items and results are in memory at a time, and only one large item.
     ///
     /// # Errors
-    /// The error that came up with the earliest item, whichever of the closures it came from, or
-    /// [`TaskError::Cancelled`] if the task should stop.
+    /// The error of the earliest failed item, from any of the closures, or [`TaskError::Cancelled`]
+    /// if the task is asked to stop.
     ///
     /// # Panics
     /// If one of the closures panics; the server turns that into a failure of the task.
@@ -86,30 +86,31 @@ impl TaskContext {
                         let _running = running;
                         span.in_scope(|| work(&mut || !slots.wanted()));
                     });
-                    // Without a further thread the work goes on all the same.
+                    // The work goes on without a helper.
                     helpers.extend(helper.ok());
                 }
                 true
             });
             helpers.into_iter().for_each(join);
         });
-        queue.into_result()
+        let failed = queue.state.into_inner().failed;
+        failed.map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// Works on one item. Returns whether there may be more.
+    /// Processes one item. Returns whether there may be more.
     fn work_on_next<I, T>(
         &self,
         next: &Mutex<impl FnMut() -> Result<Option<(I, usize)>, TaskError>>,
         worker: &mut impl FnMut(I, &Sender<'_, T>) -> Result<(), TaskError>,
         queue: &Queue<'_, T>,
     ) -> bool {
-        // Held until the item is there, so that items have their numbers in order.
+        // Held until the item is there, so that items are numbered in order.
         let mut next = next.lock();
         let Some(number) = queue.enter() else { return false };
         let item = self.check_cancelled().and_then(|()| next());
         match item {
             Ok(Some((_, bytes))) => queue.make_room(number, bytes),
-            Ok(None) | Err(_) => queue.end(),
+            Ok(None) | Err(_) => queue.state.lock().ended = true,
         }
         drop(next);
         let done = match item {
@@ -128,25 +129,29 @@ fn join(helper: ScopedJoinHandle<'_, ()>) {
     }
 }
 
-/// The items under way, and what becomes of their results.
+/// Items in flight and their pending results.
+///
+/// All threads update `state` and notify `changed`. The thread that takes `take` out of the state
+/// delivers results, without holding the lock.
 struct Queue<'a, T> {
     state: Mutex<State<'a, T>>,
     changed: Condvar,
-    /// Most items under way.
+    /// Limit for the items in flight.
     limit: usize,
 }
 
 struct State<'a, T> {
-    /// The first of them is the one whose turn it is.
+    /// The first item is the one whose turn it is.
     items: VecDeque<Item<T>>,
-    /// The number of the first one. They count from 1.
+    /// Number of the first item, counting from 1.
     turn: u64,
-    /// The sizes of all items together.
+    /// Total size of the items.
     bytes: usize,
+    /// `true` once `next` has no more items.
     ended: bool,
-    /// What to do with results; `None` while a thread does it.
+    /// Consumer of the results; `None` while a thread runs it.
     take: Option<&'a mut Take<'a, T>>,
-    /// The earliest item that failed, and why.
+    /// The earliest failed item, and its error.
     failed: Option<(u64, TaskError)>,
 }
 
@@ -166,10 +171,10 @@ impl<'a, T> Queue<'a, T> {
         Self { state: Mutex::new(state), changed: Condvar::new(), limit }
     }
 
-    /// Waits for room for one more item and returns its number; `None` if there are to be no more.
+    /// Waits for room for one more item. Returns its number, or `None` if there are no more.
     fn enter(&self) -> Option<u64> {
         let over = |state: &State<'_, T>| state.ended || state.failed.is_some();
-        // To get an item takes memory too, so none is got next to a large one.
+        // Reading an item takes memory too, so none is read beside a large one.
         let full = |state: &State<'_, T>| {
             let large = state.items.iter().any(|item| item.bytes > MAX_BYTES / 2);
             large || state.items.len() >= self.limit
@@ -182,7 +187,7 @@ impl<'a, T> Queue<'a, T> {
         Some(state.turn + state.items.len() as u64 - 1)
     }
 
-    /// Waits until an item of this size may be under way.
+    /// Waits until an item of this size fits.
     fn make_room(&self, number: u64, bytes: usize) {
         let mut state = self.wait_while(|state| {
             let full = state.bytes > 0 && state.bytes + bytes > MAX_BYTES;
@@ -192,7 +197,7 @@ impl<'a, T> Queue<'a, T> {
         state.bytes += bytes;
     }
 
-    /// Hands on a result of an item under way.
+    /// Stores a result of an item, and delivers it if it is the item's turn.
     fn send(&self, number: u64, result: T) -> Result<(), TaskError> {
         let mut state = self.wait_while(|state| {
             !state.has_failed_by(number) && state.item(number).result.is_some()
@@ -201,26 +206,22 @@ impl<'a, T> Queue<'a, T> {
             return Err(TaskError::Cancelled);
         }
         state.item(number).result = Some(result);
-        self.take_what_is_ready(state);
+        self.deliver(state);
         Ok(())
     }
 
-    /// There are no more items.
-    fn end(&self) {
-        self.state.lock().ended = true;
-    }
-
-    /// An item is done, or has failed.
+    /// Marks an item as done or failed.
     fn leave(&self, number: u64, done: Result<(), TaskError>) {
         let mut state = self.state.lock();
         match done {
             Ok(()) => state.item(number).done = true,
             Err(error) => state.fail(number, error),
         }
-        self.take_what_is_ready(state);
+        self.deliver(state);
     }
 
-    fn take_what_is_ready<'s>(&'s self, mut state: MutexGuard<'s, State<'a, T>>) {
+    /// Delivers all results whose turn it is, unless another thread is doing so.
+    fn deliver<'s>(&'s self, mut state: MutexGuard<'s, State<'a, T>>) {
         let Some(take) = state.take.take() else { return };
         while !state.has_failed_by(state.turn)
             && let Some(item) = state.items.front_mut()
@@ -247,11 +248,6 @@ impl<'a, T> Queue<'a, T> {
         self.changed.notify_all();
     }
 
-    fn into_result(self) -> Result<(), TaskError> {
-        let state = self.state.into_inner();
-        state.failed.map_or(Ok(()), |(_, error)| Err(error))
-    }
-
     fn wait_while(
         &self,
         condition: impl Fn(&mut State<'a, T>) -> bool,
@@ -263,7 +259,7 @@ impl<'a, T> Queue<'a, T> {
 }
 
 impl<T> State<'_, T> {
-    /// One that has entered and not left.
+    /// Returns an item in flight.
     fn item(&mut self, number: u64) -> &mut Item<T> {
         &mut self.items[(number - self.turn) as usize]
     }
@@ -274,19 +270,19 @@ impl<T> State<'_, T> {
         }
     }
 
-    /// Whether this item or an earlier one has failed.
+    /// Returns whether this item or an earlier one has failed.
     fn has_failed_by(&self, number: u64) -> bool {
         self.failed.as_ref().is_some_and(|&(failed, _)| failed <= number)
     }
 }
 
-/// Lets the other threads end when one panics.
+/// Ends the other threads when one panics.
 struct StopOnPanic<'q, 'a, T>(&'q Queue<'a, T>);
 
 impl<T> Drop for StopOnPanic<'_, '_, T> {
     fn drop(&mut self) {
         if thread::panicking() {
-            // As if something before the first item had failed: nobody goes on.
+            // Item 0 precedes all others, so every thread stops.
             self.0.state.lock().fail(0, TaskError::Cancelled);
             self.0.changed.notify_all();
         }

@@ -1,59 +1,53 @@
-//! The progress of one attempt: written by the task, read by everyone.
+//! Progress of one attempt: the task writes it, the server reads it.
 
 use super::Timestamp;
 use parking_lot::Mutex;
 
-/// Longer messages are cut, in bytes.
+/// Limit in bytes above which messages are cut.
 const MAX_MESSAGE_BYTES: usize = 4096;
 
-/// Latest percent and message. Writing never waits and never fails; the latest write wins.
+/// Latest percentage and message. Writes never wait for readers and never fail; the latest wins.
 #[derive(Debug)]
 pub(crate) struct Progress {
     state: Mutex<Snapshot>,
 }
 
-/// One reading of [`Progress`].
+/// A copy of the state of [`Progress`].
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     pub(crate) percent: f64,
     pub(crate) message: String,
     pub(crate) updated_at: Timestamp,
-    /// Counts changes, so that readers can tell whether they have seen this one.
+    /// Number of changes so far, for readers that look for news.
     pub(crate) version: u64,
 }
 
 impl Progress {
     pub(crate) fn new(message: &str, now: Timestamp) -> Self {
-        Self {
-            state: Mutex::new(Snapshot {
-                percent: 0.0,
-                message: message.to_owned(),
-                updated_at: now,
-                version: 0,
-            }),
-        }
+        let message = message.to_owned();
+        let state = Snapshot { percent: 0.0, message, updated_at: now, version: 0 };
+        Self { state: Mutex::new(state) }
     }
 
-    /// Percent outside of 0 to 100 is clamped; NaN leaves the percent as it was.
+    /// Clamps `percent` to 0..=100; NaN leaves it unchanged.
     pub(crate) fn update(&self, percent: f64, message: String) {
+        self.replace(percent, shorten(message, MAX_MESSAGE_BYTES));
+    }
+
+    /// Replaces the message alone and returns the previous one.
+    pub(crate) fn swap_message(&self, message: String) -> String {
+        self.replace(f64::NAN, message)
+    }
+
+    /// Returns the old message, so that it is freed after the lock is released.
+    fn replace(&self, percent: f64, message: String) -> String {
         let mut state = self.state.lock();
         if !percent.is_nan() {
             state.percent = percent.clamp(0.0, 100.0);
         }
-        let message = shorten(message, MAX_MESSAGE_BYTES);
-        // Swapped out, so that the old text is freed after the lock is released.
-        let _old = std::mem::replace(&mut state.message, message);
         state.updated_at = Timestamp::now();
         state.version += 1;
-    }
-
-    /// Replaces the message alone and returns the one that stood there.
-    pub(crate) fn swap_message(&self, message: String) -> String {
-        let mut state = self.state.lock();
-        let old = std::mem::replace(&mut state.message, message);
-        state.updated_at = Timestamp::now();
-        state.version += 1;
-        old
+        std::mem::replace(&mut state.message, message)
     }
 
     pub(crate) fn read(&self) -> Snapshot {
@@ -65,7 +59,7 @@ impl Progress {
     }
 }
 
-/// Cuts a text that is longer than `max` bytes, and says so.
+/// Cuts a text that is longer than `max` bytes, and marks the cut.
 pub(crate) fn shorten(mut text: String, max: usize) -> String {
     if text.len() > max {
         text.truncate(text.floor_char_boundary(max));

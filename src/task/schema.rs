@@ -1,4 +1,4 @@
-//! JSON Schemas of Rust types, compiled to check values.
+//! JSON Schemas of Rust types, compiled for validation.
 
 use jsonschema::Validator;
 use schemars::generate::SchemaSettings;
@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::fault::{Fault, MAX_FAULTS, from_schema_error};
 
-/// A JSON Schema that can check values.
+/// A JSON Schema with its validator.
+#[derive(Debug)]
 pub(crate) struct CompiledSchema {
     document: Value,
     validator: Validator,
@@ -16,7 +17,7 @@ pub(crate) struct CompiledSchema {
 
 impl CompiledSchema {
     /// # Panics
-    /// If `document` is not a JSON Schema.
+    /// If `document` is not a valid JSON Schema.
     pub(crate) fn new(document: Value) -> Self {
         let options = jsonschema::options().should_validate_formats(true);
         let validator = options.build(&document).expect("schemars makes valid schemas");
@@ -31,7 +32,7 @@ impl CompiledSchema {
         self.validator.is_valid(value)
     }
 
-    /// Every fault in `value`, which stands at `loc`.
+    /// Faults in `value`, which is at `loc` in the request; at most [`MAX_FAULTS`].
     pub(crate) fn faults(&self, value: &Value, loc: &[&str]) -> Vec<Fault> {
         let errors = self.validator.iter_errors(value);
         let faults = errors.flat_map(|error| from_schema_error(&error, &self.document, loc));
@@ -39,7 +40,7 @@ impl CompiledSchema {
     }
 }
 
-/// The schema of a type, in one piece.
+/// Schema of a type, without references.
 pub(crate) fn schema_of<T: JsonSchema>() -> Value {
     let settings =
         SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
@@ -48,7 +49,7 @@ pub(crate) fn schema_of<T: JsonSchema>() -> Value {
     schema.to_value()
 }
 
-/// Writes the limits of Rust's integer types as `maximum`, which schemars only names as `format`.
+/// Adds `maximum` for the integer types that schemars identifies by `format` alone.
 fn bound_integers(schema: &mut Schema) {
     let limit = match schema.get("format").and_then(Value::as_str) {
         Some("uint8") => u64::from(u8::MAX),

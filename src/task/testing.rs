@@ -1,4 +1,4 @@
-//! Runs a task by itself, for unit tests beside a task's code.
+//! Runs a single task without a server, for unit tests.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,11 +18,11 @@ pub(crate) struct TestRun {
     output: Option<String>,
     /// Cancel this to cancel the run.
     pub(crate) token: CancellationToken,
-    /// What the task reports.
+    /// Progress reported by the task.
     pub(crate) progress: Arc<Progress>,
-    /// The slots for its CPU-bound work: two.
+    /// CPU slots for its blocking work: two.
     pub(crate) slots: CpuSlots,
-    /// The memory for its large buffers.
+    /// Memory budget for its large buffers.
     pub(crate) memory: MemoryBudget,
 }
 
@@ -40,7 +40,7 @@ impl TestRun {
         }
     }
 
-    /// Runs the task to its end and publishes its output if it ended well, as the server does.
+    /// Runs the task and, if it succeeds, publishes its output as the server does.
     pub(crate) async fn run(&self, task: Box<dyn Task>) -> TaskResult {
         let output = Arc::new(Mutex::new(None));
         let result = task.execute(self.context(Arc::clone(&output))?).await?;
@@ -51,7 +51,7 @@ impl TestRun {
         Ok(result)
     }
 
-    /// What a task is given in this run.
+    /// Context for a task of this run.
     pub(crate) fn context(
         &self,
         output: Arc<Mutex<Option<OutputFile>>>,

@@ -3,23 +3,11 @@
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
-/// Every type of task that this server can run, named in snake case on the wire.
-#[allow(missing_docs, reason = "each type is described by the task that the registry gives it")]
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    Hash,
-    Serialize,
-    Deserialize,
-    utoipa::ToSchema,
-    EnumString,
-    IntoStaticStr,
-    VariantArray,
-)]
+/// Type of a task, in snake case on the wire.
+#[allow(missing_docs, reason = "each type is described by its task in the registry")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[derive(EnumString, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum TaskType {
     DummyShort,
@@ -30,20 +18,20 @@ pub enum TaskType {
 }
 
 impl TaskType {
-    /// All of them, in the order in which they are listed to users.
+    /// All types, in the order in which they are listed to users.
     pub const ALL: &'static [Self] = <Self as VariantArray>::VARIANTS;
 
-    /// The name on the wire, such as `dummy_short`.
+    /// Name on the wire, such as `dummy_short`.
     pub fn name(self) -> &'static str {
         self.into()
     }
 
-    /// The names of all of them, in that order.
+    /// Names of all types, in the order of [`ALL`](Self::ALL).
     pub fn names() -> impl ExactSizeIterator<Item = &'static str> + Clone {
         Self::ALL.iter().map(|task_type| task_type.name())
     }
 
-    /// The type of that name.
+    /// Looks up a type by its name.
     pub fn from_name(name: &str) -> Option<Self> {
         name.parse().ok()
     }

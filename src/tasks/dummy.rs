@@ -1,4 +1,4 @@
-//! Sleepers of three lengths, for trying the server out.
+//! Tasks that only sleep, for trying out the server.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::task::{Task, TaskContext, TaskResult, async_trait};
 /// Upper limit of `duration`: a hundred years, in seconds.
 const MAX_DURATION: f64 = 100.0 * 365.25 * 86_400.0;
 
-/// Upper limit of `steps`: more than anybody can tell apart, and done in seconds if `duration` is 0.
+/// Upper limit of `steps`: without pauses, this many take seconds.
 const MAX_STEPS: u32 = 1_000_000;
 
-/// Sleeps for `duration` seconds in `steps` equal steps, reporting progress after each.
+/// Sleeps for `duration` seconds in `steps` equal steps, and reports progress after each.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DummyTask {

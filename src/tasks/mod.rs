@@ -1,4 +1,4 @@
-//! The contributors' room: one file for each kind of task, and the registry that knows them.
+//! The tasks, each in a file or folder, and their registry.
 
 mod dummy;
 mod image_process;

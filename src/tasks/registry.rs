@@ -1,4 +1,4 @@
-//! Which code runs for which task type, and with which defaults.
+//! Maps each task type to its code and its default parameters.
 
 use std::any::type_name;
 
@@ -17,7 +17,7 @@ pub struct TaskRegistry {
 }
 
 impl TaskRegistry {
-    /// The tasks that come with the server.
+    /// The built-in tasks.
     pub fn builtin() -> Self {
         let types = TaskType::ALL.iter().map(|&task_type| (task_type, register(task_type)));
         Self { types: types.collect() }
@@ -38,14 +38,14 @@ impl TaskRegistry {
         self.types.iter().map(|(task_type, _)| task_type.name())
     }
 
-    /// Looks for default parameters that their tasks would refuse, such as a misspelt name. Parameters without a
-    /// default may be required.
+    /// Checks that all tasks accept their default parameters. Required parameters need no default.
     ///
     /// # Errors
-    /// All that is wrong with the first type that has such a default.
+    /// All faults in the defaults of one type.
     pub fn check(&self) -> Result<(), InvalidDefaults> {
         for (task_type, task) in self.iter() {
-            let faults = task.default_faults();
+            let mut faults = task.parse(&task.merge(Map::new())).err().unwrap_or_default();
+            faults.retain(|fault| fault.kind != "missing");
             if !faults.is_empty() {
                 return Err(InvalidDefaults { task_type: task_type.name(), faults });
             }
@@ -53,7 +53,7 @@ impl TaskRegistry {
         Ok(())
     }
 
-    /// Runs other code for a type than the one that comes with the server; for tests.
+    /// Replaces the built-in code of a type; for tests.
     pub fn replace<T>(&mut self, task_type: TaskType, defaults: Value)
     where
         T: Task + DeserializeOwned + JsonSchema,
@@ -66,10 +66,10 @@ impl TaskRegistry {
     }
 }
 
-/// Default parameters that the task itself refuses.
+/// Error of default parameters that their task refuses.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the registry's default parameters of `{task_type}` do not fit its task: {}; mend src/tasks/registry.rs",
+    "invalid default parameters of `{task_type}` in src/tasks/registry.rs: {}",
     faults.iter().map(in_words).collect::<Vec<_>>().join("; ")
 )]
 pub struct InvalidDefaults {
@@ -77,7 +77,7 @@ pub struct InvalidDefaults {
     faults: Vec<Fault>,
 }
 
-/// A fault with the parameter that it is about.
+/// Message of a fault, preceded by its parameter.
 fn in_words(fault: &Fault) -> String {
     match fault.loc.get(1).and_then(Value::as_str) {
         Some(parameter) => format!("`{parameter}`: {}", fault.msg),
@@ -85,10 +85,10 @@ fn in_words(fault: &Fault) -> String {
     }
 }
 
-/// Where parameters stand in a submission.
+/// Field of a submission that holds the parameters.
 const PARAMETERS: &str = "parameters";
 
-/// The code of each type, with its default parameters: a table, one line a type.
+/// Code and default parameters, one line per type.
 #[rustfmt::skip]
 fn register(task_type: TaskType) -> RegisteredTask {
     match task_type {
@@ -100,7 +100,8 @@ fn register(task_type: TaskType) -> RegisteredTask {
     }
 }
 
-/// One task type's code, with everything that is known of it.
+/// A task type's code and its description.
+#[derive(Debug)]
 pub struct RegisteredTask {
     paths: Paths,
     defaults: Map<String, Value>,
@@ -110,7 +111,7 @@ pub struct RegisteredTask {
 
 fn entry<T: Task + DeserializeOwned + JsonSchema>(defaults: Value) -> RegisteredTask {
     let Value::Object(defaults) = defaults else {
-        panic!("the default parameters of {} are no JSON object", type_name::<T>());
+        panic!("invalid default parameters of {}: expected a JSON object", type_name::<T>());
     };
     let mut schema = schema_of::<T>();
     publish_defaults(&mut schema, &defaults);
@@ -122,7 +123,7 @@ fn entry<T: Task + DeserializeOwned + JsonSchema>(defaults: Value) -> Registered
     }
 }
 
-/// Writes the registry's defaults into the schema, and calls no field required that has one.
+/// Adds the defaults to the schema, which then no longer requires their fields.
 fn publish_defaults(schema: &mut Value, defaults: &Map<String, Value>) {
     for (field, default) in defaults {
         if let Some(property) = schema["properties"].get_mut(field) {
@@ -135,73 +136,52 @@ fn publish_defaults(schema: &mut Value, defaults: &Map<String, Value>) {
 }
 
 impl RegisteredTask {
-    /// How it uses the two paths.
+    /// Use of the input and the output path.
     pub fn paths(&self) -> Paths {
         self.paths
     }
 
-    /// The parameters that a submission need not give.
+    /// Default parameters.
     pub fn defaults(&self) -> &Map<String, Value> {
         &self.defaults
     }
 
-    /// JSON Schema of the parameters, defaults included.
+    /// JSON Schema of the parameters, including defaults.
     pub fn schema(&self) -> &Value {
         self.schema.document()
     }
 
-    /// What users read about it: the doc comment of the task.
+    /// Description for users: the doc comment of the task.
     pub fn description(&self) -> &str {
         self.schema()["description"].as_str().unwrap_or_default()
     }
 
-    /// What is wrong with the defaults, whatever a submission gives.
-    fn default_faults(&self) -> Vec<Fault> {
-        let faults = self.parse(&Value::Object(self.defaults.clone())).err().unwrap_or_default();
-        faults.into_iter().filter(|fault| fault.kind != "missing").collect()
-    }
-
-    /// The parameters of a submission on top of the defaults.
+    /// Merges the parameters of a submission over the defaults.
     pub fn merge(&self, given: Map<String, Value>) -> Value {
         let mut merged = self.defaults.clone();
         merged.extend(given);
         Value::Object(merged)
     }
 
-    /// Makes the task that runs with these (merged) parameters.
+    /// Creates a task from merged parameters.
     ///
     /// # Errors
-    /// Everything that is wrong with them.
+    /// All faults in the parameters.
     pub fn parse(&self, parameters: &Value) -> Result<Box<dyn Task>, Vec<Fault>> {
-        let task = match (self.deserialize)(parameters) {
-            Ok(task) if self.schema.accepts(parameters) => task,
-            deserialized => {
-                let mut faults = self.schema.faults(parameters, &[PARAMETERS]);
-                if let Err(error) = deserialized
-                    && faults.is_empty()
-                {
-                    let msg = error.to_string();
-                    faults.push(Fault::value(&[PARAMETERS], msg, parameters.clone()));
-                }
-                return Err(faults);
-            }
-        };
-        match task.validate() {
-            Ok(()) => Ok(task),
-            Err(invalid) => {
-                let fault = |(field, expected): (&str, &str)| {
-                    let msg = format!("Input should be {expected}");
-                    Fault::value(&[PARAMETERS, field], msg, parameters[field].clone())
-                };
-                Err(invalid.faults().map(fault).collect())
-            }
+        if !self.schema.accepts(parameters) {
+            return Err(self.schema.faults(parameters, &[PARAMETERS]));
         }
-    }
-}
-
-impl std::fmt::Debug for RegisteredTask {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RegisteredTask").field("defaults", &self.defaults).finish_non_exhaustive()
+        let task = (self.deserialize)(parameters).map_err(|error| {
+            vec![Fault::value(&[PARAMETERS], error.to_string(), parameters.clone())]
+        })?;
+        task.validate().map_err(|invalid| {
+            let fault = |(field, expected): (&str, &str)| {
+                let msg = format!("Input should be {expected}");
+                Fault::value(&[PARAMETERS, field], msg, parameters[field].clone())
+            };
+            invalid.faults().map(fault).collect::<Vec<_>>()
+        })?;
+        Ok(task)
     }
 }
 

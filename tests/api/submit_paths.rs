@@ -50,7 +50,7 @@ async fn a_home_folder_is_left_to_the_shell() {
     for path in ["~/in.txt", "~", "~ann/in.txt"] {
         for (input, output) in [(path, "out.json"), ("in.txt", path)] {
             let fault = path_fault(&server, input, output).await;
-            assert!(fault.contains("write the whole path"), "{path}: {fault}");
+            assert!(fault.contains("only shells expand `~`"), "{path}: {fault}");
             assert!(fault.contains(&format!("`./{path}`")), "{path}: {fault}");
         }
     }

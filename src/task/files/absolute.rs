@@ -1,27 +1,31 @@
-//! Paths outside of any root: made absolute, their links followed.
+//! Resolution of absolute paths, inside or outside the roots.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// Where a path leads: its links are followed as far as anything exists.
+/// Follows the links of a path as far as it exists.
 pub(super) fn follow_links(absolute: &Path) -> PathBuf {
     for existing in absolute.ancestors() {
         let rest = absolute.strip_prefix(existing).unwrap_or(Path::new(""));
         let real = existing.canonicalize().or_else(|_| {
-            // A link that leads nowhere yet.
+            // A dangling link.
             let target = std::fs::read_link(existing)?;
             Ok::<_, io::Error>(normalize(&existing.parent().unwrap_or(existing).join(target)))
         });
-        match real {
-            Ok(real) if rest.as_os_str().is_empty() => return real,
-            Ok(real) => return real.join(rest),
-            Err(_) => {}
+        if let Ok(real) = real {
+            return joined(real, rest);
         }
     }
     absolute.to_owned()
 }
 
-/// Takes out `.` and `..` without asking the file system.
+/// Joins without the trailing slash that `Path::join` adds for an empty path.
+pub(super) fn joined(mut base: PathBuf, rest: &Path) -> PathBuf {
+    base.extend(rest);
+    base
+}
+
+/// Removes `.` and `..` without access to the file system.
 pub(super) fn normalize(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for component in path.components() {
@@ -36,7 +40,7 @@ pub(super) fn normalize(path: &Path) -> PathBuf {
     normal
 }
 
-/// The path of a file that may not exist yet, in a folder that does.
+/// Canonical path of a file that may not exist yet, in an existing folder.
 pub(super) fn canonical_target(path: &Path) -> Option<PathBuf> {
     path.canonicalize().ok().or_else(|| {
         let absolute = std::path::absolute(path).ok()?;

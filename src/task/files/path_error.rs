@@ -1,16 +1,16 @@
-//! Why a path cannot be used.
+//! Errors of paths.
 
 use std::io;
 
-/// A path that tasks may not use, or that does not work.
+/// A path that tasks may not use, or that the file system rejects.
 #[derive(Debug, thiserror::Error)]
 pub enum PathError {
-    /// Nothing, or something that no file system takes.
-    #[error("the path is {0}")]
+    /// A path that no file can have.
+    #[error("invalid path: expected {0}")]
     Malformed(&'static str),
-    /// Meant for a shell.
+    /// A path that only a shell expands.
     #[error(
-        "path `{0}` begins with `~`, which only shells replace: write the whole path, or `./{0}` for a file of that name"
+        "invalid path `{0}`: only shells expand `~`, expected a full path, or `./{0}` for a file of that name"
     )]
     Home(String),
     /// Not below any root.
@@ -20,53 +20,55 @@ pub enum PathError {
         options(roots, suggestion),
     )]
     Outside {
-        /// As it was sent.
+        /// The path as sent by the client.
         path: String,
-        /// "is outside", or where its links lead.
+        /// "is outside", or the target of its links.
         found: String,
         /// The allowed folders.
         roots: Vec<String>,
-        /// The folder to add.
+        /// The folder that would have to be allowed.
         suggestion: String,
     },
     /// One of the server's own files.
-    #[error("path `{0}` is one of the server's own files, name another one")]
+    #[error("path `{0}` is one of the server's own files, expected another")]
     StateFile(String),
-    /// A name that the server gives itself.
-    #[error("`{0}` is a name for unfinished outputs of the server, choose another one")]
+    /// A name that the server reserves.
+    #[error("path `{0}` has a name reserved for unfinished outputs, expected another")]
     PartialName(String),
-    /// Writing the output would destroy the input.
-    #[error("output `{0}` is the input itself, name another file")]
+    /// An output that would overwrite the input.
+    #[error("output `{0}` is the input itself, expected another file")]
     OutputIsInput(String),
-    /// A file was expected.
+    /// A folder in place of a file.
     #[error("`{0}` is a folder, expected a file")]
     Folder(String),
     /// A pipe, a socket or a device.
     #[error("`{0}` is not a regular file")]
     NotRegular(String),
-    /// There is less room than the input takes.
-    #[error("the disk of `{path}` has {free} bytes free, fewer than the {bytes} of the input")]
+    /// Less free space than the input takes.
+    #[error(
+        "the disk of `{path}` has {free} bytes free, expected at least the {bytes} of the input"
+    )]
     DiskFull {
-        /// As it was sent.
+        /// The path as sent by the client.
         path: String,
-        /// Bytes that are left.
+        /// Free bytes.
         free: u64,
-        /// Bytes that are expected.
+        /// Expected bytes.
         bytes: u64,
     },
-    /// The file system refused.
+    /// An error of the file system.
     #[error("cannot {action} `{path}`")]
     Io {
-        /// "open", "create".
+        /// "open" or "create".
         action: &'static str,
-        /// As it was sent.
+        /// The path as sent by the client.
         path: String,
-        /// Why.
+        /// The error.
         source: io::Error,
     },
 }
 
-/// The options that allow these folders, for a shell.
+/// Shell-quoted options that allow these folders.
 fn options(roots: &[String], suggestion: &String) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "/._-+:@%,=".contains(c);
     let option = |folder: &String| match folder.chars().all(is_plain) {

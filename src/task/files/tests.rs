@@ -1,4 +1,4 @@
-//! Paths of every kind against real folders.
+//! Paths of every kind, against real folders.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A root with a file in it, beside a file that is out of bounds.
+/// A root with a file in it, and a file outside.
 fn playground() -> (TempDir, Files) {
     let folder = TempDir::new().unwrap();
     fs::create_dir_all(folder.path().join("root/sub")).unwrap();
@@ -129,7 +129,7 @@ fn an_output_that_is_not_published_leaves_nothing() {
     assert!(!partial.exists());
 }
 
-/// What stops the swapping, also when the test fails.
+/// Stops the swapping thread, even if the test fails.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -138,8 +138,8 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Uses `door/file`, `door/out-…` and `file` in every way, while `door` and `file` are things of the
-/// root at one moment and links out of it at the next. Returns how many uses succeeded and failed.
+/// Uses paths in every way while `door` and `file` alternate between entries of the root and links
+/// out of it. Returns the number of uses that succeeded and failed.
 fn use_while_swapped(files: &Files, outside: &Path) -> (u32, u32) {
     let (mut succeeded, mut failed) = (0, 0);
     let mut count = |success: bool| if success { succeeded += 1 } else { failed += 1 };
@@ -166,7 +166,7 @@ fn use_while_swapped(files: &Files, outside: &Path) -> (u32, u32) {
         count(created.is_ok());
         if let Ok(mut output) = created {
             output.write_all(b"inside").unwrap();
-            // In place of `file` it would put an end to the swapping.
+            // Replacing `file` would end the swapping.
             if path != "file" {
                 output.publish().unwrap();
             }
@@ -175,7 +175,7 @@ fn use_while_swapped(files: &Files, outside: &Path) -> (u32, u32) {
     (succeeded, failed)
 }
 
-/// `SWAP_TRIES` says how often; by default just as often as shows that it is tried at all.
+/// `SWAP_TRIES` is the number of rounds; the default only shows that the test works.
 #[test]
 fn no_link_that_is_swapped_in_leads_out() {
     let tries = std::env::var("SWAP_TRIES").map_or(500, |tries| tries.parse().unwrap());
@@ -205,7 +205,7 @@ fn no_link_that_is_swapped_in_leads_out() {
             }
         });
         let _stop = StopOnDrop(&stop);
-        // On a busy machine it takes a while until both sides have been seen.
+        // On a busy machine it takes a while to see both outcomes.
         while done < tries || succeeded == 0 || failed == 0 {
             let (success, failure) = use_while_swapped(&files, &outside);
             (done, succeeded, failed) = (done + 1, succeeded + success, failed + failure);

@@ -1,4 +1,4 @@
-//! Ordered work on several threads. Threads wait for each other where that matters, never for time.
+//! Ordered work on several threads, which wait for each other, never for time.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Barrier;
@@ -13,7 +13,7 @@ use super::*;
 use crate::task::CpuSlots;
 use crate::task::testing::TestRun;
 
-/// A context with that many CPU slots, one of which is thought of as taken by the caller.
+/// A context with this many CPU slots, one of them held by the caller.
 fn context(slots: usize) -> (TempDir, TestRun, TaskContext) {
     let folder = tempdir().unwrap();
     let mut run = TestRun::new(folder.path(), None, None);
@@ -135,7 +135,7 @@ fn a_panic_anywhere_is_a_panic_of_the_caller() {
                 let mut first = true;
                 let (both, here) = (&both, usize::from(thread::current().id() != caller));
                 move |_: u32, send: &Sender<'_, ()>| {
-                    // Once on each thread, so that both are there.
+                    // Once per thread, so that both are running.
                     if std::mem::take(&mut first) {
                         both.wait();
                         assert_ne!(here, panicking_thread, "on purpose");
@@ -167,7 +167,7 @@ fn a_slot_that_another_task_waits_for_is_given_back() {
             let _slot = runtime.block_on(slots.acquire());
             got_it.store(true, Ordering::Relaxed);
         });
-        // There are items until the other one has its slot.
+        // Yields items until the other task has its slot.
         let next = || Ok((!got_it.load(Ordering::Relaxed)).then_some(((), 1)));
         let worker = || {
             if thread::current().id() != caller && !helped.swap(true, Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! From pixels to a file: what a format cannot hold is converted, the rest stays as it is.
+//! Encodes the output. Pixels are converted only where the format cannot hold them.
 
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 
@@ -6,8 +6,7 @@ use image::codecs::bmp::BmpEncoder;
 use image::codecs::tiff::TiffEncoder;
 use image::codecs::webp::WebPEncoder;
 use image::{
-    ColorType, DynamicImage, GrayAlphaImage, GrayImage, ImageEncoder, ImageResult, Luma, LumaA,
-    Rgb, RgbImage, Rgba, RgbaImage,
+    ColorType, DynamicImage, ImageBuffer, ImageEncoder, ImageResult, Pixel, Rgba, RgbaImage,
 };
 use jpeg_encoder::{ChromaSubsamplingMethod, ColorType as JpegColor};
 
@@ -15,10 +14,10 @@ use super::format::Format;
 use super::{gif, png};
 use crate::task::{TaskContext, TaskError};
 
-/// Converts an image to what the format can hold.
+/// Converts an image to pixels that the format can hold.
 ///
-/// Depth is given up for the formats of 8 bits, transparency for JPEG (what lies below is white)
-/// and halves of it for GIF, and grey with transparency becomes RGBA for TIFF, BMP and GIF.
+/// Reduces 16 bits to 8 where the format has no more, blends transparency with white for JPEG and
+/// makes it all or nothing for GIF. Grey with alpha becomes RGBA for TIFF, BMP and GIF.
 pub(super) fn convert(image: DynamicImage, format: Format) -> DynamicImage {
     use ColorType::{La8, La16};
     let color = image.color();
@@ -37,8 +36,8 @@ pub(super) fn convert(image: DynamicImage, format: Format) -> DynamicImage {
         Format::Gif if color.has_alpha() => all_or_nothing(image.into_rgba8()).into(),
         Format::Gif => image.into_rgb8().into(),
         Format::Jpeg => match eight_bit(image) {
-            DynamicImage::ImageLumaA8(image) => grey_on_white(&image).into(),
-            DynamicImage::ImageRgba8(image) => rgb_on_white(&image).into(),
+            DynamicImage::ImageLumaA8(image) => on_white(image).into_luma8().into(),
+            DynamicImage::ImageRgba8(image) => on_white(image).into_rgb8().into(),
             image => image,
         },
     }
@@ -55,27 +54,21 @@ fn eight_bit(image: DynamicImage) -> DynamicImage {
     }
 }
 
-fn grey_on_white(image: &GrayAlphaImage) -> GrayImage {
-    GrayImage::from_fn(image.width(), image.height(), |x, y| {
-        let &LumaA([grey, alpha]) = image.get_pixel(x, y);
-        Luma([on_white(grey, alpha)])
-    })
+/// Blends the colours with white; the alpha is left for the caller to drop.
+fn on_white<P: Pixel<Subpixel = u8>>(mut image: ImageBuffer<P, Vec<u8>>) -> DynamicImage
+where
+    DynamicImage: From<ImageBuffer<P, Vec<u8>>>,
+{
+    for pixel in image.pixels_mut() {
+        let alpha = u32::from(pixel.alpha());
+        let blend = |sample| (u32::from(sample) * alpha + 255 * (255 - alpha) + 127) / 255;
+        pixel.apply_without_alpha(|sample| blend(sample) as u8);
+    }
+    image.into()
 }
 
-fn rgb_on_white(image: &RgbaImage) -> RgbImage {
-    RgbImage::from_fn(image.width(), image.height(), |x, y| {
-        let &Rgba([red, green, blue, alpha]) = image.get_pixel(x, y);
-        Rgb([red, green, blue].map(|sample| on_white(sample, alpha)))
-    })
-}
-
-fn on_white(sample: u8, alpha: u8) -> u8 {
-    let (sample, alpha) = (u32::from(sample), u32::from(alpha));
-    ((sample * alpha + 255 * (255 - alpha) + 127) / 255) as u8
-}
-
-/// Makes each pixel either opaque or transparent, as GIF wants it. Its encoder would show all that
-/// is not fully transparent, down to the faintest shadow.
+/// Makes each pixel either opaque or transparent. The GIF encoder would show every pixel that is
+/// not fully transparent, down to the faintest shadow.
 fn all_or_nothing(mut image: RgbaImage) -> RgbaImage {
     for Rgba(pixel) in image.pixels_mut() {
         *pixel = match *pixel {
@@ -86,7 +79,7 @@ fn all_or_nothing(mut image: RgbaImage) -> RgbaImage {
     image
 }
 
-/// Writes an image that was converted for the format. Returns the length of the file.
+/// Writes an image converted for this format. Returns the length of the file.
 pub(super) fn encode(
     ctx: &TaskContext,
     image: &DynamicImage,
@@ -95,7 +88,7 @@ pub(super) fn encode(
     output: impl Write + Seek,
 ) -> Result<u64, TaskError> {
     let profile = icc_profile.filter(|profile| describes(profile, image.color()));
-    // Encoders write a few bytes at a time, and each write to an output takes a lock.
+    // Encoders write a few bytes at a time, and each write to the output takes a lock.
     let mut output = BufWriter::new(output);
     match format {
         Format::Jpeg => write_jpeg(image, profile, quality, &mut output)?,
@@ -109,7 +102,7 @@ pub(super) fn encode(
     Ok(output.seek(SeekFrom::End(0))?)
 }
 
-/// Whether an ICC profile is one for such colours: that of a CMYK file is not, once it is RGB.
+/// Returns whether an ICC profile describes such colours. A CMYK profile does not after conversion.
 fn describes(profile: &[u8], color: ColorType) -> bool {
     let space: &[u8] = if color.has_color() { b"RGB " } else { b"GRAY" };
     profile.get(16..20) == Some(space)
@@ -121,7 +114,7 @@ fn write(
     icc_profile: Option<Vec<u8>>,
 ) -> ImageResult<()> {
     if let Some(profile) = icc_profile {
-        // Formats that have no place for it go without.
+        // Fails for formats that cannot hold a profile.
         let _ = encoder.set_icc_profile(profile);
     }
     encoder.write_image(image.as_bytes(), image.width(), image.height(), image.color().into())
@@ -133,9 +126,9 @@ fn write_jpeg(
     quality: u8,
     output: impl Write,
 ) -> Result<(), TaskError> {
-    // The image crate has an encoder too: slower, and its files are larger. Optimised tables would
-    // save 2 or 3 %, but for them this one takes up to nine bytes a pixel, and puts each colour in
-    // a scan of its own, of which some decoders make garbage (see `jpeg`).
+    // The encoder of the image crate is slower and its files are larger. Optimised tables would
+    // save 2 or 3 %, but cost up to nine bytes a pixel, and put each component into a separate
+    // scan, which some decoders turn into garbage (see `jpeg`).
     let mut encoder = jpeg_encoder::Encoder::new(output, quality);
     encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
     if let Some(profile) = icc_profile {

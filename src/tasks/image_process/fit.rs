@@ -1,36 +1,36 @@
-//! How an image of one shape becomes one of another.
+//! Maps an image of one shape to an image of another.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// What happens to an image that has other proportions than `width` x `height`.
+/// Handling of an image whose proportions differ from `width` x `height`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub(super) enum Fit {
-    /// It gets exactly that size, and other proportions.
+    /// Stretches the image to exactly this size.
     #[default]
     Stretch,
-    /// It keeps its proportions and is as large as fits into that size.
+    /// Keeps the proportions and fits the image within this size.
     Contain,
-    /// It keeps its proportions and fills exactly that size; what sticks out is cut off, as much on either side.
+    /// Keeps the proportions and fills this size, cropping the overhang equally on both sides.
     Cover,
 }
 
-/// What is made of an upright image.
+/// The crop and the new size of an upright image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// Size of the part in its middle that is used, in pixels of the image.
+    /// Size of the part to keep, in the middle of the image.
     pub(super) part: (u32, u32),
-    /// The size that this part gets.
+    /// Size of that part after resizing.
     pub(super) new: (u32, u32),
 }
 
 impl Fit {
-    /// `old` is the size of the upright image.
+    /// Plans the way from the upright size `old` to `(width, height)`.
     pub(super) fn plan(self, old: (u32, u32), (width, height): (u32, u32)) -> Plan {
         let whole = Plan { part: old, new: (width, height) };
-        // Whether the image is wider for its height than it should become.
+        // Whether the aspect ratio of the image is larger than that of the new size.
         let wider = u64::from(old.0) * u64::from(height) > u64::from(old.1) * u64::from(width);
         match self {
             Self::Stretch => whole,
@@ -42,8 +42,7 @@ impl Fit {
     }
 }
 
-/// `side * by / of`, rounded, and one pixel at least. For the sides above it is never more than the side that
-/// it takes the place of.
+/// `side * by / of`, rounded, at least 1. In [`Fit::plan`] never above the side that it replaces.
 fn scaled(side: u32, by: u32, of: u32) -> u32 {
     let scaled = (u64::from(side) * u64::from(by) + u64::from(of) / 2) / u64::from(of);
     u32::try_from(scaled).unwrap_or(u32::MAX).max(1)

@@ -1,13 +1,15 @@
-//! The output formats: their names, and what each can hold.
+//! Output formats: their names and limits.
 
 use std::borrow::Cow;
 use std::path::Path;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
-/// A format that images are written in.
+use super::MAX_SIDE;
+
+/// An output format.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Deserialize, EnumString, IntoStaticStr, VariantArray,
 )]
@@ -29,50 +31,27 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// The name that users read.
+    /// Name as shown to users.
     pub(super) fn name(self) -> &'static str {
         self.into()
     }
 
-    /// Whether a file of this format can have samples in floating point.
-    pub(super) fn has_floats(self) -> bool {
-        self == Self::Tiff
-    }
-
-    /// The longest side that a file of this format can tell of, as far as it is below `limit`.
-    pub(super) fn longest_side(self, limit: u32) -> u32 {
-        match self {
-            Self::WebP => limit.min(16_383),
-            Self::Jpeg | Self::Gif => limit.min(65_535),
-            Self::Png | Self::Tiff | Self::Bmp => limit,
-        }
-    }
-}
-
-/// The format of an output, and what decided it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) format: Format,
-    pub(super) source: Source,
-}
-
-/// What decided the format of an output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Source {
-    Parameter,
-    Extension,
-    Default,
-}
-
-impl Target {
-    /// `asked` wins, then the extension of the output.
-    pub(super) fn choose(asked: Option<Format>, output: &str) -> Self {
+    /// Chooses the format `asked` for, or that of the extension, and names the source of the choice.
+    pub(super) fn choose(asked: Option<Self>, output: &str) -> (Self, &'static str) {
         let extension = Path::new(output).extension().and_then(|extension| extension.to_str());
         match (asked, extension.and_then(|extension| extension.parse().ok())) {
-            (Some(format), _) => Self { format, source: Source::Parameter },
-            (None, Some(format)) => Self { format, source: Source::Extension },
-            (None, None) => Self { format: Format::Jpeg, source: Source::Default },
+            (Some(format), _) => (format, "parameter"),
+            (None, Some(format)) => (format, "extension"),
+            (None, None) => (Self::Jpeg, "default"),
+        }
+    }
+
+    /// Longest side of an image in this format.
+    pub(super) fn longest_side(self) -> u32 {
+        match self {
+            Self::WebP => 16_383,
+            // JPEG and GIF cannot hold more, the others are held to the same limit.
+            Self::Jpeg | Self::Gif | Self::Png | Self::Tiff | Self::Bmp => MAX_SIDE,
         }
     }
 }
@@ -85,8 +64,8 @@ impl TryFrom<String> for Format {
     }
 }
 
-/// Names the formats as they are written above, and lets the other spellings pass, so that a wrong
-/// width is not reported together with a `jpeg` that is none.
+/// Lists the canonical names, but accepts the other spellings too, so that a valid `jpeg` is not
+/// reported along with an invalid width.
 impl JsonSchema for Format {
     fn schema_name() -> Cow<'static, str> {
         "Format".into()
@@ -99,7 +78,7 @@ impl JsonSchema for Format {
             "oneOf": [
                 { "enum": names },
                 {
-                    "description": "the same in any case, or `jpg`, `tif`",
+                    "description": "a name in any case, or `jpg`, `tif`",
                     "type": "string",
                     "pattern": format!("^({})$", spellings.join("|")),
                     "not": { "enum": names },
@@ -109,7 +88,7 @@ impl JsonSchema for Format {
     }
 }
 
-/// `[pP][nN][gG]`: a regular expression in JSON Schema has no flag for this.
+/// Returns `[pP][nN][gG]` for `PNG`: regular expressions in JSON Schema have no flags.
 fn any_case(name: &str) -> String {
     let both =
         |letter: char| format!("[{}{}]", letter.to_ascii_lowercase(), letter.to_ascii_uppercase());
@@ -139,14 +118,14 @@ mod tests {
     #[test]
     fn the_extension_decides_where_nothing_else_does() {
         for (asked, output, format, source) in [
-            (None, "out.png", Format::Png, Source::Extension),
-            (None, "a.b/out.TIF", Format::Tiff, Source::Extension),
-            (None, "out.jpg", Format::Jpeg, Source::Extension),
-            (None, "out.dat", Format::Jpeg, Source::Default),
-            (None, "png", Format::Jpeg, Source::Default),
-            (Some(Format::WebP), "out.png", Format::WebP, Source::Parameter),
+            (None, "out.png", Format::Png, "extension"),
+            (None, "a.b/out.TIF", Format::Tiff, "extension"),
+            (None, "out.jpg", Format::Jpeg, "extension"),
+            (None, "out.dat", Format::Jpeg, "default"),
+            (None, "png", Format::Jpeg, "default"),
+            (Some(Format::WebP), "out.png", Format::WebP, "parameter"),
         ] {
-            assert_eq!(Target::choose(asked, output), Target { format, source }, "{output}");
+            assert_eq!(Format::choose(asked, output), (format, source), "{output}");
         }
     }
 

@@ -1,8 +1,7 @@
-//! What the header of a file tells: the size of the image, and the memory that it takes to decode and
-//! resize it.
+//! Facts from the header of a file: the size of the image, and the memory needed to process it.
 
 use image::metadata::Orientation;
-use image::{ColorType, ImageDecoder, ImageFormat};
+use image::{ColorType, ImageFormat};
 use tiff::tags::{CompressionMethod, Tag};
 
 use super::fit::Plan;
@@ -11,53 +10,61 @@ use super::input::Input;
 use super::metadata::MAX_PROFILE_BYTES;
 use super::probe::{is_whole, png_size};
 use super::resize::{STRIPE, after_first_pass, turn};
-use super::stripes::narrows;
-use super::{ImageProcessTask, MAX_BYTES, jpeg, png, stripes, wide};
+use super::stripes::{narrows, pixel_type};
+use super::{ImageProcessTask, MAX_BYTES, jpeg, png, wide};
 use crate::task::TaskError;
 
-/// For a few copies of a profile, for tables, and for the pieces that files are read and written in.
+/// Allowance for copies of a profile, tables and I/O buffers.
 const MARGIN: u64 = 3 * MAX_PROFILE_BYTES as u64 + (16 << 20);
 
-/// The header of an image that is neither a bomb nor obviously damaged.
+/// Header of an image that is neither a bomb nor obviously damaged.
 pub(super) struct Header {
     pub(super) format: ImageFormat,
     /// Width and height in the file.
     pub(super) size: (u32, u32),
-    /// What the pixels are when they are decoded.
+    /// Pixel type after decoding.
     pub(super) color: ColorType,
-    /// Whether [`stripes`] can decode it.
+    /// `true` if [`stripes`](super::stripes) can decode it.
     pub(super) in_stripes: bool,
-    /// Whether it is a JPEG that the image crate misreads.
+    /// `true` for a JPEG that the image crate misreads.
     pub(super) misread: bool,
-    /// The samples of a TIFF that [`wide`] decodes.
+    /// Layout of a TIFF that has to be decoded by [`wide`].
     pub(super) wide: Option<wide::Layout>,
-    /// Bytes that the decoder takes beside the pixels.
+    /// Bytes the decoder needs in addition to the pixels.
     work: u64,
 }
 
 impl Header {
     pub(super) fn read(input: &Input<'_>) -> Result<Self, TaskError> {
         let format = input.format()?;
-        // A JPEG is read into memory as it is.
+        // The decoders read the whole JPEG into memory.
         if format == ImageFormat::Jpeg && input.length()? > MAX_BYTES {
             return Err(input.too_much_memory());
         }
         if format == ImageFormat::Png
-            && let Some(size) = png_size(input.file)
+            && let Some(size) = png_size(input)
         {
             input.check_size(size)?;
         }
-        if !is_whole(input, format).map_err(|error| input.unreadable(&error))? {
+        if !is_whole(input, format)? {
             return Err(input.truncated());
         }
-        let header = match format {
+        let mut header = match format {
             ImageFormat::Jpeg => Self::of_jpeg(input)?,
             _ => Self::of_decoder(input, format)?,
         };
         input.check_size(header.size)?;
-        if header.pixel_bytes(header.size) > MAX_BYTES {
+        let unpacked = header.wide.as_ref().map_or(0, |wide| wide.bytes);
+        if header.pixel_bytes(header.size).max(unpacked) > MAX_BYTES {
             return Err(input.too_much_memory());
         }
+        header.work += match format {
+            ImageFormat::WebP => webp_work(input, pixel_count(header.size))?,
+            ImageFormat::Tiff => tiff_work(input, &header)?,
+            // A frame smaller than the image is decoded separately.
+            ImageFormat::Gif => header.pixel_bytes(header.size),
+            _ => 0,
+        };
         Ok(header)
     }
 
@@ -66,8 +73,8 @@ impl Header {
         let layout = layout.map_err(|error| input.unreadable(&error))?;
         let layout = layout.map_err(|problem| input.damaged(&problem))?;
         let color = if layout.colors == 1 { ColorType::L8 } else { ColorType::Rgb8 };
-        // The file, and once more while it is read.
-        let work = 2 * input.length()? + layout.work();
+        // The decoder holds the file twice while it reads it.
+        let work = 2 * input.length()? + layout.work;
         let jpeg::Layout { size, misread, .. } = layout;
         let (format, in_stripes, wide) = (ImageFormat::Jpeg, false, None);
         Ok(Self { format, size, color, in_stripes, misread, wide, work })
@@ -78,40 +85,24 @@ impl Header {
             ImageFormat::Tiff => wide::Layout::read(input)?,
             _ => None,
         };
-        let (size, color, in_stripes) = if let Some(wide) = &wide {
-            (wide.size, wide.color, false)
-        } else if format == ImageFormat::Png {
-            let reader = png::open(|| input.reader(), |error| input.explain(error))?;
-            let in_stripes = stripes::pixel_type(&reader).is_some();
-            let decoder = png::PngImage(reader);
-            (decoder.dimensions(), decoder.color_type(), in_stripes)
-        } else {
-            let decoder = input.decoder(format)?;
-            (decoder.dimensions(), decoder.color_type(), false)
+        let (size, color) = match &wide {
+            Some(wide) => (wide.size, wide.color),
+            None => {
+                let decoder = input.decoder(format)?;
+                (decoder.dimensions(), decoder.color_type())
+            }
         };
-        let mut header = Self { format, size, color, in_stripes, misread: false, wide, work: 0 };
-        input.check_size(size)?;
-        if header.wide.as_ref().is_some_and(|wide| wide.bytes > MAX_BYTES) {
-            return Err(input.too_much_memory());
-        }
-        let pixels = u64::from(size.0) * u64::from(size.1);
-        header.work = match format {
-            ImageFormat::WebP => webp_work(input, pixels)?,
-            ImageFormat::Tiff => tiff_work(input, &header)?,
-            // A frame that is smaller than the image.
-            ImageFormat::Gif => header.pixel_bytes(size),
-            _ => 0,
-        };
-        Ok(header)
+        let in_stripes = format == ImageFormat::Png && pixel_type(&png::open(input)?).is_some();
+        Ok(Self { format, size, color, in_stripes, misread: false, wide, work: 0 })
     }
 
-    fn pixel_bytes(&self, (width, height): (u32, u32)) -> u64 {
-        u64::from(width) * u64::from(height) * u64::from(self.color.bytes_per_pixel())
+    fn pixel_bytes(&self, size: (u32, u32)) -> u64 {
+        pixel_count(size) * u64::from(self.color.bytes_per_pixel())
     }
 
-    /// Most bytes that are in use at a time while the image is made into what the task asks for.
+    /// Peak memory in bytes while the task turns this image into that format.
     pub(super) fn memory(&self, task: &ImageProcessTask, format: Format) -> u64 {
-        // Whether it lies on its side is not known yet.
+        // The orientation is not known yet.
         let orientations = [Orientation::NoTransforms, Orientation::Rotate90];
         let needed = orientations.map(|orientation| {
             let plan = task.plan(turn(self.size, orientation));
@@ -135,20 +126,20 @@ impl Header {
             let cut = if is_whole { 0 } else { source + part };
             (source + self.work).max(cut).max(part + between)
         };
-        // Turned on its side an image is copied.
+        // Turning an image on its side takes a copy.
         first_pass.max(between + target).max(2 * target)
     }
 
     fn to_write(&self, new: (u32, u32), format: Format) -> u64 {
-        let pixels = u64::from(new.0) * u64::from(new.1);
+        let pixels = pixel_count(new);
         let converted = match self.color {
             ColorType::La16 => 8 * pixels,
             color => u64::from(color.bytes_per_pixel()).max(4) * pixels,
         };
         let encoded = match format {
-            // The pixels in another form, and the file.
+            // A transformed copy of the pixels, and the file.
             Format::WebP => converted + 8 * pixels,
-            // The pixels by number, and the file, which grows by doubling.
+            // The palette indices, and the file in a growing buffer.
             Format::Gif => converted + 4 * pixels,
             Format::Jpeg | Format::Png | Format::Tiff | Format::Bmp => converted,
         };
@@ -156,22 +147,25 @@ impl Header {
     }
 }
 
-/// Lossless data is decoded to four bytes a pixel. Lossy data is in planes before it is pixels, and its
-/// transparency is lossless data; a frame of an animation is decoded apart.
+fn pixel_count((width, height): (u32, u32)) -> u64 {
+    u64::from(width) * u64::from(height)
+}
+
+/// Lossless data is decoded to four bytes a pixel. Lossy data goes through planes, and its alpha is
+/// lossless data; a frame of an animation is decoded separately.
 fn webp_work(input: &Input<'_>, pixels: u64) -> Result<u64, TaskError> {
     let decoder = image_webp::WebPDecoder::new(input.reader()?);
     let Ok(mut decoder) = decoder else { return Ok(0) };
-    let planes = 2 * pixels;
     let work = match (decoder.is_lossy(), decoder.has_alpha() || decoder.is_animated()) {
-        (true, true) => planes + 6 * pixels,
-        (true, false) => planes,
-        (false, _) => 4 * pixels + 2 * pixels,
+        (true, true) => 8 * pixels,
+        (true, false) => 2 * pixels,
+        (false, _) => 6 * pixels,
     };
     Ok(work + input.length()?)
 }
 
-/// Pixels are decoded, then copied. CMYK takes a third more before it is RGB. A strip or tile in JPEG is
-/// decoded by itself.
+/// Pixels are decoded, then copied. CMYK takes a third more before it is RGB. Each strip or tile of
+/// JPEG data is decoded separately.
 fn tiff_work(input: &Input<'_>, header: &Header) -> Result<u64, TaskError> {
     let unpacked = header.wide.as_ref().map_or(0, |wide| wide.bytes);
     let mut work = (header.pixel_bytes(header.size) * 4 / 3).max(unpacked);
@@ -180,8 +174,8 @@ fn tiff_work(input: &Input<'_>, header: &Header) -> Result<u64, TaskError> {
         if compression == Some(CompressionMethod::ModernJPEG.to_u16()) {
             let (width, height) = decoder.chunk_dimensions();
             let part = (width.min(header.size.0), height.min(header.size.1));
-            // As `Layout::work` has it, with the samples.
-            work += u64::from(part.0) * u64::from(part.1) * 4 * 3;
+            // Samples and coefficients, as in `jpeg::Layout::read`.
+            work += pixel_count(part) * 4 * 3;
         }
     }
     Ok(work)

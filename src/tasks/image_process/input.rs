@@ -1,4 +1,4 @@
-//! The input file: how it is read, and what is said of it when that fails.
+//! Reads the input file, and explains failures in terms of it.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -8,15 +8,15 @@ use image::{ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use super::png::{self, PngImage};
 use super::{MAX_BYTES, MAX_PIXELS, MAX_SIDE};
-use crate::task::{MEMORY_BUDGET, TaskContext, TaskError};
+use crate::task::{TaskContext, TaskError};
 
-/// Most bytes that a decoder may take, the decoded image included.
+/// Limit in bytes for a decoder, including the decoded image.
 const MAX_DECODER_BYTES: u64 = MAX_BYTES + (256 << 20);
 
-/// Most bytes of one read, so that there are checks for cancellation in between.
+/// Limit in bytes for one read, so that cancellation is checked between reads.
 const MAX_READ: usize = 1 << 20;
 
-/// The input file, with the path that the client knows it by.
+/// The input file and the path the client gave.
 #[derive(Clone, Copy)]
 pub(super) struct Input<'a> {
     pub(super) ctx: &'a TaskContext,
@@ -24,7 +24,7 @@ pub(super) struct Input<'a> {
     pub(super) file: &'a File,
 }
 
-/// Reads a file until the task should stop: decoders have no other check.
+/// File reader that fails once the task is cancelled: decoders have no other check.
 pub(super) struct Watched<'a> {
     ctx: &'a TaskContext,
     file: &'a File,
@@ -45,21 +45,16 @@ impl Seek for Watched<'_> {
 }
 
 impl<'a> Input<'a> {
-    /// `file` is the input of the task, open for reading.
+    /// `file` is the opened input of the task.
     pub(super) fn new(ctx: &'a TaskContext, file: &'a File) -> Self {
         Self { ctx, path: ctx.input_file_path().unwrap_or_default(), file }
     }
 
-    /// A reader at the beginning of the file.
+    /// Returns a reader at the beginning of the file.
     pub(super) fn reader(&self) -> Result<BufReader<Watched<'a>>, TaskError> {
-        let mut watched = self.watched();
+        let mut watched = Watched { ctx: self.ctx, file: self.file };
         watched.rewind().map_err(|error| self.unreadable(&error))?;
         Ok(BufReader::new(watched))
-    }
-
-    /// The same, wherever the file stands and without a buffer.
-    pub(super) fn watched(&self) -> Watched<'a> {
-        Watched { ctx: self.ctx, file: self.file }
     }
 
     /// Length of the file in bytes.
@@ -67,7 +62,7 @@ impl<'a> Input<'a> {
         Ok(self.file.metadata().map_err(|error| self.unreadable(&error))?.len())
     }
 
-    /// Format of the file by its content; names lie.
+    /// Image format by content: the extension may be wrong.
     pub(super) fn format(&self) -> Result<ImageFormat, TaskError> {
         let reader = ImageReader::new(self.reader()?);
         let reader = reader.with_guessed_format().map_err(|error| self.unreadable(&error))?;
@@ -77,15 +72,14 @@ impl<'a> Input<'a> {
         })
     }
 
-    /// A decoder that has read the header and found nothing wrong with it.
+    /// Returns a decoder that has read a valid header.
     pub(super) fn decoder(
         &self,
         format: ImageFormat,
     ) -> Result<Box<dyn ImageDecoder + 'a>, TaskError> {
         let explain = |error| self.explain(error);
         if format == ImageFormat::Png {
-            let reader = png::open(|| self.reader(), explain)?;
-            return Ok(Box::new(PngImage(reader)));
+            return Ok(Box::new(PngImage(png::open(self)?)));
         }
         let mut reader = ImageReader::with_format(self.reader()?, format);
         let mut limits = Limits::no_limits();
@@ -93,39 +87,25 @@ impl<'a> Input<'a> {
         reader.limits(limits.clone());
         let mut decoder = reader.into_decoder().map_err(explain)?;
         if format == ImageFormat::Gif {
-            // A frame may claim to be larger than the image that it is a part of.
+            // A frame may claim to be larger than its image.
             limits.max_alloc = Some(decoder.total_bytes());
             decoder.set_limits(limits).map_err(explain)?;
         }
         Ok(Box::new(decoder))
     }
 
-    /// Refuses an image that is a bomb, or nothing.
+    /// Refuses empty images and decompression bombs.
     pub(super) fn check_size(&self, (width, height): (u32, u32)) -> Result<(), TaskError> {
         let problem = if width == 0 || height == 0 {
             "there is nothing to resize".to_owned()
         } else if width > MAX_SIDE || height > MAX_SIDE {
-            format!("the limit is {MAX_SIDE} on a side")
+            format!("the limit is {MAX_SIDE} per side")
         } else if u64::from(width) * u64::from(height) > MAX_PIXELS {
             format!("the limit is {} megapixels", MAX_PIXELS / 1_000_000)
         } else {
             return Ok(());
         };
-        let path = self.path;
-        Err(TaskError::permanent(format!("image `{path}` is {width}x{height} pixels, {problem}")))
-    }
-
-    /// Refuses an image that would need more memory than there is for all of them.
-    pub(super) fn check_memory(&self, needed: u64) -> Result<(), TaskError> {
-        if needed <= MEMORY_BUDGET {
-            return Ok(());
-        }
-        Err(TaskError::permanent(format!(
-            "image `{}` would take {} MiB of memory to process, more than the limit of {} MiB",
-            self.path,
-            needed >> 20,
-            MEMORY_BUDGET >> 20
-        )))
+        Err(self.refused(format_args!("is {width}x{height} pixels, {problem}")))
     }
 
     pub(super) fn explain(&self, error: ImageError) -> TaskError {
@@ -136,36 +116,37 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Tells a disk that fails, which may get better, from a decoder that had too little to read.
+    /// Separates a failing disk, which may recover, from damage reported as an I/O error.
     pub(super) fn unreadable(&self, error: &io::Error) -> TaskError {
         match error.kind() {
             _ if self.ctx.is_cancelled() => TaskError::Cancelled,
             io::ErrorKind::UnexpectedEof => self.truncated(),
-            // A position that a damaged file sends its reader to.
+            // A seek to an invalid position from a damaged file.
             io::ErrorKind::InvalidInput => self.damaged(error),
             _ if error.raw_os_error().is_none() => self.damaged(error),
             _ => TaskError::failed(format!("cannot read `{}`: {error}", self.path)),
         }
     }
 
-    pub(super) fn truncated(&self) -> TaskError {
-        TaskError::permanent(format!("image `{}` is truncated: the file ends too early", self.path))
-    }
-
     pub(super) fn damaged(&self, error: &dyn Display) -> TaskError {
         TaskError::permanent(format!("cannot decode image `{}`: {error}", self.path))
     }
 
-    /// The file is another one than when its header was first read.
+    /// The file differs from the one whose header was read first.
     pub(super) fn changed(&self) -> TaskError {
         TaskError::failed(format!("image `{}` changed while it was read", self.path))
     }
 
+    pub(super) fn truncated(&self) -> TaskError {
+        self.refused("is truncated: the file ends too early")
+    }
+
     pub(super) fn too_much_memory(&self) -> TaskError {
-        TaskError::permanent(format!(
-            "image `{}` would take more memory to decode than the limit of {} MiB",
-            self.path,
-            MAX_BYTES >> 20
-        ))
+        let limit = MAX_BYTES >> 20;
+        self.refused(format_args!("needs more than {limit} MiB of memory to decode"))
+    }
+
+    fn refused(&self, reason: impl Display) -> TaskError {
+        TaskError::permanent(format!("image `{}` {reason}", self.path))
     }
 }

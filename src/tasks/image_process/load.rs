@@ -1,4 +1,4 @@
-//! From a file to pixels.
+//! Decodes the input.
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder};
@@ -10,35 +10,27 @@ use super::input::Input;
 use super::probe::count_frames;
 use super::resize::{after_first_pass, turn};
 use super::stripes::{narrow, narrows};
-use super::wide::{self, Scaled};
-use super::{jpeg, metadata, png};
+use super::{CONTRADICTION, jpeg, metadata, wide};
 use crate::task::TaskError;
 
-/// The first image of a file, as it is stored there.
+/// The first image of a file, in its stored orientation.
 pub(super) struct Picture {
-    /// The pixels that are used; of some images after the first pass of [`resize`](super::resize).
+    /// The pixels to use; for some images after the first pass of [`resize`](super::resize).
     pub(super) pixels: DynamicImage,
-    /// The size that they are to get upright.
+    /// Upright size of the new image.
     pub(super) new_size: (u32, u32),
-    /// The samples that became black and white, if the samples were scaled.
+    /// The samples that became black and white, if samples were scaled.
     pub(super) scaled_from: Option<[f64; 2]>,
-    /// Width and height in the file.
-    size: (u32, u32),
-    /// What turns it upright.
+    /// Upright size of the original.
+    pub(super) original_size: (u32, u32),
+    /// The transform that turns it upright.
     pub(super) orientation: Orientation,
     pub(super) icc_profile: Option<Vec<u8>>,
-    /// How many images the file holds.
+    /// Number of images in the file.
     pub(super) frames: usize,
 }
 
-impl Picture {
-    /// Width and height as a viewer sees them.
-    pub(super) fn upright_size(&self) -> (u32, u32) {
-        turn(self.size, self.orientation)
-    }
-}
-
-/// Decodes the first image of the input for an output of this format. `plan` takes the size of the upright image.
+/// Decodes the first image of the input for this output format. `plan` takes the upright size.
 pub(super) fn load(
     input: &Input<'_>,
     header: &Header,
@@ -55,37 +47,32 @@ pub(super) fn load(
     if let Some(decoder) = &decoder
         && (decoder.dimensions(), decoder.color_type()) != (size, header.color)
     {
-        return Err(input.damaged(&"it contradicts itself about its size or colours"));
+        return Err(input.damaged(&CONTRADICTION));
     }
     let (orientation, icc_profile) = metadata::read(input, format, decoder.as_deref_mut());
-    let Plan { part, new } = plan(turn(size, orientation));
+    let original_size = turn(size, orientation);
+    let Plan { part, new: new_size } = plan(original_size);
     let part = turn(part, orientation);
-    let between = after_first_pass(part, orientation, new);
-    let narrowed = if header.in_stripes && part == size && narrows(size, between) {
-        narrowed_png(input, between.0)?
-    } else {
-        None
-    };
-    let Scaled { pixels, from } = match (narrowed, &header.wide, decoder) {
-        (Some(pixels), ..) => Scaled { pixels, from: None },
-        (None, Some(layout), _) => wide::decode(input, layout)?,
-        (None, None, Some(decoder)) => {
+    let between = after_first_pass(part, orientation, new_size);
+    let (mut pixels, scaled_from) = match (&header.wide, decoder) {
+        (Some(layout), _) => wide::decode(input, layout)?,
+        (None, _) if header.in_stripes && part == size && narrows(size, between) => {
+            (narrow(input, between.0)?, None)
+        }
+        (None, Some(decoder)) => {
             let pixels = pixels(input, header, decoder)?;
-            match output.has_floats() {
-                true => Scaled { pixels, from: None },
-                false => wide::narrow(input.ctx, pixels)?,
+            match output {
+                Format::Tiff => (pixels, None),
+                _ => wide::narrow(input.ctx, pixels)?,
             }
         }
-        (None, None, None) => unreachable!("an image that is not wide has a decoder"),
+        (None, None) => unreachable!("an image that is not wide has a decoder"),
     };
-    let pixels = match part == size {
-        true => pixels,
-        false => {
-            let (left, top) = ((size.0 - part.0) / 2, (size.1 - part.1) / 2);
-            pixels.crop_imm(left, top, part.0, part.1)
-        }
-    };
-    Ok(Picture { pixels, new_size: new, scaled_from: from, size, orientation, icc_profile, frames })
+    if part != size {
+        let (left, top) = ((size.0 - part.0) / 2, (size.1 - part.1) / 2);
+        pixels = pixels.crop_imm(left, top, part.0, part.1);
+    }
+    Ok(Picture { pixels, new_size, scaled_from, original_size, orientation, icc_profile, frames })
 }
 
 fn pixels(
@@ -96,17 +83,10 @@ fn pixels(
     if !header.misread {
         return DynamicImage::from_decoder(decoder).map_err(|error| input.explain(error));
     }
-    // It has the file in memory.
+    // Frees its copy of the file.
     drop(decoder);
     jpeg::decode(input.reader()?, header.size).map_err(|error| match error {
         jpeg_decoder::Error::Io(error) => input.unreadable(&error),
         other => input.damaged(&other),
     })
-}
-
-/// The image at this width; `None` if it is not one for [`narrow`].
-fn narrowed_png(input: &Input<'_>, width: u32) -> Result<Option<DynamicImage>, TaskError> {
-    let explain = |error| input.explain(error);
-    let mut reader = png::open(|| input.reader(), explain)?;
-    narrow(input.ctx, &mut reader, width, |error| explain(png::image_error(error)))
 }

@@ -1,5 +1,5 @@
-//! What is kept of a file beside its pixels: its orientation and its colour profile. The rest (text,
-//! comments, XMP) is not even read where that can be helped.
+//! The metadata to keep: orientation and colour profile. The rest (text, comments, XMP) is not even
+//! read where that can be avoided.
 
 use std::io::{Read, Seek};
 
@@ -10,13 +10,11 @@ use tiff::tags::Tag;
 
 use super::input::Input;
 
-/// Largest colour profile that is kept, in bytes: that of a JPEG, which has room for the least. Those
-/// of cameras and printers have a few kilobytes to a few megabytes. What is larger is left out, as a
-/// profile is no reason to refuse an image that can be shown without it.
+/// Largest colour profile to keep, in bytes: the most that fits into a JPEG. Profiles of cameras and
+/// printers have a few kilobytes to a few megabytes. Larger ones are dropped, and the image is kept.
 pub(super) const MAX_PROFILE_BYTES: usize = 255 * 65_519;
 
-/// Orientation and profile of an image that `decoder` has read the header of. Neither is worth failing
-/// for.
+/// Orientation and profile of an image, if readable. `decoder` has read the header.
 pub(super) fn read(
     input: &Input<'_>,
     format: ImageFormat,
@@ -32,7 +30,7 @@ pub(super) fn read(
     (orientation.unwrap_or(Orientation::NoTransforms), profile)
 }
 
-/// The image crate would believe the lengths in the file.
+/// The image crate would trust the lengths in the file.
 fn webp(input: &Input<'_>) -> Option<(Option<Orientation>, Option<Vec<u8>>)> {
     let mut decoder = WebPDecoder::new(input.reader().ok()?).ok()?;
     decoder.set_memory_limit(MAX_PROFILE_BYTES);
@@ -41,7 +39,7 @@ fn webp(input: &Input<'_>) -> Option<(Option<Orientation>, Option<Vec<u8>>)> {
     Some((orientation, decoder.icc_profile().ok().flatten()))
 }
 
-/// The image crate would take 32 bytes for each one of the profile.
+/// The image crate would allocate 32 bytes for each byte of the profile.
 fn tiff(input: &Input<'_>) -> Option<(Option<Orientation>, Option<Vec<u8>>)> {
     let mut decoder = tiff::decoder::Decoder::new(input.reader().ok()?).ok()?;
     let orientation = decoder.find_tag_unsigned::<u8>(Tag::Orientation).ok().flatten();

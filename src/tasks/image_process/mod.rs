@@ -1,11 +1,13 @@
 //! Resizes an image and writes it in another format.
 //!
-//! One job a file: [`header`] tells how much memory it takes, [`load`] decodes, [`resize`] resamples,
-//! [`encode`] converts and writes. [`input`] reads the file and explains what is wrong with it, [`probe`]
-//! looks at it without decoding, [`metadata`] finds orientation and profile, [`jpeg`] decodes what the
-//! image crate misreads and [`wide`] what it has no pixels for, [`mod@png`] and [`mod@gif`] do what that crate
-//! does in one go, [`stripes`] resizes a PNG while it is decoded, [`mod@fit`] keeps proportions, and
-//! [`mod@format`] names the outputs.
+//! The steps: [`header`] computes the memory needed, [`load`] decodes, [`resize`] resamples,
+//! [`encode`] converts and writes.
+//!
+//! Their helpers: [`input`] reads the file and explains failures, [`probe`] inspects it without
+//! decoding, [`metadata`] finds orientation and profile, [`mod@fit`] keeps proportions, and
+//! [`mod@format`] lists the outputs. Where the image crate falls short, [`jpeg`] decodes files that
+//! it misreads, [`wide`] decodes samples that it has no pixel type for, [`stripes`] resizes a PNG
+//! while decoding it, and [`mod@png`] and [`mod@gif`] bound the memory and time that it does not.
 
 mod encode;
 mod fit;
@@ -29,38 +31,39 @@ use serde::Deserialize;
 use serde_json::json;
 
 use self::fit::{Fit, Plan};
-use self::format::{Format, Target};
+use self::format::Format;
 use self::header::Header;
 use self::input::Input;
 use crate::task::{
     InvalidParameters, Paths, ReservedMemory, Task, TaskContext, TaskError, TaskResult, async_trait,
 };
 
-/// Longest side of an image, read or written.
+/// Longest side of an image, input or output.
 const MAX_SIDE: u32 = 65_535;
 
-/// Most pixels of an image, read or written: those of the largest cameras.
+/// Most pixels of an image, input or output: enough for the largest cameras.
 const MAX_PIXELS: u64 = 200_000_000;
 
 /// Most bytes of an image in memory: enough for [`MAX_PIXELS`] of 8-bit RGBA.
 ///
-/// A task holds two images at most, or one and what its decoder or encoder needs, which can be as much
-/// again and more. [`header`] knows how much; all tasks together have a budget for it.
+/// A task holds up to two images, or one and the buffers of its decoder or encoder, which can be
+/// larger still. [`header`] computes the sum, which is reserved from a budget shared by all tasks.
 const MAX_BYTES: u64 = 1 << 30;
+
+/// Error of an image whose parts do not fit together.
+const CONTRADICTION: &str = "its headers disagree on its size or colours";
 
 /// Resizes an image to `width` x `height` pixels and writes it in another format.
 ///
-/// Reads JPEG, PNG, WebP, TIFF, BMP and GIF, told apart by content, and turns the image upright if
-/// its metadata (EXIF) says so; `original_size` in the result is that of the upright image. Of a
-/// file with several pages or frames the first is used, and `frames` tells how many there are.
-/// Resampling is Lanczos. 16 bits a sample are kept in PNG and TIFF and scaled to 8 in the others.
-/// TIFFs with floating-point samples or integers of 32 or 64 bits or with a sign are scaled to 16 bits:
-/// the least sample becomes black, the greatest white, and `scaled_from` in the result tells these two
-/// (NaN becomes black). Only colours in 32-bit floating point that are written as TIFF stay as they are.
-/// Transparency is kept, but JPEG shows the image on white and GIF knows only all or nothing (and
-/// 256 colours). WebP is lossless.
-/// Images of more than 200 megapixels or 65535 pixels on a side are refused. Colour profiles of more
-/// than 16 MB are left out.
+/// Reads JPEG, PNG, WebP, TIFF, BMP and GIF, recognized by content, and applies the EXIF
+/// orientation; `original_size` in the result is the upright size. Of several pages or frames it
+/// uses the first; `frames` is their number. Resampling is Lanczos. PNG and TIFF keep 16 bits per
+/// sample, the other formats are scaled to 8. TIFF samples that are floating-point, signed, or
+/// integers of 32 or 64 bits are scaled to 16 bits: the least becomes black, the greatest white
+/// (NaN becomes black), and `scaled_from` in the result holds these two. Only 32-bit floating-point
+/// colours written as TIFF stay unscaled. Transparency is kept, but JPEG blends it with white, and
+/// GIF has only full transparency (and 256 colours). WebP is lossless. Images above 200 megapixels
+/// or 65535 pixels per side are refused. Colour profiles above 16 MB are dropped.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ImageProcessTask {
@@ -70,16 +73,15 @@ pub(super) struct ImageProcessTask {
     /// Height of the new image, in pixels.
     #[schemars(range(min = 1, max = MAX_SIDE))]
     height: u32,
-    /// Format of the new image. Without one the extension of the output file decides, and where that is
-    /// none of a format's the image is a JPEG; `format_source` in the result is `parameter`, `extension` or
-    /// `default`.
+    /// Format of the new image. Defaults to the format of the output's extension, or JPEG if there
+    /// is none; `format_source` in the result is `parameter`, `extension` or `default`.
     format: Option<Format>,
-    /// Quality of a JPEG, from 1 to 100: higher is better and larger, and from 90 on colours have
-    /// full resolution. The other formats ignore it.
+    /// JPEG quality, from 1 to 100: higher is better and larger, and from 90 on colours keep their
+    /// full resolution. Ignored by other formats.
     #[schemars(range(min = 1, max = 100))]
     quality: u8,
-    /// What happens to an image of other proportions.
-    // Tasks that were stored before there was a choice have none.
+    /// Handling of an image whose proportions differ.
+    // Absent in tasks stored by versions without this parameter.
     #[serde(default)]
     fit: Fit,
 }
@@ -93,7 +95,7 @@ impl Task for ImageProcessTask {
     fn validate(&self) -> Result<(), InvalidParameters> {
         let mut invalid = InvalidParameters::default();
         if let Some(format) = self.format {
-            let longest = format.longest_side(MAX_SIDE);
+            let longest = format.longest_side();
             let expected = format!("at most {longest} for {}", format.name());
             invalid.expect("width", self.width <= longest, &*expected);
             invalid.expect("height", self.height <= longest, &*expected);
@@ -116,18 +118,17 @@ impl Task for ImageProcessTask {
 }
 
 impl ImageProcessTask {
-    /// Bytes that it takes to process the input.
+    /// Bytes of memory needed to process the input.
     fn memory(&self, ctx: &TaskContext) -> Result<u64, TaskError> {
         let file = ctx.open_input()?;
         let input = Input::new(ctx, &file);
-        let needed = Header::read(&input)?.memory(self, self.target(ctx).format);
-        input.check_memory(needed)?;
+        let needed = Header::read(&input)?.memory(self, self.format(ctx).0);
         tracing::debug!(needed, "read the header");
         Ok(needed)
     }
 
     fn process(&self, ctx: &TaskContext, memory: &ReservedMemory) -> TaskResult {
-        let Target { format, source } = self.target(ctx);
+        let (format, source) = self.format(ctx);
         let file = ctx.open_input()?;
         let input = Input::new(ctx, &file);
         let header = Header::read(&input)?;
@@ -135,14 +136,14 @@ impl ImageProcessTask {
             return Err(input.changed());
         }
         let picture = load::load(&input, &header, format, |size| self.plan(size))?;
-        let original_size = picture.upright_size();
-        tracing::debug!(width = original_size.0, height = original_size.1, "loaded image");
+        let (width, height) = picture.original_size;
+        tracing::debug!(width, height, "loaded image");
         let new_size = picture.new_size;
-        let longest = format.longest_side(MAX_SIDE);
+        let longest = format.longest_side();
         if new_size.0.max(new_size.1) > longest {
             let (format, (width, height)) = (format.name(), new_size);
             return Err(TaskError::permanent(format!(
-                "{format} has room for {longest} pixels on a side, but the new image is {width}x{height}"
+                "a new size of {width}x{height} exceeds the limit of {format}, {longest} pixels per side"
             )));
         }
 
@@ -164,7 +165,7 @@ impl ImageProcessTask {
             "message": "Image processed successfully",
             "input_file": ctx.input_file_path(),
             "output_file": ctx.output_file_path(),
-            "original_size": original_size,
+            "original_size": picture.original_size,
             "new_size": new_size,
             "format": format.name(),
             "format_source": source,
@@ -177,11 +178,12 @@ impl ImageProcessTask {
         Ok(result)
     }
 
-    fn target(&self, ctx: &TaskContext) -> Target {
-        Target::choose(self.format, ctx.output_file_path().unwrap_or_default())
+    /// Format of the output, and the source of that choice.
+    fn format(&self, ctx: &TaskContext) -> (Format, &'static str) {
+        Format::choose(self.format, ctx.output_file_path().unwrap_or_default())
     }
 
-    /// `size` is that of the upright image.
+    /// `size` is the upright size of the input.
     fn plan(&self, size: (u32, u32)) -> Plan {
         self.fit.plan(size, (self.width, self.height))
     }

@@ -1,30 +1,28 @@
-//! PNG, read and written with the crate of that name: the image crate's decoder would keep all text
-//! and any profile in memory, and its encoder the whole output.
+//! PNG by the `png` crate itself: the image crate's decoder keeps all text and any profile in
+//! memory, and its encoder keeps the whole output.
 
 use std::borrow::Cow;
-use std::io::{BufRead, Seek, Write};
+use std::io::{BufRead, BufReader, Seek, Write};
 
 use image::error::{DecodingError, LimitError, LimitErrorKind};
 use image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageResult};
 use png::{BitDepth, Compression, Decoder, Filter, Limits, Reader, Transformations};
 
+use super::input::{Input, Watched};
 use super::metadata::MAX_PROFILE_BYTES;
 use crate::task::TaskError;
 
-/// Most bytes for chunks, for what they unpack to, and for a row of pixels.
+/// Limit in bytes for chunks, for their unpacked contents, and for a row of pixels.
 const MAX_CHUNK_BYTES: usize = 2 * MAX_PROFILE_BYTES + (2 << 20);
 
-/// Bytes of compressed data in a chunk of the output.
+/// Bytes of compressed data per chunk of the output.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Reads up to the pixels. Text is skipped, and so is a profile that is too large.
-pub(super) fn open<R: BufRead + Seek>(
-    reader: impl Fn() -> Result<R, TaskError>,
-    explain: impl Fn(ImageError) -> TaskError,
-) -> Result<Reader<R>, TaskError> {
+/// Reads up to the pixels. Skips text, and a profile above the limit.
+pub(super) fn open<'a>(input: &Input<'a>) -> Result<Reader<BufReader<Watched<'a>>>, TaskError> {
     let open = |ignore_profile| {
         let limits = Limits { bytes: MAX_CHUNK_BYTES };
-        let mut decoder = Decoder::new_with_limits(reader()?, limits);
+        let mut decoder = Decoder::new_with_limits(input.reader()?, limits);
         decoder.set_ignore_text_chunk(true);
         decoder.set_ignore_iccp_chunk(ignore_profile);
         decoder.set_transformations(Transformations::EXPAND);
@@ -34,10 +32,10 @@ pub(super) fn open<R: BufRead + Seek>(
         Err(png::DecodingError::LimitsExceeded) => open(true)?,
         opened => opened,
     };
-    opened.map_err(|error| explain(image_error(error)))
+    opened.map_err(|error| input.explain(image_error(error)))
 }
 
-/// The same as an error of the image crate.
+/// The equivalent error of the image crate.
 pub(super) fn image_error(error: png::DecodingError) -> ImageError {
     match error {
         png::DecodingError::IoError(error) => ImageError::IoError(error),
@@ -48,7 +46,7 @@ pub(super) fn image_error(error: png::DecodingError) -> ImageError {
     }
 }
 
-/// A PNG whose header was read, as a decoder of the image crate.
+/// An opened PNG as a decoder of the image crate.
 pub(super) struct PngImage<R: BufRead + Seek>(pub(super) Reader<R>);
 
 impl<R: BufRead + Seek> ImageDecoder for PngImage<R> {
@@ -65,7 +63,7 @@ impl<R: BufRead + Seek> ImageDecoder for PngImage<R> {
             png::ColorType::GrayscaleAlpha if deep => ColorType::La16,
             png::ColorType::GrayscaleAlpha => ColorType::La8,
             png::ColorType::Rgb if deep => ColorType::Rgb16,
-            // Palettes are looked up by the decoder.
+            // EXPAND resolves palettes.
             png::ColorType::Rgb | png::ColorType::Indexed => ColorType::Rgb8,
             png::ColorType::Rgba if deep => ColorType::Rgba16,
             png::ColorType::Rgba => ColorType::Rgba8,
@@ -73,11 +71,11 @@ impl<R: BufRead + Seek> ImageDecoder for PngImage<R> {
     }
 
     fn icc_profile(&mut self) -> ImageResult<Option<Vec<u8>>> {
-        Ok(self.0.info().icc_profile.as_ref().map(|profile| profile.to_vec()))
+        Ok(self.0.info().icc_profile.as_deref().map(<[u8]>::to_vec))
     }
 
     fn exif_metadata(&mut self) -> ImageResult<Option<Vec<u8>>> {
-        Ok(self.0.info().exif_metadata.as_ref().map(|exif| exif.to_vec()))
+        Ok(self.0.info().exif_metadata.as_deref().map(<[u8]>::to_vec))
     }
 
     fn read_image(mut self, pixels: &mut [u8]) -> ImageResult<()> {
@@ -119,16 +117,16 @@ pub(super) fn write(
     let mut writer = encoder.write_header()?;
     let mut stream = writer.stream_writer_with_size(CHUNK_BYTES)?;
     let row_bytes = image.width() as usize * usize::from(color.bytes_per_pixel());
-    let mut big_endian = Vec::new();
-    for row in image.as_bytes().chunks(row_bytes) {
+    let mut row = Vec::with_capacity(row_bytes);
+    for samples in image.as_bytes().chunks(row_bytes) {
+        row.clear();
+        row.extend(samples);
         if deep {
-            let samples = row.as_chunks().0.iter();
-            big_endian.clear();
-            big_endian.extend(samples.flat_map(|&s| u16::from_ne_bytes(s).to_be_bytes()));
-            stream.write_all(&big_endian)?;
-        } else {
-            stream.write_all(row)?;
+            for sample in row.as_chunks_mut().0 {
+                *sample = u16::from_ne_bytes(*sample).to_be_bytes();
+            }
         }
+        stream.write_all(&row)?;
     }
     stream.finish()?;
     Ok(writer.finish()?)

@@ -1,9 +1,9 @@
-//! What the structure of a file tells without decoding a pixel: how many images it holds, and
-//! whether it was cut off.
+//! Facts about a file that need no decoded pixels: its number of images, and whether it is cut off.
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, Read, Seek};
+use std::os::unix::fs::FileExt;
 
 use image::ImageFormat;
 
@@ -11,8 +11,7 @@ use super::input::Input;
 use super::{jpeg, png};
 use crate::task::{TaskContext, TaskError};
 
-/// How many images the file holds: pages of a TIFF, frames of an animation. Those that cannot be
-/// counted because the file is damaged behind the first one are left out.
+/// Number of readable images in the file: pages of a TIFF, frames of an animation.
 pub(super) fn count_frames(input: &Input<'_>, format: ImageFormat) -> Result<usize, TaskError> {
     let reader = input.reader()?;
     let frames = match format {
@@ -37,18 +36,18 @@ fn gif_frames(ctx: &TaskContext, reader: impl Read) -> Option<usize> {
 }
 
 fn png_frames(input: &Input<'_>) -> Option<usize> {
-    let reader = png::open(|| input.reader(), |error| input.explain(error)).ok()?;
+    let reader = png::open(input).ok()?;
     let animation = reader.info().animation_control()?;
-    // The image that plain viewers show may be the first frame or stand apart from the animation.
-    let apart = usize::from(reader.info().frame_control().is_none());
-    Some(animation.num_frames as usize + apart)
+    // The still image is either the first frame or separate from the animation.
+    let separate = usize::from(reader.info().frame_control().is_none());
+    Some(animation.num_frames as usize + separate)
 }
 
 fn tiff_pages(ctx: &TaskContext, reader: impl Read + Seek) -> Option<usize> {
     let mut decoder = tiff::decoder::Decoder::new(reader).ok()?;
     let mut pages = HashSet::new();
     let mut next = decoder.ifd_pointer();
-    // Each page tells where the next one is: in a damaged file that may be an earlier one.
+    // In a damaged file a page may link back to an earlier one.
     while !ctx.is_cancelled()
         && let Some(page) = next
         && let Ok(directory) = decoder.read_directory(page)
@@ -60,47 +59,37 @@ fn tiff_pages(ctx: &TaskContext, reader: impl Read + Seek) -> Option<usize> {
 }
 
 fn webp_frames(reader: impl BufRead + Seek) -> Option<usize> {
-    let decoder = image_webp::WebPDecoder::new(reader).ok()?;
-    Some(decoder.num_frames() as usize)
+    Some(image_webp::WebPDecoder::new(reader).ok()?.num_frames() as usize)
 }
 
-/// The size that a PNG states at its very beginning. The decoder would read on to the pixels
-/// before it tells.
-pub(super) fn png_size(mut file: &File) -> Option<(u32, u32)> {
-    file.rewind().ok()?;
-    let mut decoder = ::png::Decoder::new(BufReader::new(file));
+/// Size of a PNG, from its first bytes: the decoder would read on to the pixels first.
+pub(super) fn png_size(input: &Input<'_>) -> Option<(u32, u32)> {
+    let mut decoder = ::png::Decoder::new(input.reader().ok()?);
     Some(decoder.read_header_info().ok()?.size())
 }
 
-/// Whether the file has its end, for the formats whose decoder does not complain: it would paint
-/// what is missing grey.
-pub(super) fn is_whole(input: &Input<'_>, format: ImageFormat) -> io::Result<bool> {
-    let mut file = input.file;
-    file.rewind()?;
-    match format {
-        ImageFormat::Jpeg => jpeg_is_whole(input),
-        ImageFormat::WebP => webp_is_whole(file),
+/// Returns whether the file is complete, for the formats whose decoders would paint missing pixels
+/// grey instead of reporting an error.
+pub(super) fn is_whole(input: &Input<'_>, format: ImageFormat) -> Result<bool, TaskError> {
+    let length = input.length()?;
+    let whole = match format {
+        ImageFormat::Jpeg => match bytes_at(input.file, length.saturating_sub(2)) {
+            Ok([0xFF, 0xD9]) => Ok(true),
+            // Cameras and editors append data of their own.
+            Ok(_) => jpeg::has_end(input.reader()?),
+            Err(error) => Err(error),
+        },
+        // A WebP begins with "RIFF" and the length of the rest.
+        ImageFormat::WebP => {
+            bytes_at(input.file, 4).map(|rest| length >= 8 + u64::from(u32::from_le_bytes(rest)))
+        }
         _ => Ok(true),
-    }
+    };
+    whole.map_err(|error| input.unreadable(&error))
 }
 
-/// A WebP begins with "RIFF" and the length of the rest.
-fn webp_is_whole(mut file: &File) -> io::Result<bool> {
-    let mut start = [0; 8];
-    file.read_exact(&mut start)?;
-    let [.., a, b, c, d] = start;
-    Ok(file.metadata()?.len() >= 8 + u64::from(u32::from_le_bytes([a, b, c, d])))
-}
-
-fn jpeg_is_whole(input: &Input<'_>) -> io::Result<bool> {
-    let mut file = input.file;
-    file.seek(SeekFrom::End(-2))?;
-    let mut end = [0; 2];
-    file.read_exact(&mut end)?;
-    if end == [0xFF, 0xD9] {
-        return Ok(true);
-    }
-    // Cameras and editors append things of their own.
-    file.rewind()?;
-    jpeg::has_end(BufReader::new(input.watched()))
+fn bytes_at<const N: usize>(file: &File, position: u64) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    file.read_exact_at(&mut bytes, position)?;
+    Ok(bytes)
 }

@@ -1,4 +1,4 @@
-//! Lanczos resampling, in the order of Pillow.
+//! Lanczos resampling, with the passes in the order of Pillow.
 
 use fast_image_resize::images::{CroppedImage, CroppedImageMut};
 use fast_image_resize::{FilterType, MulDiv, ResizeAlg, ResizeOptions, Resizer};
@@ -8,14 +8,12 @@ use image::metadata::Orientation;
 use super::MAX_BYTES;
 use crate::task::{TaskContext, TaskError};
 
-/// Rows or columns of a stripe. The weights of the filter are computed anew for each stripe, so that
-/// narrow ones would take longer.
+/// Rows or columns of a stripe. Each stripe computes the filter weights, so narrow ones are slow.
 pub(super) const STRIPE: u32 = 512;
 
-/// Turns an image upright and gives it this size.
+/// Resizes an image, then turns it upright: the other order would take far more work.
 ///
-/// It is resized first and turned then, which is the same and far less work. Colours are weighed
-/// by their alpha, so that what is transparent leaves no fringe.
+/// Weighs colours by their alpha to avoid fringes. `new` is the upright size.
 pub(super) fn resize(
     ctx: &TaskContext,
     mut image: DynamicImage,
@@ -26,7 +24,7 @@ pub(super) fn resize(
     if bytes > MAX_BYTES {
         let limit = MAX_BYTES >> 20;
         return Err(TaskError::permanent(format!(
-            "the new image would take more memory than the limit of {limit} MiB"
+            "the new image needs more than {limit} MiB of memory"
         )));
     }
     let old = (image.width(), image.height());
@@ -45,8 +43,7 @@ pub(super) fn resize(
     Ok(image)
 }
 
-/// The size, as it is stored, of an image of this stored size after the first of the two passes
-/// that make it `new` upright.
+/// Size after the first pass. `old` and the result are stored sizes, `new` is the upright size.
 pub(super) fn after_first_pass(
     old: (u32, u32),
     orientation: Orientation,
@@ -55,13 +52,19 @@ pub(super) fn after_first_pass(
     turn(between(turn(old, orientation), new), orientation)
 }
 
-/// From the sides of the upright image to those of the image as it is stored, or back.
+/// Converts the upright size to the stored size, or back.
 pub(super) fn turn((width, height): (u32, u32), orientation: Orientation) -> (u32, u32) {
-    if swaps_sides(orientation) { (height, width) } else { (width, height) }
+    match orientation {
+        Orientation::Rotate90
+        | Orientation::Rotate270
+        | Orientation::Rotate90FlipH
+        | Orientation::Rotate270FlipH => (height, width),
+        _ => (width, height),
+    }
 }
 
-/// The size between the two passes, the one across and the one down, in the order of Pillow. It is
-/// never larger than the larger of both images.
+/// Size between the horizontal and the vertical pass, in the order of Pillow. It never has more
+/// pixels than the larger of the two images.
 fn between(old: (u32, u32), new: (u32, u32)) -> (u32, u32) {
     let lost_width = i64::from(old.0) - i64::from(new.0);
     let lost_height = i64::from(old.1) - i64::from(new.1);
@@ -69,25 +72,11 @@ fn between(old: (u32, u32), new: (u32, u32)) -> (u32, u32) {
     if down_first { (old.0, new.1) } else { (new.0, old.1) }
 }
 
-/// Whether an image is as wide upright as it is high in the file.
-fn swaps_sides(orientation: Orientation) -> bool {
-    match orientation {
-        Orientation::NoTransforms
-        | Orientation::Rotate180
-        | Orientation::FlipHorizontal
-        | Orientation::FlipVertical => false,
-        Orientation::Rotate90
-        | Orientation::Rotate270
-        | Orientation::Rotate90FlipH
-        | Orientation::Rotate270FlipH => true,
-    }
-}
-
-/// One pass, as one side is right already; none if both are. Given both at once the resizer would take them in an
-/// order of its own, and since each pass cuts off what overshoots black and white, the results
-/// differ at hard edges: by up to 48 of 255 levels from those of Pillow, instead of 2.
+/// Runs one pass: at most one side changes. Given both, the resizer would choose its own order, and
+/// since each pass clips what overshoots black and white, hard edges would differ from Pillow by up
+/// to 48 of 255 levels instead of 2.
 ///
-/// It goes a stripe at a time along the side that stays, to look at the task's token in between.
+/// Works in stripes along the unchanged side, with a check for cancellation between them.
 fn resample(
     ctx: &TaskContext,
     image: DynamicImage,
@@ -117,7 +106,7 @@ fn resample(
     Ok(resized)
 }
 
-/// Without regard to transparency.
+/// Options that ignore transparency: [`resize`] weighs the alpha itself.
 pub(super) fn lanczos() -> ResizeOptions {
     ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3)).use_alpha(false)
 }

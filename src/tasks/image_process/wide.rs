@@ -1,5 +1,5 @@
-//! TIFFs with samples that the image crate has no pixels for: integers of 32 or 64 bits or with a sign, and
-//! floating point. Their samples are scaled to 16 bits.
+//! TIFFs with samples that no pixel type of the image crate can hold: integers that are signed or
+//! have 32 or 64 bits, and floating point. Their samples are scaled to 16 bits.
 
 use image::{ColorType, DynamicImage, ImageBuffer};
 use tiff::decoder::{Decoder, DecodingResult};
@@ -10,27 +10,23 @@ use super::MAX_BYTES;
 use super::input::Input;
 use crate::task::{TaskContext, TaskError};
 
-/// Samples that are scaled between two looks at the task's token.
+/// Samples between two checks for cancellation.
 const STEP: usize = 1 << 20;
 
-/// The header of such a TIFF.
+/// Facts from the header of such a TIFF.
 pub(super) struct Layout {
     pub(super) size: (u32, u32),
-    /// What the pixels are once they are scaled.
+    /// Pixel type after scaling.
     pub(super) color: ColorType,
-    /// Bytes of the samples as they are in the file, unpacked.
+    /// Bytes of the unpacked samples before scaling.
     pub(super) bytes: u64,
 }
 
-/// Pixels of 16 bits a sample, and which samples became black and white.
-pub(super) struct Scaled {
-    pub(super) pixels: DynamicImage,
-    /// `None` if no sample was finite: then all is black.
-    pub(super) from: Option<[f64; 2]>,
-}
+/// An image, and the samples that became black and white, if finite samples were scaled.
+pub(super) type Scaled = (DynamicImage, Option<[f64; 2]>);
 
 impl Layout {
-    /// `None` if it is a TIFF for the image crate, or for nobody.
+    /// Returns `None` for a TIFF that the image crate decodes, or that cannot be decoded at all.
     pub(super) fn read(input: &Input<'_>) -> Result<Option<Self>, TaskError> {
         let Ok(mut decoder) = Decoder::new(input.reader()?) else { return Ok(None) };
         let (Ok(size), Ok(color)) = (decoder.dimensions(), decoder.colortype()) else {
@@ -42,7 +38,7 @@ impl Layout {
         let is_unsigned = format.is_none_or(|format| format == SampleFormat::Uint);
         let (color, channels, bits) = match color {
             TiffColor::Gray(bits) => (ColorType::L16, 1, bits),
-            // The image crate keeps these as they are.
+            // The image crate has a pixel type for these.
             TiffColor::RGB(32) if format == Some(SampleFormat::IEEEFP) => return Ok(None),
             TiffColor::RGB(bits) => (ColorType::Rgb16, 3, bits),
             _ => return Ok(None),
@@ -69,9 +65,7 @@ pub(super) fn decode(input: &Input<'_>, layout: &Layout) -> Result<Scaled, TaskE
     let mut samples = DecodingResult::U8(Vec::new());
     let read = decoder.read_image_to_buffer(&mut samples).map_err(explain)?;
     if read.planes > 1 {
-        return Err(
-            input.damaged(&"each colour is a plane of its own, save it with interleaved colours")
-        );
+        return Err(input.damaged(&"planar samples are not supported, expected interleaved ones"));
     }
     let ctx = input.ctx;
     let (samples, from) = match samples {
@@ -94,11 +88,12 @@ pub(super) fn decode(input: &Input<'_>, layout: &Layout) -> Result<Scaled, TaskE
         }
         _ => ImageBuffer::from_raw(width, height, samples).map(DynamicImage::ImageRgb16),
     };
-    let pixels = pixels.ok_or_else(|| input.damaged(&"it has fewer samples than pixels"))?;
-    Ok(Scaled { pixels, from })
+    let pixels =
+        pixels.ok_or_else(|| input.damaged(&"it has fewer samples than its size requires"))?;
+    Ok((pixels, from))
 }
 
-/// Scales the colours of an image in floating point; its alpha, if it has any, goes from 0 to 1 already.
+/// Scales the colours of a floating-point image to 16 bits. Alpha ranges from 0 to 1 already.
 pub(super) fn narrow(ctx: &TaskContext, image: DynamicImage) -> Result<Scaled, TaskError> {
     let (width, height) = (image.width(), image.height());
     let (pixels, from) = match image {
@@ -109,20 +104,19 @@ pub(super) fn narrow(ctx: &TaskContext, image: DynamicImage) -> Result<Scaled, T
         DynamicImage::ImageRgba32F(image) => {
             let colors: Vec<f32> =
                 image.pixels().flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect();
-            let (samples, from) = scale(ctx, &colors, f64::from)?;
+            let (colors, from) = scale(ctx, &colors, f64::from)?;
             let alphas = image.pixels().map(|pixel| (pixel[3] * 65_535.0).round() as u16);
-            let pixels = samples.chunks_exact(3).zip(alphas);
-            let samples =
-                pixels.flat_map(|(color, alpha)| [color[0], color[1], color[2], alpha]).collect();
+            let pixels = colors.as_chunks().0.iter().zip(alphas);
+            let samples = pixels.flat_map(|(&[r, g, b], alpha)| [r, g, b, alpha]).collect();
             (ImageBuffer::from_raw(width, height, samples).map(DynamicImage::ImageRgba16), from)
         }
-        other => return Ok(Scaled { pixels: other, from: None }),
+        other => return Ok((other, None)),
     };
-    Ok(Scaled { pixels: pixels.unwrap_or_default(), from })
+    Ok((pixels.unwrap_or_default(), from))
 }
 
-/// Scales samples so that the least becomes 0 and the greatest 65535; also returns these two. Not a number
-/// becomes 0, and so do all samples of one value.
+/// Scales samples so that the least becomes 0 and the greatest 65535, and returns these two as
+/// well. NaN becomes 0, and so do samples that are all equal.
 fn scale<T: Copy>(
     ctx: &TaskContext,
     samples: &[T],
@@ -135,14 +129,14 @@ fn scale<T: Copy>(
             (least, greatest) = (least.min(sample), greatest.max(sample));
         }
     }
-    // Halves, because the difference of two large numbers may be infinite.
+    // Halved, because the difference of two large numbers may be infinite.
     let range = greatest / 2.0 - least / 2.0;
     let mut scaled = Vec::with_capacity(samples.len());
     for part in samples.chunks(STEP) {
         ctx.check_cancelled()?;
         scaled.extend(part.iter().map(|&sample| {
             let share = (value(sample) / 2.0 - least / 2.0) / range;
-            // Below 0 and not a number are 0, above 65535 is 65535.
+            // The cast saturates, and turns NaN into 0.
             (share * 65_535.0).round() as u16
         }));
     }

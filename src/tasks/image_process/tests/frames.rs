@@ -1,4 +1,4 @@
-//! Files that hold more than one image.
+//! Files with several images.
 
 use image::codecs::gif::GifEncoder;
 use image::{Frame, GrayImage};
@@ -6,17 +6,17 @@ use tiff::encoder::{TiffEncoder, colortype::Gray8};
 
 use super::*;
 
-/// Three images, of which the first is white.
+/// Three images, the first of them white.
 fn sheets() -> [GrayImage; 3] {
     [255, 90, 0].map(|shade| GrayImage::from_pixel(8, 6, Luma([shade])))
 }
 
-/// Runs the task and looks at what it made. Returns the number of frames it found.
+/// Runs the task, checks that it used the white image, and returns the number of frames it found.
 async fn frames_of_a_white_first(name: &str, bytes: &[u8]) -> Value {
     let desk = Desk::new();
     desk.put(name, bytes);
     let result = desk.process(name, "out.png", to(Format::Png, 4, 3)).await.unwrap();
-    // Blending a WebP frame onto nothing costs it a level.
+    // Blending a WebP frame with a transparent canvas costs one level.
     assert!(desk.open("out.png").to_luma8().get_pixel(2, 1).0 >= [254], "{name}");
     result["frames"].clone()
 }
@@ -42,7 +42,7 @@ async fn pages_that_lead_round_in_a_circle_are_counted_once() {
         u32::from_le_bytes([tiff[at], tiff[at + 1], tiff[at + 2], tiff[at + 3]]) as usize
     };
     let first = number(&tiff, 4);
-    // A page is the count of its entries, these, and the position of the next page.
+    // A page: the count of its entries, the entries, and the position of the next page.
     let link = |tiff: &[u8], page: usize| {
         page + 2 + 12 * usize::from(u16::from_le_bytes([tiff[page], tiff[page + 1]]))
     };
@@ -63,7 +63,7 @@ async fn the_frames_of_a_gif_are_counted_as_far_as_they_go() {
     }
     drop(encoder);
     assert_eq!(frames_of_a_white_first("in.gif", &bytes).await, 3);
-    // Without the end of the last frame there is still the first to work with.
+    // Damage in the last frame does not affect the first.
     let cut = bytes.len() - 12;
     assert_eq!(frames_of_a_white_first("in.gif", &bytes[..cut]).await, 2);
 }
@@ -90,13 +90,13 @@ async fn the_frames_of_an_animated_webp_are_counted() {
         [name, &(data.len() as u32).to_le_bytes()[..], data, &[0][..data.len() % 2]].concat()
     };
     let mut body = b"WEBP".to_vec();
-    // Animated; 8 by 6 pixels, each number one less than what it means.
+    // Animated, 8 by 6 pixels; sides are stored minus one.
     body.extend(chunk(b"VP8X", &[2, 0, 0, 0, 7, 0, 0, 5, 0, 0]));
     body.extend(chunk(b"ANIM", &[0; 6]));
     for sheet in sheets() {
         let still = encoded(&sheet.into(), ImageFormat::WebP);
         let frame = [0, 0, 0, 0, 0, 0, 7, 0, 0, 5, 0, 0, 100, 0, 0, 0];
-        // Behind "RIFF", the length and "WEBP".
+        // Skip "RIFF", the length and "WEBP".
         body.extend(chunk(b"ANMF", &[&frame, &still[12..]].concat()));
     }
     assert_eq!(frames_of_a_white_first("in.webp", &chunk(b"RIFF", &body)).await, 3);

@@ -1,4 +1,4 @@
-//! What is written as JPEG, and JPEGs of all kinds as they are read.
+//! JPEG output, and JPEG input of every kind.
 
 use std::io;
 use std::ops::Range;
@@ -19,7 +19,7 @@ fn gradient(width: u32, height: u32) -> DynamicImage {
     .into()
 }
 
-/// Grey, as noise of colours would be lost to their lower resolution.
+/// Grey, because subsampling would blur coloured noise.
 fn noise(width: u32, height: u32) -> DynamicImage {
     let grey = speckled(width, height).into_luma8();
     DynamicImage::from(grey).into_rgb8().into()
@@ -36,13 +36,13 @@ fn white(width: u32, height: u32) -> DynamicImage {
     RgbImage::from_pixel(width, height, Rgb([255; 3])).into()
 }
 
-/// The most that any sample of two images differs.
+/// Largest difference between samples of two images.
 fn distance(a: &DynamicImage, b: &DynamicImage) -> u8 {
     assert_eq!((a.dimensions(), a.color()), (b.dimensions(), b.color()));
     a.as_bytes().iter().zip(b.as_bytes()).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
 }
 
-/// How much two images are alike over all of their samples, in decibels.
+/// Similarity of two images (PSNR), in decibels.
 fn likeness(a: &DynamicImage, b: &DynamicImage) -> f64 {
     assert_eq!((a.dimensions(), a.color()), (b.dimensions(), b.color()));
     let square = |(a, b): (&u8, &u8)| f64::from(a.abs_diff(*b)).powi(2);
@@ -51,8 +51,8 @@ fn likeness(a: &DynamicImage, b: &DynamicImage) -> f64 {
     10.0 * (255.0 * 255.0 / mean.max(0.01)).log10()
 }
 
-/// The image crate and a decoder of other hands have to agree on it, and to find in it what was to
-/// be written: about as much as in a file of the image crate, of that quality.
+/// The image crate and an independent decoder agree on the output, which is about as close to the
+/// original as one of the image crate's encoder at the same quality.
 #[tokio::test]
 async fn what_is_written_can_be_read() {
     let desk = Desk::new();
@@ -72,7 +72,7 @@ async fn what_is_written_can_be_read() {
                 let encoder = JpegEncoder::new_with_quality(&mut usual, quality);
                 image.write_with_encoder(encoder).unwrap();
                 let usual = likeness(&image::load_from_memory(&usual).unwrap(), image);
-                // That encoder gives colours full resolution at any quality.
+                // The image crate's encoder never subsamples colours.
                 let coarse = image.color().has_color() && quality < 90;
                 let least = if coarse { (usual - 6.0).min(25.0) } else { usual - 1.0 };
                 let found = likeness(&output, image);
@@ -86,11 +86,11 @@ async fn what_is_written_can_be_read() {
     }
 }
 
-/// A JPEG that lies on its side.
+/// A JPEG stored on its side.
 struct Drawn {
     color: JpegColor,
     sampling: SamplingFactor,
-    /// Each colour in a scan of its own, as this encoder does it for the sake of optimised tables.
+    /// One scan per component, as this encoder writes with optimised tables.
     apart: bool,
 }
 
@@ -107,14 +107,14 @@ impl Drawn {
     }
 }
 
-/// Four colours, of which the last is like the first.
+/// Four components, the last one equal to the first.
 fn inks(image: &DynamicImage) -> DynamicImage {
     let mut inks = image.to_rgba8();
     inks.pixels_mut().for_each(|ink| ink.0[3] = ink.0[0]);
     inks.into()
 }
 
-/// The same samples, compressed alike, have to come out as from a file that the image crate reads.
+/// The same coefficients decode alike from a file that the image crate reads correctly.
 #[tokio::test]
 async fn colours_in_scans_of_their_own_are_read_right() {
     use SamplingFactor::{F_1_1, F_1_2, F_2_1, F_2_2};
@@ -151,7 +151,7 @@ async fn the_first_colour_may_be_the_coarsest() {
     use SamplingFactor::{F_1_1, F_1_2, F_2_1, F_2_2};
     let desk = Desk::new();
     let mut outputs = Vec::new();
-    // Of four colours this encoder gives the last one more samples.
+    // With four components this encoder samples the last one more finely.
     for sampling in [F_1_1, F_1_2, F_2_1, F_2_2] {
         let drawn = Drawn { color: JpegColor::Cmyk, sampling, apart: false };
         desk.put("in.jpg", &drawn.file(&inks(&gradient(133, 77))));
@@ -164,7 +164,7 @@ async fn the_first_colour_may_be_the_coarsest() {
     }
 }
 
-/// The three scans of a file, without what is before and behind.
+/// The scans of a file with one component each.
 fn scans(file: &[u8]) -> Vec<Range<usize>> {
     let starts = (0..file.len()).filter(|&at| file[at..].starts_with(b"\xFF\xDA\0\x08\x01"));
     let mut edges: Vec<_> = starts.collect();

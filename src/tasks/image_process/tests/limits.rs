@@ -1,4 +1,4 @@
-//! Memory and time: what is waited for, and how soon a task that should stop does.
+//! Memory reservations and cancellation.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ async fn an_image_waits_for_the_memory_that_others_hold() {
     };
     let (result, ()) = tokio::join!(task, release);
     assert_eq!(result.unwrap()["new_size"], json!([8, 6]));
-    // All of it was given back.
+    // The task has released all of it.
     context(&run).reserve_memory(MEMORY_BUDGET).await.unwrap();
 }
 
@@ -58,18 +58,18 @@ async fn more_than_the_whole_budget_is_refused() {
     let desk = Desk::new();
     let run = TestRun::new(desk.0.path(), None, None);
     let error = context(&run).reserve_memory(MEMORY_BUDGET + 1).await.unwrap_err();
-    let expected = "the task needs 2561 MiB of memory, more than the 2560 MiB that all tasks share";
+    let expected = "the task needs 2561 MiB of memory, but all tasks share a budget of 2560 MiB";
     assert!(matches!(error, TaskError::Failed { message, permanent: true } if message == expected));
 }
 
-/// The header of a small image, which is the input of this task.
+/// Header of a small image, written as the input of this context.
 fn header_of(desk: &Desk, ctx: &TaskContext, format: ImageFormat) -> Header {
     desk.put("in", &encoded(&speckled(16, 16), format));
     let file = ctx.open_input().unwrap();
     Header::read(&Input::new(ctx, &file)).unwrap()
 }
 
-/// What the limits of a single image allow is never more than what there is for all.
+/// No image within the limits needs more than the whole budget.
 #[test]
 fn the_largest_images_fit_the_budget() {
     let desk = Desk::new();

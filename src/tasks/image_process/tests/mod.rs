@@ -1,4 +1,4 @@
-//! Runs of the whole task over small images that are drawn here.
+//! Runs of the whole task on small generated images.
 
 mod formats;
 mod frames;
@@ -19,7 +19,7 @@ use super::format::Format;
 use crate::task::testing::TestRun;
 use crate::task::{Task, TaskError, TaskResult};
 
-/// Formats that are read.
+/// All input formats.
 const FORMATS: [ImageFormat; 6] = [
     ImageFormat::Bmp,
     ImageFormat::Gif,
@@ -62,7 +62,7 @@ impl Desk {
         TestRun::new(self.0.path(), Some(input), Some(output)).run(Box::new(task)).await
     }
 
-    /// What the task says of an input that it does not take, and never will.
+    /// Error of an input that the task refuses permanently.
     async fn refusal(&self, input: &str) -> String {
         match self.process(input, "out.png", to(Format::Png, 4, 3)).await {
             Err(TaskError::Failed { message, permanent: true }) => message,
@@ -81,7 +81,7 @@ fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// A picture that no compression makes small.
+/// An image that does not compress.
 fn speckled(width: u32, height: u32) -> DynamicImage {
     let shade = |x: u32, y: u32| (x * 7919 + y * 104_729 + x * y * 31) as u8;
     RgbImage::from_fn(width, height, |x, y| [shade(x, y), shade(y, x), shade(x, x + y)].into())
@@ -125,7 +125,7 @@ async fn an_image_decoded_in_stripes_comes_out_as_one_decoded_whole() {
             let result = desk.process(input, output, to(Format::Png, 8, 206)).await.unwrap();
             assert_eq!(result["original_size"], json!([500, 1030]), "{kind}");
         }
-        // Grey comes back from a BMP in three colours.
+        // A grey BMP is read back as RGB.
         let [stripes, whole] = ["stripes.png", "whole.png"].map(|name| desk.open(name).into_rgb8());
         assert!(stripes == whole, "{kind}");
     }
@@ -181,7 +181,7 @@ async fn quality_is_paid_for_in_bytes() {
 
 #[tokio::test]
 async fn exif_orientation_is_applied() {
-    // Where the first pixel of the file belongs, by the value of the tag.
+    // The upright position of the first stored pixel for each value of the tag.
     let (left, right, top, bottom) = (0, 2, 0, 1);
     for (orientation, corner) in [
         (1, (left, top)),
@@ -211,14 +211,14 @@ async fn exif_orientation_is_applied() {
     }
 }
 
-/// EXIF that tells the orientation and nothing else.
+/// EXIF with the orientation alone.
 fn exif(orientation: u8) -> Vec<u8> {
     let mut exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
     exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
     exif
 }
 
-/// What is wrong with these parameters, field by field.
+/// Faulty fields of these parameters, with what was expected.
 fn faults(parameters: Value) -> Vec<(String, String)> {
     let task: ImageProcessTask = serde_json::from_value(parameters).unwrap();
     let faults = task.validate().err().unwrap_or_default();

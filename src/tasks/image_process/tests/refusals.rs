@@ -1,8 +1,8 @@
-//! Inputs that are not what they should be.
+//! Invalid inputs.
 
 use super::*;
 
-/// A PNG that says it has this size, and has next to nothing.
+/// A PNG that claims this size but has next to no data.
 fn png_header(width: u32, height: u32) -> Vec<u8> {
     let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
     let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();
@@ -27,17 +27,17 @@ async fn a_bomb_is_refused_by_its_header() {
     desk.put("bomb.png", &png_header(60_000, 60_000));
     let too_many = "image `bomb.png` is 60000x60000 pixels, the limit is 200 megapixels";
     assert_eq!(desk.refusal("bomb.png").await, too_many);
-    // Not even a pixel has to follow.
+    // Even without any pixel data.
     desk.put("bomb.png", &png_header(60_000, 60_000)[..33]);
     assert_eq!(desk.refusal("bomb.png").await, too_many);
     desk.put("long.png", &png_header(70_000, 1));
     assert_eq!(
         desk.refusal("long.png").await,
-        "image `long.png` is 70000x1 pixels, the limit is 65535 on a side"
+        "image `long.png` is 70000x1 pixels, the limit is 65535 per side"
     );
 }
 
-/// Puts `new` in place of what follows `before`.
+/// Overwrites the bytes after `before` with `new`.
 fn overwrite(bytes: &mut [u8], before: &[u8], new: &[u8]) {
     let found = bytes.windows(before.len()).position(|window| window == before).unwrap();
     bytes[found + before.len()..][..new.len()].copy_from_slice(new);
@@ -102,7 +102,7 @@ async fn a_jpeg_may_have_something_behind_its_end() {
     let whole = encoded(&speckled(64, 64), ImageFormat::Jpeg);
     desk.put("in.jpg", &[&whole, b"made by a camera".as_slice()].concat());
     desk.process("in.jpg", "out.png", to(Format::Png, 4, 3)).await.unwrap();
-    // The end of a thumbnail in the metadata is not that of the image.
+    // The end of an embedded thumbnail is not the end of the image.
     let thumbnail = b"\xFF\xD8\xFF\xE1\0\x06\xFF\xD9\xFF\xD9";
     desk.put("in.jpg", &[thumbnail, &whole[2..whole.len() / 2]].concat());
     assert_eq!(
