@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_faulty_line_is_no_key() {
+    fn a_faulty_line_is_rejected() {
         let hashed = format!("sha256:{}", hash("a key"));
         for (line, problem) in [
             ("short", "too short"),

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_waiting_room_refuses_at_once() {
+    async fn too_many_waiting_requests_are_rejected_at_once() {
         let budget = Budget { max_wait: Duration::from_secs(1_000_000), ..Budget::new() };
         let _all = budget.take(TOTAL_KIB, 1).await.unwrap();
         let others = MAX_WAITING as u32 - BUILT_WEIGHT + 1;

@@ -71,8 +71,8 @@ impl Slots {
     pub(super) async fn connection(self: &Arc<Self>) -> ConnectionSlot {
         let permit = Arc::clone(&self.connections).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
-        let held = Held { of: Of::Connections, _permit: permit };
-        ConnectionSlot { held: Arc::new(Mutex::new(held)), slots: Arc::clone(self) }
+        let held = Arc::new(Mutex::new(Held::Connection(permit)));
+        ConnectionSlot { held, slots: Arc::clone(self) }
     }
 }
 
@@ -84,17 +84,11 @@ pub(super) struct ConnectionSlot {
 }
 
 #[derive(Debug)]
-struct Held {
-    of: Of,
-    _permit: OwnedSemaphorePermit,
-}
-
-/// Kind of a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Of {
-    Connections,
-    Waits,
-    Streams,
+#[expect(dead_code, reason = "dropping a permit frees the slot")]
+enum Held {
+    Connection(OwnedSemaphorePermit),
+    Wait(OwnedSemaphorePermit),
+    Stream(OwnedSemaphorePermit),
 }
 
 impl ConnectionSlot {
@@ -102,20 +96,20 @@ impl ConnectionSlot {
     pub(super) fn wait(&self) -> Result<(), ApiError> {
         let permit = Arc::clone(&self.slots.waits).try_acquire_owned();
         let permit = permit.map_err(|_| ApiError::too_many_waits(self.slots.limits.waits))?;
-        *self.held.lock() = Held { of: Of::Waits, _permit: permit };
+        *self.held.lock() = Held::Wait(permit);
         Ok(())
     }
 
     /// Swaps the slot for one of the event streams, until the connection ends.
     pub(super) fn stream(&self, permit: OwnedSemaphorePermit) {
-        *self.held.lock() = Held { of: Of::Streams, _permit: permit };
+        *self.held.lock() = Held::Stream(permit);
     }
 
     /// Swaps the slot of an answered wait back. If too few are free, the connection is closed after this
     /// response and keeps its slot until then.
     pub(super) fn answered(&self, response: &mut Response) {
         let mut held = self.held.lock();
-        if held.of != Of::Waits {
+        if !matches!(*held, Held::Wait(_)) {
             return;
         }
         let connections = &self.slots.connections;
@@ -123,7 +117,7 @@ impl ConnectionSlot {
         if connections.available_permits() > spare
             && let Ok(permit) = Arc::clone(connections).try_acquire_owned()
         {
-            *held = Held { of: Of::Connections, _permit: permit };
+            *held = Held::Connection(permit);
         } else {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -118,7 +118,7 @@ impl From<StoreError> for ApiError {
             ),
             StoreError::Overloaded => Self::busy("too many lists are being read: try again"),
             StoreError::RetriesUnknown => {
-                Self::busy("still indexing the retries of an older version: try again")
+                Self::busy("still indexing retries after an upgrade: try again")
             }
             StoreError::FileLost(name) => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,

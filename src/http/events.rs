@@ -7,7 +7,7 @@ use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt};
 
 use super::connections::ConnectionSlot;
 use super::error::ApiError;
@@ -127,39 +127,25 @@ fn answer(
     (headers, Sse::new(stream(events, is_last)).keep_alive(keep_alive)).into_response()
 }
 
-/// Next message of a stream.
-enum Stage {
-    First,
-    Event,
-    End,
-}
-
 fn stream(
     events: Subscription,
     is_last: fn(&Event) -> bool,
 ) -> impl Stream<Item = Result<sse::Event, Infallible>> {
-    stream::unfold((events, Stage::First), move |(mut events, stage)| async move {
-        let (message, stage) = match stage {
-            Stage::First => {
-                let first = sse::Event::default().retry(RECONNECT);
-                let reset = |first: sse::Event| first.event("reset").data("{}");
-                (if events.gap { reset(first) } else { first }, Stage::Event)
-            }
-            Stage::Event => {
-                let event = events.next().await?;
-                let name = match event.kind {
-                    EventKind::State => "state",
-                    EventKind::Progress => "progress",
-                };
-                let mut message = sse::Event::default().event(name).data(event.json());
-                let last = is_last(&event);
-                if let Some(id) = events.id(&event) {
-                    message = message.id(if last { format!("{id}{END}") } else { id.to_string() });
-                }
-                (message, if last { Stage::End } else { Stage::Event })
-            }
-            Stage::End => return None,
+    let first = sse::Event::default();
+    let first = if events.gap { first.event("reset").data("{}") } else { first };
+    let rest = stream::unfold(Some(events), move |events| async move {
+        let mut events = events?;
+        let event = events.next().await?;
+        let name = match event.kind {
+            EventKind::State => "state",
+            EventKind::Progress => "progress",
         };
-        Some((Ok(message), (events, stage)))
-    })
+        let mut message = sse::Event::default().event(name).data(event.json());
+        let last = is_last(&event);
+        if let Some(id) = events.id(&event) {
+            message = message.id(if last { format!("{id}{END}") } else { id.to_string() });
+        }
+        Some((Ok(message), (!last).then_some(events)))
+    });
+    stream::iter([Ok(first.retry(RECONNECT))]).chain(rest)
 }

@@ -11,7 +11,7 @@ use super::api_key::Access;
 use super::error::ApiError;
 use super::key_file::KeyRing;
 
-/// Requirements on requests.
+/// Checks that every request must pass.
 #[derive(Debug)]
 pub(crate) struct Gate {
     /// Accepted names in lower case, without port.
@@ -39,7 +39,7 @@ impl Gate {
         Self { hosts: hosts.collect(), origins, keys }
     }
 
-    /// Returns the error of a request that is not admitted.
+    /// Checks the host, the origin and the key of a request.
     pub(super) fn check(&self, request: &Request) -> Result<(), ApiError> {
         self.check_host(request)?;
         self.check_origin(request)?;

@@ -19,7 +19,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Size limit of the file, which is read every second. Enough for ten thousand keys.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-/// Error of an unusable key file.
+/// Unusable key file.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The file cannot be read.
@@ -95,8 +95,8 @@ fn read(path: &Path) -> io::Result<(String, u32)> {
     let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
     // Opening a FIFO would otherwise block until it has a writer.
     let file = File::options().read(true).custom_flags(nonblocking).open(path)?;
-    let about = file.metadata()?;
-    if !about.is_file() {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
     let mut text = String::new();
@@ -104,7 +104,7 @@ fn read(path: &Path) -> io::Result<(String, u32)> {
     if text.len() as u64 > MAX_BYTES {
         return Err(io::Error::other(format!("larger than {MAX_BYTES} bytes")));
     }
-    Ok((text, about.permissions().mode()))
+    Ok((text, metadata.permissions().mode()))
 }
 
 /// Allows reading by the group, so that the server can use a file that somebody else maintains.
@@ -144,7 +144,7 @@ impl KeyRing {
         Ok(Self { path: path.to_owned(), keys: watch::Sender::new(file.keys) })
     }
 
-    /// Looks a key up.
+    /// Returns the stored key that matches `given`.
     pub(super) fn find(&self, given: &str) -> Option<ApiKey> {
         ApiKey::find(&self.keys.borrow(), given).cloned()
     }

@@ -18,11 +18,11 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// Largest rest of a body to read.
+/// Maximum number of bytes to discard.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
-/// Longest time to read the rest of a body.
+/// Maximum time to discard them.
 const MAX_TIME: Duration = Duration::from_secs(5);
-/// Number of bodies read at once. Further connections are closed without lingering.
+/// Maximum number of bodies discarded at once. Further connections are closed without lingering.
 const MAX_BODIES: usize = 64;
 /// Up to this size, finishing the body is cheaper for a client than opening another connection.
 const SMALL_BYTES: u64 = 64 * 1024;

@@ -20,17 +20,13 @@ use crate::manager::TaskManager;
 /// Label of requests without a route.
 const NO_ROUTE: &str = "none";
 
+/// Labels of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Request {
+pub(super) struct Request {
     method: &'static str,
     route: Arc<str>,
+    /// 0 until the response is known.
     status: u16,
-}
-
-/// Labels of a request, before its status is known.
-pub(super) struct Route {
-    method: &'static str,
-    route: Arc<str>,
 }
 
 /// Request counters, and the registry of all metrics.
@@ -70,8 +66,7 @@ impl Metrics {
         Self { routes: known, no_route, requests, memory, open_files, registry, manager }
     }
 
-    /// Labels to count a request under.
-    pub(super) fn route(&self, method: &Method, path: &str) -> Route {
+    pub(super) fn request(&self, method: &Method, path: &str) -> Request {
         let route = self.routes.at(path).map_or(&self.no_route, |found| found.value);
         let method = match *method {
             Method::GET => "GET",
@@ -82,12 +77,12 @@ impl Metrics {
             // Bounds the number of label values, which clients could otherwise invent.
             _ => "other",
         };
-        Route { method, route: Arc::clone(route) }
+        Request { method, route: Arc::clone(route), status: 0 }
     }
 
     /// Counts a response.
-    pub(super) fn answered(&self, Route { method, route }: Route, status: StatusCode) {
-        let request = Request { method, route, status: status.as_u16() };
+    pub(super) fn answered(&self, request: Request, status: StatusCode) {
+        let request = Request { status: status.as_u16(), ..request };
         self.requests.get_or_create(&request).inc();
     }
 

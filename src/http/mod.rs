@@ -91,7 +91,7 @@ impl Api {
     }
 
     async fn pass(&self, request: Request) -> Response {
-        let route = self.metrics.route(request.method(), request.uri().path());
+        let counted = self.metrics.request(request.method(), request.uri().path());
         let logged = tracing::enabled!(Level::DEBUG)
             .then(|| (request.method().clone(), request.uri().clone()));
         let streams = request.uri().path().ends_with(events::PATH);
@@ -105,7 +105,7 @@ impl Api {
             response = response
                 .map(|body| Body::from_stream(body.into_data_stream().take_until(keys_changed)));
         }
-        self.metrics.answered(route, response.status());
+        self.metrics.answered(counted, response.status());
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Some((method, uri)) = logged {
@@ -198,7 +198,7 @@ fn documentation() -> Router {
     pages.layer(SetResponseHeaderLayer::overriding(header::CONTENT_SECURITY_POLICY, POLICY))
 }
 
-/// Error of a value that is not a web origin.
+/// Invalid web origin.
 #[derive(Debug, thiserror::Error)]
 #[error("invalid web origin `{0}`: expected a value such as http://localhost:3000")]
 pub struct InvalidOrigin(String);

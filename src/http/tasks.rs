@@ -77,7 +77,7 @@ pub(super) struct CancelAllResponse {
             ("retry" = (operation_id = "retry", parameters(("task_id" = "$response.body#/task_id")))),
          )),
         (status = 409, body = ErrorBody,
-         description = "Another unfinished task writes the same output or, with --exclusive, is unfinished"),
+         description = "Conflict with an unfinished task: the same output, or any task with --exclusive"),
         (status = 415, body = ErrorBody, description = "Body is not application/json"),
         (status = 422, body = ErrorBody, description = "Everything that is wrong with the submission"),
         (status = 429, body = ErrorBody, description = "Queue full"),
