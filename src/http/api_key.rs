@@ -1,76 +1,70 @@
-//! API keys and the lines that stand for them in a key file.
+//! API keys, and their lines in a key file.
 //!
-//! A line `sha256:HASH NAME read-only` or `sha256:HASH NAME read-write` is the hash of a key. A hash
-//! alone is refused: it may be what is left of a read-only line. Every other line is a key itself, which
-//! may write. Empty lines and those that begin with `#` do not count.
+//! A line `sha256:HASH NAME read-only` or `sha256:HASH NAME read-write` holds the hash of a key. A hash
+//! alone is rejected: it may be a truncated read-only line. Any other line is a read-write key in plain
+//! text. Empty lines and lines that begin with `#` are ignored.
 
 use std::fmt;
 
+use sha2::digest::Output;
 use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
+use strum::{EnumString, IntoStaticStr};
+use subtle::ConstantTimeEq;
 
-/// What begins a line that holds the hash of a key; no other line can begin like that.
+/// Prefix of a hash; a key in plain text cannot begin with it.
 const HASH_PREFIX: &str = "sha256:";
-/// What begins a new key, so that tools that look for secrets in public places know one.
+/// Prefix of new keys, by which secret scanners recognise them.
 const KEY_PREFIX: &str = "ts_";
-/// Keys shorter than this are too easily guessed.
+/// Shorter keys are too easy to guess.
 const MIN_KEY_LENGTH: usize = 16;
 const MAX_NAME_LENGTH: usize = 64;
 
-/// What a key is good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Permissions of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub(crate) enum Access {
     ReadOnly,
     ReadWrite,
 }
 
-impl Access {
-    const ALL: [Self; 2] = [Self::ReadOnly, Self::ReadWrite];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::ReadOnly => "read-only",
-            Self::ReadWrite => "read-write",
-        }
-    }
-}
-
-/// What is kept of a key. Keys are random, so that a slow hash would protect nothing more.
+/// A stored key. Keys are random, so a slow hash would add no protection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ApiKey {
-    hash: [u8; 32],
+    /// In lower-case hexadecimal.
+    hash: String,
     name: Option<KeyName>,
     access: Access,
 }
 
-/// A key that was just made.
+/// A newly generated key.
 #[derive(Debug)]
 pub(crate) struct NewKey {
-    /// The key itself, which is kept nowhere else.
+    /// The key itself, which is stored nowhere.
     pub(crate) secret: String,
     /// Its line in a key file.
     pub(crate) line: String,
 }
 
 impl NewKey {
-    /// Makes a key.
+    /// Generates a key.
     ///
     /// # Errors
-    /// If the system has no random numbers.
+    /// If the system provides no random numbers.
     pub(crate) fn make(name: &KeyName, access: Access) -> Result<Self, getrandom::Error> {
-        let mut random = [0; 32];
+        let mut random = Output::<Sha256>::default();
         getrandom::fill(&mut random)?;
-        let secret = format!("{KEY_PREFIX}{}", Hex(&random));
-        let line = format!("{HASH_PREFIX}{} {name} {}", Hex(&hash(&secret)), access.name());
+        let secret = format!("{KEY_PREFIX}{random:x}");
+        let access: &str = access.into();
+        let line = format!("{HASH_PREFIX}{} {name} {access}", hash(&secret));
         Ok(Self { secret, line })
     }
 }
 
 impl ApiKey {
-    /// The key on this line of a file; `None` if the line does not count.
+    /// Parses a line of a key file; `None` if the line is ignored.
     ///
     /// # Errors
-    /// What is wrong with it, without quoting it: it may be almost a key.
+    /// The problem, as the predicate of a sentence. It never quotes the line, which may be a mistyped key.
     pub(super) fn parse(line: &str) -> Result<Option<Self>, &'static str> {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -78,7 +72,7 @@ impl ApiKey {
         }
         let Some(rest) = line.strip_prefix(HASH_PREFIX) else {
             if line.len() < MIN_KEY_LENGTH {
-                return Err("is shorter than 16 characters, too short for a key");
+                return Err("is too short for a key: expected at least 16 characters");
             }
             return Ok(Some(Self { hash: hash(line), name: None, access: Access::ReadWrite }));
         };
@@ -86,12 +80,12 @@ impl ApiKey {
         let [hex, name, access] = words[..] else {
             return Err("is not of the form sha256:HASH NAME read-only (or read-write)");
         };
-        let hash = unhex(hex)
-            .ok_or("has no SHA-256 hash: expected 64 hexadecimal digits after `sha256:`")?;
-        let name = name.parse().map_err(|_| "has a name that a key cannot have")?;
-        let access = Access::ALL.into_iter().find(|known| known.name() == access);
-        let access = access.ok_or("does not end in read-only or read-write")?;
-        Ok(Some(Self { hash, name: Some(name), access }))
+        if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err("has no SHA-256 hash: expected 64 hexadecimal digits after `sha256:`");
+        }
+        let name = name.parse().map_err(|_| "has an invalid key name")?;
+        let access = access.parse().map_err(|_| "does not end in read-only or read-write")?;
+        Ok(Some(Self { hash: hex.to_ascii_lowercase(), name: Some(name), access }))
     }
 
     pub(crate) fn name(&self) -> Option<&KeyName> {
@@ -105,18 +99,14 @@ impl ApiKey {
     /// Constant-time lookup of a key.
     pub(super) fn find<'a>(keys: &'a [Self], given: &str) -> Option<&'a Self> {
         let hash = hash(given);
-        let mut found = Choice::from(0);
-        let mut place = 0_u64;
-        for (index, key) in (0_u64..).zip(keys) {
-            let same = key.hash.ct_eq(&hash);
-            subtle::ConditionallySelectable::conditional_assign(&mut place, &index, same);
-            found |= same;
-        }
-        usize::try_from(place).ok().filter(|_| found.into()).and_then(|place| keys.get(place))
+        // Compares with all of them: where the search ends would reveal the position of the key.
+        keys.iter().fold(None, |found, key| {
+            if key.hash.as_bytes().ct_eq(hash.as_bytes()).into() { Some(key) } else { found }
+        })
     }
 }
 
-/// Tells people which key a line stands for.
+/// Name of a key, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyName(String);
 
@@ -138,27 +128,8 @@ impl fmt::Display for KeyName {
     }
 }
 
-struct Hex<'a>(&'a [u8; 32]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-fn unhex(hex: &str) -> Option<[u8; 32]> {
-    if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).ok()?;
-    }
-    Some(bytes)
-}
-
-fn hash(key: &str) -> [u8; 32] {
-    Sha256::digest(key.as_bytes()).into()
+fn hash(key: &str) -> String {
+    format!("{:x}", Sha256::digest(key))
 }
 
 #[cfg(test)]
@@ -171,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_new_key_is_known_by_its_line() {
-        for access in Access::ALL {
+        for access in [Access::ReadOnly, Access::ReadWrite] {
             let name = "a.b-c_d@e".parse().unwrap();
             let NewKey { secret, line } = NewKey::make(&name, access).unwrap();
             assert!(secret.starts_with("ts_") && secret.len() == 67, "{secret}");
@@ -201,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_line_is_a_key_or_the_hash_of_one() {
-        let hashed = format!("sha256:{} bob read-write", Hex(&hash("the second key of them")));
+        let hashed = format!("sha256:{} bob read-write", hash("the second key of them"));
         let keys = [key("the first key of them"), key(&hashed), key(&hashed.to_uppercase())];
         assert_eq!(ApiKey::find(&keys, "the first key of them"), Some(&keys[0]));
         assert_eq!(ApiKey::find(&keys, "the second key of them"), Some(&keys[1]));
@@ -213,8 +184,8 @@ mod tests {
     }
 
     #[test]
-    fn a_faulty_line_is_no_key() {
-        let hashed = format!("sha256:{}", Hex(&hash("a key")));
+    fn a_faulty_line_is_rejected() {
+        let hashed = format!("sha256:{}", hash("a key"));
         for (line, problem) in [
             ("short", "too short"),
             ("sha256:abc bob read-only", "64"),

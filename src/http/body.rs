@@ -1,4 +1,4 @@
-//! The JSON body of a submission: read within limits, and refused with every fault it has.
+//! The JSON body of a submission: size and time limits, and all of its faults in one response.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,17 +26,17 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({ "task_type": "dummy_short", "parameters": { "duration": 3, "steps": 3 } }))]
 pub(super) struct SubmitRequest {
-    /// One of the names that `GET /task-types` lists.
+    /// A name from `GET /task-types`.
     #[schema(value_type = TaskType)]
     task_type: String,
-    /// Parameters of that type; what is left out takes its default.
+    /// Parameters of that type; omitted ones take their defaults.
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, Value>)]
     parameters: Map<String, Value>,
-    /// The file to read, below an allowed folder; a relative path starts in the first of them.
+    /// File to read, below one of the `GET /roots`; a relative path is resolved against the first.
     #[schema(max_length = 4096)]
     input_file_path: Option<String>,
-    /// The file to write, likewise. It appears, whole, when the task has completed.
+    /// File to write, likewise. It appears when the task completes, never in part.
     #[schema(max_length = 4096)]
     output_file_path: Option<String>,
     /// Tasks with a higher number run first.
@@ -44,18 +44,17 @@ pub(super) struct SubmitRequest {
     #[schemars(range(min = i32::MIN))]
     #[schema(minimum = -2_147_483_648, maximum = 2_147_483_647)]
     priority: i32,
-    /// How long one attempt may take, in seconds, greater than 0. Without it there is no limit.
+    /// Time limit of one attempt in seconds, greater than 0; no limit by default.
     #[schema(exclusive_minimum = 0, maximum = 3_155_760_000.0)]
     timeout_seconds: Option<f64>,
-    /// Labels that lists can be filtered by: at most 16, keys of at most 64 characters, values of
-    /// at most 256.
+    /// Labels to filter lists by: at most 16, with keys of up to 64 and values of up to 256 characters.
     #[serde(default)]
     tags: BTreeMap<String, String>,
-    /// Not before this time (RFC 3339, with an offset); the past means now.
+    /// Earliest start (RFC 3339, with an offset); a time in the past means now.
     #[schema(value_type = Option<String>, format = DateTime)]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     run_at: Option<Timestamp>,
-    /// How often the task is tried before it is failed, 1 to 1000; 1 if not given.
+    /// Number of attempts before the task fails, 1 to 1000; 1 by default.
     #[schema(minimum = 1, maximum = 1000)]
     max_attempts: Option<u32>,
 }
@@ -78,7 +77,7 @@ impl From<SubmitRequest> for Submission {
     }
 }
 
-/// Refuses a body that says something, for routes whose requests are told by path and query alone.
+/// Rejects a body other than `{}` on routes that read only the path and the query.
 pub(super) struct NoBody;
 
 impl<S: Send + Sync> FromRequest<S> for NoBody {
@@ -95,7 +94,7 @@ impl<S: Send + Sync> FromRequest<S> for NoBody {
             _ if text.is_empty() => Ok(Self),
             Ok(fields) if fields.is_empty() => Ok(Self),
             _ => {
-                let msg = "this route reads no body: name the tasks in the path or the query, such as \
+                let msg = "expected no body: select tasks by path or query, such as \
                            ?task_type=tokenize&status=pending";
                 Err(ApiError::invalid_body(vec![Fault::value(&[], msg, Value::Null)]))
             }
@@ -103,7 +102,7 @@ impl<S: Send + Sync> FromRequest<S> for NoBody {
     }
 }
 
-/// Reads the submission from a request.
+/// Parses the submission in a request.
 pub(super) async fn submission(
     request: Request,
     manager: &TaskManager,
@@ -118,18 +117,12 @@ pub(super) async fn submission(
     }
 }
 
-/// What makes this submission the same as an earlier one. `body` says what is submitted.
+/// Identity of a submission: its `Idempotency-Key`, with or without the quotes that
+/// draft-ietf-httpapi-idempotency-key-header puts around it, and a hash of `body`.
 pub(super) fn idempotency(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Option<Idempotency>, ApiError> {
-    let key = idempotency_key(headers)?;
-    Ok(key.map(|key| Idempotency { key, body_hash: body_hash(body) }))
-}
-
-/// The client's name for the submission, with or without the quotes that the draft of that header
-/// has (draft-ietf-httpapi-idempotency-key-header).
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let text = value.to_str().unwrap_or_default().trim();
     let quoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
@@ -139,26 +132,22 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
         let fault = Fault::value(&["header", "idempotency-key"], msg, text);
         return Err(ApiError::invalid(vec![fault]));
     }
-    Ok(Some(key.to_owned()))
-}
-
-/// The same for all spellings of one body: white space, the order of fields.
-fn body_hash(bytes: &[u8]) -> String {
-    let mut body: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    // The same for every spelling of a body, whatever its white space and order of fields.
+    let mut body: Value = serde_json::from_slice(body).unwrap_or_default();
     body.sort_all_objects();
-    let hash = Sha256::digest(body.to_string().as_bytes());
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    let body_hash = format!("{:x}", Sha256::digest(body.to_string()));
+    Ok(Some(Idempotency { key: key.to_owned(), body_hash }))
 }
 
-/// Exactly JSON: a form or plain text could come from any web page without the browser asking.
+/// Accepts only JSON: browsers let any web page send forms and plain text without a preflight request.
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = given.and_then(|given| given.split(';').next()).unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
-    let found = given.unwrap_or("no content type");
-    let detail = format!("expected Content-Type: application/json, found `{found}`");
+    let given = given.unwrap_or_default();
+    let detail = format!("invalid Content-Type `{given}`: expected application/json");
     Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
 }
 
@@ -168,20 +157,20 @@ async fn read(body: Body) -> Result<Bytes, ApiError> {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body is larger than {MAX_BODY_BYTES} bytes: put large data into a file"),
+            format!("body exceeds {MAX_BODY_BYTES} bytes: pass large data as a file"),
         )),
         Ok(Err(error)) => Err(ApiError::new(
             StatusCode::BAD_REQUEST,
-            format!("the body could not be read: {}", with_causes(&*error)),
+            format!("cannot read the body: {}", with_causes(&*error)),
         )),
         Err(_) => Err(ApiError::new(
             StatusCode::REQUEST_TIMEOUT,
-            format!("the body did not arrive within {} s", READ_TIMEOUT.as_secs()),
+            format!("body not received within {} s", READ_TIMEOUT.as_secs()),
         )),
     }
 }
 
-/// Everything that is wrong with a body that did not parse.
+/// All faults of a body that did not parse.
 async fn faults(bytes: &[u8], error: &serde_json::Error, manager: &TaskManager) -> Vec<Fault> {
     let Ok(mut body) = serde_json::from_slice::<Value>(bytes) else {
         return vec![Fault {
@@ -192,11 +181,11 @@ async fn faults(bytes: &[u8], error: &serde_json::Error, manager: &TaskManager) 
         }];
     };
     let mut faults = CompiledSchema::new(schema_of::<SubmitRequest>()).faults(&body, &[]);
-    // serde knows more than the schema, such as that a field stands there twice.
+    // serde finds faults that no schema can express, such as duplicate fields.
     if faults.is_empty() {
         faults.push(Fault::value(&[], error.to_string(), Value::Null));
     }
-    // What is wrong elsewhere is found by leaving out what is wrong here.
+    // Without the faulty fields the rest may parse, which reveals its faults as well.
     if let Some(fields) = body.as_object_mut() {
         let faulty =
             |fault: &Fault, field: &str| fault.loc.first().is_some_and(|part| part == field);

@@ -1,8 +1,8 @@
-//! Memory budget of answers: all answers that are being built or written share it.
+//! Memory budget shared by all responses that are being built or written.
 //!
-//! A client that reads slowly, or not at all, keeps its answer in memory. Without a common limit a few
-//! dozen of them hold gigabytes. An answer counts until the socket has taken its last byte: hyper queues
-//! a body as it was handed over, so the share of the budget is attached to the bytes themselves.
+//! A client that reads slowly, or not at all, keeps its response in memory. Without a common limit a few
+//! dozen of them hold gigabytes. A response counts until the socket has taken its last byte: hyper queues
+//! the bytes of a body as they are, so the share of the budget is attached to the bytes themselves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,23 +19,22 @@ use tokio::time::timeout;
 use super::error::ApiError;
 use crate::manager::{MAX_PAGE_BYTES, MAX_RESULT_BYTES};
 
-/// Memory of all answers together: a dozen of the largest pages, or tens of thousands of usual ones.
+/// Memory of all responses together: a dozen of the largest pages, or tens of thousands of typical ones.
 const TOTAL_KIB: u32 = 64 * 1024;
-/// An answer up to this size is not counted: with one per connection they are 16 MiB at most.
+/// Responses up to this size do not count: at one per connection they take at most 16 MiB.
 const FREE_BYTES: u64 = 16 * 1024;
-/// Largest row of a list: its result, and beside it parameters, error, paths, message and tags.
+/// Largest row of a list: its result, plus parameters, error, paths, message and tags.
 const MAX_ROW_BYTES: usize = MAX_RESULT_BYTES + 256 * 1024;
-/// Memory of a list while it is built: its records and the JSON made of them. A page may go
-/// over its limit by one row.
+/// Memory of a list while it is built: its records and their JSON. A page may exceed its limit by one row.
 const LIST_KIB: u32 = (2 * (MAX_PAGE_BYTES + MAX_ROW_BYTES) / 1024) as u32;
 /// Longest wait for a share of the budget.
 const MAX_WAIT: Duration = Duration::from_secs(2);
-/// Requests that may wait for a share. Beyond that a client is better told at once.
+/// Requests that may wait for a share. Further ones fail at once.
 const MAX_WAITING: usize = 128;
-/// An answer that is in memory while it waits counts as this many waiting requests, so at most 16 do.
+/// Weight among the waiting requests of one whose response is already in memory, so at most 16 of them wait.
 const BUILT_WEIGHT: u32 = 8;
 
-/// Memory that answers may still take, in KiB.
+/// Free memory in KiB, and permits to wait for it. All clones share both.
 #[derive(Clone, Debug)]
 pub(super) struct Budget {
     free: Arc<Semaphore>,
@@ -43,14 +42,10 @@ pub(super) struct Budget {
     max_wait: Duration,
 }
 
-/// A part of the budget. Given back when it is dropped.
-#[derive(Debug)]
-pub(super) struct Share(OwnedSemaphorePermit);
-
-/// The bytes of an answer, and the share that they take.
+/// Bytes of a response, with their share of the budget.
 struct Held {
     bytes: Bytes,
-    _share: Arc<Share>,
+    _share: Arc<OwnedSemaphorePermit>,
 }
 
 impl AsRef<[u8]> for Held {
@@ -65,62 +60,58 @@ impl Budget {
         Self { free, waiting: Arc::new(Semaphore::new(MAX_WAITING)), max_wait: MAX_WAIT }
     }
 
-    /// Takes what the largest list takes, before the list is read.
+    /// Reserves memory for the largest list, before the list is read.
     ///
     /// # Errors
-    /// 503 if other answers do not leave enough in time.
-    pub(super) async fn reserve_list(&self) -> Result<Share, ApiError> {
+    /// 503 if not enough memory becomes free in time.
+    pub(super) async fn reserve_list(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         self.take(LIST_KIB, 1).await
     }
 
-    /// Counts a large answer until it is written, and gives back what it does not need of `reserved`.
+    /// Counts a large response until it is written, and returns the unused part of `reserved`.
     ///
     /// # Errors
-    /// 503 if other answers do not leave enough in time.
+    /// 503 if not enough memory becomes free in time.
     pub(super) async fn hold(
         &self,
         response: Response,
-        reserved: Option<Share>,
+        reserved: Option<OwnedSemaphorePermit>,
     ) -> Result<Response, ApiError> {
         let kib = size(&response).div_ceil(1024).min(TOTAL_KIB.into()) as u32;
-        let share = match reserved.and_then(|share| share.shrink(kib)) {
-            Some(share) => share,
-            // Not reserved, or text that JSON escapes has outgrown what was.
-            None => self.take(kib, BUILT_WEIGHT).await?,
+        let share = match reserved {
+            Some(mut share) if share.num_permits() >= kib as usize => {
+                drop(share.split(share.num_permits() - kib as usize));
+                share
+            }
+            too_small => {
+                drop(too_small);
+                self.take(kib, BUILT_WEIGHT).await?
+            }
         };
         let share = Arc::new(share);
         let hold = move |bytes| Bytes::from_owner(Held { bytes, _share: Arc::clone(&share) });
         Ok(response.map(|body| Body::new(body.map_frame(move |frame| frame.map_data(&hold)))))
     }
 
-    /// `weight` is what the request counts for among those that wait.
-    async fn take(&self, kib: u32, weight: u32) -> Result<Share, ApiError> {
+    /// Takes a share, waiting for it if there are permits for `weight` waiting requests.
+    async fn take(&self, kib: u32, weight: u32) -> Result<OwnedSemaphorePermit, ApiError> {
         if let Ok(share) = Arc::clone(&self.free).try_acquire_many_owned(kib) {
-            return Ok(Share(share));
+            return Ok(share);
         }
-        let _place = self.waiting.try_acquire_many(weight).map_err(|_| ApiError::no_memory())?;
+        let _permit = self.waiting.try_acquire_many(weight).map_err(|_| ApiError::no_memory())?;
         match timeout(self.max_wait, Arc::clone(&self.free).acquire_many_owned(kib)).await {
-            Ok(Ok(share)) => Ok(Share(share)),
+            Ok(Ok(share)) => Ok(share),
             Ok(Err(_)) | Err(_) => Err(ApiError::no_memory()),
         }
     }
 }
 
-impl Share {
-    /// Gives back what goes beyond `kib`; `None`, and all is given back, if that is more than it has.
-    fn shrink(mut self, kib: u32) -> Option<Self> {
-        let rest = self.0.num_permits().checked_sub(kib as usize)?;
-        drop(self.0.split(rest));
-        Some(self)
-    }
-}
-
-/// Returns whether a request asks for a list: its size is unknown until it has been read.
+/// Returns whether a request is for a list, whose size is unknown until it has been read.
 pub(super) fn is_list(request: &Request) -> bool {
     request.uri().path() == "/tasks" && matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
-/// Returns whether an answer counts. Streams have no known size, and limits of their own.
+/// Returns whether a response counts. Streams, whose size is unknown, have limits of their own.
 pub(super) fn is_large(response: &Response) -> bool {
     size(response) > FREE_BYTES
 }
@@ -140,7 +131,7 @@ mod tests {
         Response::new(Body::from(vec![b'x'; kib * 1024]))
     }
 
-    /// The bytes as the connection gets them.
+    /// Bytes as the connection receives them.
     async fn written(response: Response) -> Bytes {
         let mut body = response.into_body();
         let frame = body.frame().await.unwrap().unwrap();
@@ -167,7 +158,7 @@ mod tests {
         assert_eq!(budget.free.available_permits(), (TOTAL_KIB - LIST_KIB) as usize);
         let response = budget.hold(answer(100), Some(reserved)).await.unwrap();
         assert_eq!(budget.free.available_permits(), TOTAL_KIB as usize - 100);
-        // Text full of control characters becomes six times as long.
+        // JSON escapes make text full of control characters six times as long.
         let reserved = budget.reserve_list().await.unwrap();
         let long = budget.hold(answer(20 * 1024), Some(reserved)).await.unwrap();
         assert_eq!(budget.free.available_permits(), TOTAL_KIB as usize - 100 - 20 * 1024);
@@ -200,11 +191,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_waiting_room_refuses_at_once() {
+    async fn too_many_waiting_requests_are_rejected_at_once() {
         let budget = Budget { max_wait: Duration::from_secs(1_000_000), ..Budget::new() };
         let _all = budget.take(TOTAL_KIB, 1).await.unwrap();
-        let places = MAX_WAITING as u32 - BUILT_WEIGHT + 1;
-        let _places = budget.waiting.try_acquire_many(places).unwrap();
+        let others = MAX_WAITING as u32 - BUILT_WEIGHT + 1;
+        let _others = budget.waiting.try_acquire_many(others).unwrap();
         assert!(budget.hold(answer(1024), None).await.is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Limits on connections: how many are served at once, and how many more are held by requests that last.
+//! Limits on connections, with separate ones for event streams and waiting requests.
 
 use std::sync::Arc;
 
@@ -9,36 +9,34 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
 
-/// Files that a request may hold open: its socket, an input, and a folder and a file for an output that is
-/// tried out.
+/// Files that a request may hold open: its socket, an input, and a folder and a file to check an output.
 const FILES_PER_CONNECTION: usize = 4;
-/// With fewer connections, probes and a browser's page would be in each other's way.
+/// With fewer connections, health probes and a browser's page would block each other.
 const LEAST_CONNECTIONS: usize = 16;
-/// The part of the connections that returning ones leave free, so that clients who were all waiting for
-/// the same task do not keep new ones out when it ends.
+/// One in this many connections stays free when waits end, so that many waits for the same task cannot
+/// lock out new clients when it ends.
 const SPARE_PART: usize = 8;
 
-/// Number of clients served at once.
+/// Number of clients served at once, by kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ClientLimits {
-    /// Connections. More wait in the kernel's queue.
+    /// Connections. Further ones wait in the kernel's queue.
     pub(crate) connections: usize,
-    /// Event streams. More are refused.
+    /// Event streams. Further ones are rejected.
     pub(crate) streams: usize,
-    /// Requests that wait for the end of a task. More are refused.
+    /// Requests that wait for a task to end. Further ones are rejected.
     pub(crate) waits: usize,
 }
 
 impl ClientLimits {
     const MOST: Self = Self { connections: 1024, streams: 3072, waits: 2048 };
-    /// Files that the most clients can use.
+    /// Number of files that the largest limits can use.
     pub(crate) const MOST_FILES: usize =
         Self::MOST.connections * FILES_PER_CONNECTION + Self::MOST.streams + Self::MOST.waits;
-    /// With fewer files there is no use in serving.
+    /// Number of files below which the server refuses to start.
     pub(crate) const LEAST_FILES: usize = 2 * LEAST_CONNECTIONS * FILES_PER_CONNECTION;
 
-    /// Shares out the files that clients may use: half for connections, the rest three to two for streams
-    /// and waits.
+    /// Divides files between clients: half for connections, and the rest three to two for streams and waits.
     pub(crate) fn within(files: usize) -> Self {
         let connections = Self::MOST.connections.min(files / 2 / FILES_PER_CONNECTION);
         let rest = files - connections * FILES_PER_CONNECTION;
@@ -49,10 +47,10 @@ impl ClientLimits {
 
 /// Slots of all connections.
 ///
-/// A connection has one slot from `accept` to its end: at first one of `connections`. While its request
-/// waits it holds one of `waits` instead, and for an event stream one of the manager's, so that neither
-/// keeps new clients out. It acquires the next slot before it releases the last, so there are never more
-/// connections than slots.
+/// A connection holds one slot from `accept` to its end: first one of `connections`, then one of `waits`
+/// while its request waits, or one of the manager's for an event stream, so that neither keeps new clients
+/// out. It acquires the next slot before releasing the last, so there are never more connections than
+/// slots.
 #[derive(Debug)]
 pub(super) struct Slots {
     limits: ClientLimits,
@@ -69,16 +67,16 @@ impl Slots {
         })
     }
 
-    /// Slot for a new connection, once one is free.
+    /// Acquires a slot for a new connection, waiting for one if necessary.
     pub(super) async fn connection(self: &Arc<Self>) -> ConnectionSlot {
         let permit = Arc::clone(&self.connections).acquire_owned().await;
-        let permit = permit.expect("the semaphore of the connections is never closed");
-        let held = Held { of: Of::Connections, _permit: permit };
-        ConnectionSlot { held: Arc::new(Mutex::new(held)), slots: Arc::clone(self) }
+        let permit = permit.expect("the semaphore is never closed");
+        let held = Arc::new(Mutex::new(Held::Connection(permit)));
+        ConnectionSlot { held, slots: Arc::clone(self) }
     }
 }
 
-/// The slot of one connection. All clones are the same slot.
+/// Slot of one connection, shared by all clones.
 #[derive(Clone, Debug)]
 pub(super) struct ConnectionSlot {
     held: Arc<Mutex<Held>>,
@@ -86,50 +84,42 @@ pub(super) struct ConnectionSlot {
 }
 
 #[derive(Debug)]
-struct Held {
-    of: Of,
-    _permit: OwnedSemaphorePermit,
-}
-
-/// The set that a slot belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Of {
-    Connections,
-    Waits,
-    Streams,
+#[expect(dead_code, reason = "dropping a permit frees the slot")]
+enum Held {
+    Connection(OwnedSemaphorePermit),
+    Wait(OwnedSemaphorePermit),
+    Stream(OwnedSemaphorePermit),
 }
 
 impl ConnectionSlot {
-    /// The request begins to wait.
+    /// Swaps the slot for one of the waits.
     pub(super) fn wait(&self) -> Result<(), ApiError> {
         let permit = Arc::clone(&self.slots.waits).try_acquire_owned();
         let permit = permit.map_err(|_| ApiError::too_many_waits(self.slots.limits.waits))?;
-        *self.held.lock() = Held { of: Of::Waits, _permit: permit };
+        *self.held.lock() = Held::Wait(permit);
         Ok(())
     }
 
-    /// The connection becomes an event stream, until it ends.
+    /// Swaps the slot for one of the event streams, until the connection ends.
     pub(super) fn stream(&self, permit: OwnedSemaphorePermit) {
-        *self.held.lock() = Held { of: Of::Streams, _permit: permit };
+        *self.held.lock() = Held::Stream(permit);
     }
 
-    /// The request has been answered. If it waited, the connection returns to the others; if there is
-    /// no room among them, it ends with this response and holds its slot until then.
+    /// Swaps the slot of an answered wait back. If too few are free, the connection is closed after this
+    /// response and keeps its slot until then.
     pub(super) fn answered(&self, response: &mut Response) {
         let mut held = self.held.lock();
-        if held.of != Of::Waits {
+        if !matches!(*held, Held::Wait(_)) {
             return;
         }
         let connections = &self.slots.connections;
         let spare = self.slots.limits.connections / SPARE_PART;
-        let room = connections.available_permits() > spare;
-        match room.then(|| Arc::clone(connections).try_acquire_owned()) {
-            Some(Ok(permit)) => *held = Held { of: Of::Connections, _permit: permit },
-            Some(Err(_)) | None => {
-                response
-                    .headers_mut()
-                    .insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
+        if connections.available_permits() > spare
+            && let Ok(permit) = Arc::clone(connections).try_acquire_owned()
+        {
+            *held = Held::Connection(permit);
+        } else {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }
 }

@@ -1,6 +1,4 @@
-//! Every error of the API: one JSON shape, and the one place where inner errors meet status codes.
-
-use std::any::Any;
+//! Errors of the API: their JSON shape, and the mapping from domain errors to status codes.
 
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -10,7 +8,7 @@ use serde::Serialize;
 use crate::manager::{OutputError, RetryError, StoreError, SubmitError, WatchError};
 use crate::task::{Fault, MAX_FAULTS, new_uuid, with_causes};
 
-/// An answer that says what was wrong.
+/// Error response.
 #[derive(Debug)]
 pub(super) struct ApiError {
     status: StatusCode,
@@ -18,13 +16,13 @@ pub(super) struct ApiError {
     header: Option<(HeaderName, HeaderValue)>,
 }
 
-/// The body of every error.
+/// Body of an error response.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct ErrorBody {
     detail: Detail,
 }
 
-/// A sentence, or all that is wrong with the request.
+/// One message, or all faults of the request.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
 enum Detail {
@@ -39,14 +37,11 @@ impl ApiError {
 
     pub(super) fn invalid(mut faults: Vec<Fault>) -> Self {
         faults.truncate(MAX_FAULTS);
-        Self {
-            status: StatusCode::UNPROCESSABLE_ENTITY,
-            detail: Detail::Faults(faults),
-            header: None,
-        }
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Self { status, detail: Detail::Faults(faults), header: None }
     }
 
-    /// Faults in the body of a request.
+    /// Faults whose locations are relative to the body.
     pub(super) fn invalid_body(mut faults: Vec<Fault>) -> Self {
         for fault in &mut faults {
             fault.loc.insert(0, "body".into());
@@ -58,54 +53,48 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "Task not found")
     }
 
+    /// The output of a completed task was deleted, replaced or made unreadable.
+    pub(super) fn output_gone(error: &(dyn std::error::Error + 'static)) -> Self {
+        let detail = format!("the output can no longer be read: {}", with_causes(error));
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
     pub(super) fn with(mut self, name: HeaderName, value: &'static str) -> Self {
         self.header = Some((name, HeaderValue::from_static(value)));
         self
     }
 
-    /// Answers a request whose handler panicked; the panic itself is in the log already.
-    pub(super) fn from_panic(_: Box<dyn Any + Send>) -> Response {
-        Self::internal("a handler panicked").into_response()
-    }
-
-    /// The client learns a reference, the log the cause.
-    fn internal(cause: &str) -> Self {
+    /// Logs the cause under a reference, and gives the client only the reference.
+    pub(super) fn internal(cause: &str) -> Self {
         let reference = new_uuid();
         tracing::error!(%reference, cause, "internal error");
-        let detail = format!("internal error, the log has more under {reference}");
+        let detail = format!("internal error, logged as {reference}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
 
-    /// A task cannot be cancelled now: its end is still being stored, or it runs where this server does not
-    /// reach it.
+    /// The task's end is being stored, or it runs on another node.
     pub(super) fn ending() -> Self {
+        Self::busy("the task cannot be cancelled while its attempt is ending: try again")
+    }
+
+    pub(super) fn no_memory() -> Self {
         Self::busy(
-            "the task cannot be cancelled at this moment, because its attempt is ending: ask again",
+            "the memory for responses is used up by clients that are still reading: try again",
         )
     }
 
-    /// Other answers have used up the memory that answers may take.
-    pub(super) fn no_memory() -> Self {
-        let detail = "answers that other clients have yet to read use up the memory for answers: try \
-                      again in a moment";
-        Self::busy(detail)
-    }
-
     pub(super) fn too_many_waits(limit: usize) -> Self {
-        let detail = format!(
-            "{limit} requests are waiting for tasks to end, which is the limit: try later, or ask \
-             without `wait`"
-        );
+        let detail = format!("too many waiting requests, limit {limit}: try again, or omit `wait`");
         Self::busy(detail)
     }
 
-    /// A moment later it may be different.
+    /// A temporary condition.
     fn busy(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "1")
     }
 
     fn draining() -> Self {
-        let detail = "the server is shutting down, submit again after its restart";
+        let detail = "the server is shutting down: try again after its restart";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "5")
     }
 }
@@ -125,19 +114,17 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::DiskFull => Self::new(
                 StatusCode::INSUFFICIENT_STORAGE,
-                "the disk that holds the database is full: make room and try again",
+                "the disk of the database is full: make room and try again",
             ),
-            StoreError::Overloaded => {
-                Self::busy("too many lists are being read: try again in a moment")
+            StoreError::Overloaded => Self::busy("too many lists are being read: try again"),
+            StoreError::RetriesUnknown => {
+                Self::busy("still indexing retries after an upgrade: try again")
             }
-            StoreError::RetriesUnknown => Self::busy(
-                "after an upgrade the history is still being searched for retries: try again in a moment",
-            ),
             StoreError::FileLost(name) => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 format!(
-                    "`{name}` was deleted or replaced while the server was using it, so nothing more \
-                     is accepted: put it back if it was moved, and restart the server"
+                    "`{name}` was deleted or replaced while in use, so nothing can be stored: move it \
+                     back if it was moved, then restart the server"
                 ),
             ),
             StoreError::Closed => Self::draining(),
@@ -156,21 +143,21 @@ impl From<SubmitError> for ApiError {
                 Self::new(StatusCode::CONFLICT, format!("A task is already running: {id}"))
             }
             SubmitError::QueueFull(limit) => {
-                let detail = format!("{limit} tasks are waiting, which is the limit: try later");
+                let detail =
+                    format!("queue full: {limit} tasks are pending, the limit: try again later");
                 Self::new(StatusCode::TOO_MANY_REQUESTS, detail).with(header::RETRY_AFTER, "1")
             }
             SubmitError::RetriedBefore => {
-                Self::new(StatusCode::CONFLICT, "the task was retried before, see its retried_by")
+                Self::new(StatusCode::CONFLICT, "the task was already retried: see its retried_by")
             }
             SubmitError::KeyReused => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
-                "this Idempotency-Key was used with another body: send each submission under a \
-                 key of its own",
+                "this Idempotency-Key was used with another body: use a new key for each submission",
             ),
             SubmitError::OutputInUse(id) => {
                 let detail = format!(
-                    "task {id} is unfinished and writes the same output_file_path: name another \
-                     file, or wait for that task"
+                    "unfinished task {id} writes the same output_file_path: choose another file, or \
+                     wait for that task"
                 );
                 Self::new(StatusCode::CONFLICT, detail)
             }
@@ -185,7 +172,7 @@ impl From<WatchError> for ApiError {
             WatchError::Unknown => Self::task_not_found(),
             WatchError::Draining => Self::draining(),
             WatchError::TooMany(limit) => {
-                Self::busy(format!("{limit} event streams are open, which is the limit: try later"))
+                Self::busy(format!("too many event streams, limit {limit}: try again later"))
             }
             WatchError::Store(error) => error.into(),
         }
@@ -197,10 +184,9 @@ impl From<RetryError> for ApiError {
         match error {
             RetryError::Unknown => Self::task_not_found(),
             RetryError::Unfinished(status) => {
-                let detail = format!(
-                    "Task cannot be retried, it is still {}: cancel it first",
-                    status.name()
-                );
+                let status = status.name();
+                let detail =
+                    format!("Task cannot be retried, it is still {status}: cancel it first");
                 Self::new(StatusCode::CONFLICT, detail)
             }
             RetryError::Submit(error) => error.into(),
@@ -214,13 +200,11 @@ impl From<OutputError> for ApiError {
         match error {
             OutputError::Unknown => Self::task_not_found(),
             OutputError::NotCompleted(status) => gone(format!(
-                "there is no output: the task is {}, and only a completed one has published its file",
+                "no output: the task is {}, and only a completed one has published its file",
                 status.name()
             )),
             OutputError::NoPath => gone("the task has no output_file_path".to_owned()),
-            OutputError::Gone(error) => {
-                gone(format!("the output cannot be read any more: {}", with_causes(&error)))
-            }
+            OutputError::Gone(error) => Self::output_gone(&error),
             OutputError::Panicked => Self::internal(&with_causes(&error)),
             OutputError::Store(error) => error.into(),
         }

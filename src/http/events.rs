@@ -1,5 +1,4 @@
-//! Event streams over HTTP: Server-Sent Events.
-//! Source: the HTML standard, section "Server-sent events".
+//! Event streams as Server-Sent Events (HTML standard, section "Server-sent events").
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -8,55 +7,50 @@ use axum::extract::{Extension, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, Stream, StreamExt};
 
 use super::connections::ConnectionSlot;
-use super::error::{ApiError, ErrorBody};
-use super::query::{self, IdFromPath, NoQuery};
+use super::error::ApiError;
+use super::query::{self, FilterParams, IdFromPath, NoQuery};
 use crate::manager::{Event, EventId, EventKind, Interest, Subscription, TaskManager};
-use crate::task::{TaskStatus, TaskType};
 
-/// How the paths of event streams end.
+/// Suffix of the paths of event streams.
 pub(super) const PATH: &str = "/events";
-/// Marks the id of the event with which a task ends.
+/// Suffix of the id of a task's last event.
 const END: &str = "-end";
-/// How often something is sent where nothing happens, so that whoever is in between keeps the
-/// connection.
+/// Interval of comments on an idle stream, which keep proxies from closing the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// How long a client waits before it connects again.
+/// Pause of clients before they reconnect.
 const RECONNECT: Duration = Duration::from_secs(1);
 
 /// One event of a stream.
 #[derive(utoipa::ToSchema)]
-#[expect(dead_code, reason = "says in the OpenAPI document what `stream` makes")]
+#[expect(dead_code, reason = "documents what `stream` yields")]
 struct StreamEvent {
     /// `state`, `progress`, or `reset` if events were missed.
     event: String,
-    /// The task as `GET /tasks/{task_id}` has it, as JSON; `{}` for `reset`.
+    /// The task as JSON, as `GET /tasks/{task_id}` returns it; `{}` for `reset`.
     data: String,
-    /// For `Last-Event-ID`.
+    /// Value to send as `Last-Event-ID`.
     id: Option<String>,
-    /// Milliseconds to wait before connecting again.
+    /// Milliseconds to wait before reconnecting.
     retry: Option<u32>,
 }
 
 /// Watch a task.
 ///
-/// Server-Sent Events: `state` when the task changes its status, and at once as it stands; `progress`
-/// at most ten times a second. The data is the task. The stream ends with the task.
+/// Server-Sent Events: `state` with the current state and at each change of status, and `progress` at most
+/// ten times a second. The data is the task. The stream ends with the task.
 #[utoipa::path(
     get, path = "/tasks/{task_id}/events", tag = "tasks", operation_id = "task_events",
     params(
-        ("task_id" = String, Path, description = "Names the task"),
+        IdFromPath,
         ("Last-Event-ID" = Option<String>, Header,
-         description = "Goes on behind this event; if it is not known any more, an event `reset` says so and the stream begins anew"),
+         description = "Resume after this event; if events were missed, the stream restarts with `reset`"),
     ),
     responses(
         (status = 200, body = StreamEvent, content_type = "text/event-stream", description = "The events"),
-        (status = 204, description = "The task has ended, and the client has seen all of it"),
-        (status = 401, body = ErrorBody, description = "No valid API key"),
-        (status = 404, body = ErrorBody, description = "There is no such task"),
-        (status = 503, body = ErrorBody, description = "The server is shutting down, or too many streams are open"),
+        (status = 204, description = "The task has ended, and the client has its last event"),
     )
 )]
 pub(super) async fn of_task(
@@ -68,9 +62,9 @@ pub(super) async fn of_task(
 ) -> Result<Response, ApiError> {
     if last_id(&headers).is_some_and(|id| id.ends_with(END)) {
         let known = manager.get(id).await?.is_some();
-        // What tells a browser not to come back.
-        let over = || StatusCode::NO_CONTENT.into_response();
-        return known.then(over).ok_or_else(ApiError::task_not_found);
+        // Stops an EventSource from reconnecting.
+        let ended = || StatusCode::NO_CONTENT.into_response();
+        return known.then(ended).ok_or_else(ApiError::task_not_found);
     }
     let events = manager.watch(Interest::Task(id), last_seen(&headers)).await?;
     Ok(answer(events, slot, |event| event.info.status.is_final()))
@@ -78,29 +72,20 @@ pub(super) async fn of_task(
 
 /// Watch many tasks.
 ///
-/// The newest tasks that match, as they stand, and then each change of a task that matches or did
-/// until then. The parameters are those of the list; `limit` is for the beginning.
+/// Sends the newest matching tasks as they are, then each change of a task that matches or did before the
+/// change.
 #[utoipa::path(
     get, path = "/events", tag = "tasks", operation_id = "events",
     params(
-        ("status" = Option<Vec<TaskStatus>>, Query, description = "One status or several, also with commas"),
-        ("task_type" = Option<Vec<TaskType>>, Query, description = "One type or several, also with commas"),
-        ("created_after" = Option<String>, Query, format = "date-time",
-         description = "Submitted at this time or later (RFC 3339)"),
-        ("created_before" = Option<String>, Query, format = "date-time",
-         description = "Submitted before this time (RFC 3339)"),
+        FilterParams,
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
-         description = "Tasks at the beginning; 100 if not given"),
-        ("tag.KEY" = Option<String>, Query, description = "Has this value for the tag KEY"),
+         description = "Number of tasks to start with, 100 by default"),
         ("Last-Event-ID" = Option<String>, Header,
-         description = "Goes on behind this event; if it is not known any more, an event `reset` says so and the stream begins anew"),
+         description = "Resume after this event; if events were missed, the stream restarts with `reset`"),
     ),
-    responses(
-        (status = 200, body = StreamEvent, content_type = "text/event-stream", description = "The events"),
-        (status = 401, body = ErrorBody, description = "No valid API key"),
-        (status = 422, body = ErrorBody, description = "The query makes no sense"),
-        (status = 503, body = ErrorBody, description = "The server is shutting down, or too many streams are open"),
-    )
+    responses((
+        status = 200, body = StreamEvent, content_type = "text/event-stream", description = "The events"
+    ))
 )]
 pub(super) async fn of_many(
     State(manager): State<TaskManager>,
@@ -117,7 +102,7 @@ fn last_id(headers: &HeaderMap) -> Option<&str> {
     headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default())
 }
 
-/// What the client has seen already; `None` for a client that begins.
+/// Last event that the client has seen; `None` for a new client.
 fn last_seen(headers: &HeaderMap) -> Option<EventId> {
     last_id(headers).map(|id| id.parse().unwrap_or(EventId::UNKNOWN))
 }
@@ -134,46 +119,33 @@ fn answer(
     }
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let headers = [
-        // Proxies such as nginx would wait for more otherwise.
+        // Keeps nginx from buffering the stream.
         (HeaderName::from_static("x-accel-buffering"), "no"),
-        // No other request may come on a connection that has the slot of a stream.
+        // A connection that holds a stream's slot must not serve further requests.
         (header::CONNECTION, "close"),
     ];
     (headers, Sse::new(stream(events, is_last)).keep_alive(keep_alive)).into_response()
-}
-
-/// Where a stream is.
-enum Stage {
-    Begin,
-    Told,
-    Last,
 }
 
 fn stream(
     events: Subscription,
     is_last: fn(&Event) -> bool,
 ) -> impl Stream<Item = Result<sse::Event, Infallible>> {
-    stream::unfold((events, Stage::Begin), move |(mut events, stage)| async move {
-        let (message, stage) = match stage {
-            Stage::Begin if events.gap => {
-                (sse::Event::default().event("reset").data("{}").retry(RECONNECT), Stage::Told)
-            }
-            Stage::Begin => (sse::Event::default().retry(RECONNECT), Stage::Told),
-            Stage::Told => {
-                let event = events.next().await?;
-                let name = match event.kind {
-                    EventKind::State => "state",
-                    EventKind::Progress => "progress",
-                };
-                let mut message = sse::Event::default().event(name).data(event.json());
-                let last = is_last(&event);
-                if let Some(id) = events.id(&event) {
-                    message = message.id(if last { format!("{id}{END}") } else { id.to_string() });
-                }
-                (message, if last { Stage::Last } else { Stage::Told })
-            }
-            Stage::Last => return None,
+    let first = sse::Event::default();
+    let first = if events.gap { first.event("reset").data("{}") } else { first };
+    let rest = stream::unfold(Some(events), move |events| async move {
+        let mut events = events?;
+        let event = events.next().await?;
+        let name = match event.kind {
+            EventKind::State => "state",
+            EventKind::Progress => "progress",
         };
-        Some((Ok(message), (events, stage)))
-    })
+        let mut message = sse::Event::default().event(name).data(event.json());
+        let last = is_last(&event);
+        if let Some(id) = events.id(&event) {
+            message = message.id(if last { format!("{id}{END}") } else { id.to_string() });
+        }
+        Some((Ok(message), (!last).then_some(events)))
+    });
+    stream::iter([Ok(first.retry(RECONNECT))]).chain(rest)
 }

@@ -1,4 +1,4 @@
-//! Who may come in: checks the `Host` a request names and the API key it brings.
+//! Admission of requests: checks of the `Host` header, the origin and the API key.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -11,14 +11,14 @@ use super::api_key::Access;
 use super::error::ApiError;
 use super::key_file::KeyRing;
 
-/// What a request has to show.
+/// Checks that every request must pass.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    /// Lower case, without port.
+    /// Accepted names in lower case, without port.
     hosts: HashSet<String>,
-    /// Web origins whose pages may change things.
+    /// Web origins whose pages may send changes.
     origins: Vec<HeaderValue>,
-    /// `None` where no key is asked for.
+    /// `None` if no key is required.
     keys: Option<Arc<KeyRing>>,
 }
 
@@ -39,20 +39,20 @@ impl Gate {
         Self { hosts: hosts.collect(), origins, keys }
     }
 
-    /// Whether a request may come in.
+    /// Checks the host, the origin and the key of a request.
     pub(super) fn check(&self, request: &Request) -> Result<(), ApiError> {
         self.check_host(request)?;
         self.check_origin(request)?;
         self.check_key(request)
     }
 
-    /// A page of another site can make its own name point at this server (DNS rebinding), but it
-    /// cannot make the browser send another name than that.
+    /// Stops DNS rebinding: a foreign page can point its own name at this server, but the browser then
+    /// sends that name.
     fn check_host(&self, request: &Request) -> Result<(), ApiError> {
         let mut headers = request.headers().get_all(header::HOST).iter();
         let header = headers.next().and_then(|host| host.to_str().ok());
         if headers.next().is_some() {
-            // A proxy in front may go by another one than this server.
+            // A proxy in front might check a different one.
             return Err(ApiError::new(StatusCode::BAD_REQUEST, "expected one Host header"));
         }
         let given = request.uri().authority().map(|name| name.as_str()).or(header);
@@ -64,40 +64,36 @@ impl Gate {
         Err(ApiError::new(
             StatusCode::MISDIRECTED_REQUEST,
             format!(
-                "this server does not go by the name `{host}`: start it with --allowed-host \
-                 {host} if it should"
+                "host `{host}` not allowed: to allow it, start the server with --allowed-host {host}"
             ),
         ))
     }
 
-    /// A page of another site can make the browser send a request without a body and without asking
-    /// first, but it cannot make it hide where the request comes from.
+    /// Stops cross-site request forgery: a foreign page can send a request without a body and without a
+    /// preflight, but cannot hide its origin.
     fn check_origin(&self, request: &Request) -> Result<(), ApiError> {
         let headers = request.headers();
+        if is_safe(request.method()) {
+            return Ok(());
+        }
         let Some(origin) = headers.get(header::ORIGIN) else {
-            let site = headers.get("sec-fetch-site");
-            if is_harmless(request.method()) || site.is_none_or(|site| site != "cross-site") {
+            if headers.get("sec-fetch-site").is_none_or(|site| site != "cross-site") {
                 return Ok(());
             }
-            let detail = "pages of other sites may not do this: send an Origin header to be known";
+            let detail = "cross-site request without an Origin header not allowed";
             return Err(ApiError::new(StatusCode::FORBIDDEN, detail));
         };
-        let host = request.headers().get(header::HOST).map(HeaderValue::as_bytes);
+        let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
         let own = origin.as_bytes().strip_prefix(b"http://");
         let own = own.or(origin.as_bytes().strip_prefix(b"https://"));
-        if is_harmless(request.method())
-            || self.origins.contains(origin)
-            || (own.is_some() && own == host)
-        {
+        if self.origins.contains(origin) || (own.is_some() && own == host) {
             return Ok(());
         }
         let origin = origin.to_str().unwrap_or("?");
-        Err(ApiError::new(
-            StatusCode::FORBIDDEN,
-            format!(
-                "pages of {origin} may not do this: start the server with --cors-origin {origin} if they should"
-            ),
-        ))
+        let detail = format!(
+            "changes from pages of {origin} not allowed: to allow them, start the server with --cors-origin {origin}"
+        );
+        Err(ApiError::new(StatusCode::FORBIDDEN, detail))
     }
 
     fn check_key(&self, request: &Request) -> Result<(), ApiError> {
@@ -109,26 +105,24 @@ impl Gate {
         let given = given.and_then(|value| value.to_str().ok()).and_then(bearer_token);
         let Some(given) = given else {
             return Err(unauthorized(
-                "an API key is required: send Authorization: Bearer KEY",
+                "API key required: send Authorization: Bearer KEY",
                 "Bearer realm=\"task-server\"",
             ));
         };
         let Some(key) = keys.find(given) else {
             return Err(unauthorized(
-                "this API key is not known here",
+                "unknown API key",
                 "Bearer realm=\"task-server\", error=\"invalid_token\"",
             ));
         };
         match key.access() {
             Access::ReadWrite => Ok(()),
-            Access::ReadOnly if is_harmless(request.method()) => Ok(()),
+            Access::ReadOnly if is_safe(request.method()) => Ok(()),
             Access::ReadOnly => {
                 let name = key.name().map(ToString::to_string).unwrap_or_default();
                 let method = request.method();
-                let detail = format!(
-                    "the API key `{name}` is read-only and {method} is for those that may write: \
-                     use a read-write key"
-                );
+                let detail =
+                    format!("API key `{name}` is read-only: {method} requires a read-write key");
                 let challenge = "Bearer realm=\"task-server\", error=\"insufficient_scope\"";
                 Err(ApiError::new(StatusCode::FORBIDDEN, detail)
                     .with(header::WWW_AUTHENTICATE, challenge))
@@ -136,13 +130,13 @@ impl Gate {
         }
     }
 
-    /// Returns once the keys are others than at this call; `None` where no key is asked for.
+    /// Resolves when the key set changes; `None` if no key is required.
     pub(super) fn keys_changed(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
         self.keys.as_ref().map(|keys| keys.changed())
     }
 
-    /// Whether requests have to bring a key.
-    pub(super) fn asks_for_keys(&self) -> bool {
+    /// Returns whether requests need a key.
+    pub(super) fn requires_key(&self) -> bool {
         self.keys.is_some()
     }
 }
@@ -151,20 +145,20 @@ fn unauthorized(problem: &'static str, challenge: &'static str) -> ApiError {
     ApiError::new(StatusCode::UNAUTHORIZED, problem).with(header::WWW_AUTHENTICATE, challenge)
 }
 
-/// Whether requests of this method change nothing.
-fn is_harmless(method: &Method) -> bool {
+/// Returns whether a method changes nothing (RFC 9110, section 9.2.1).
+fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
-        // Not so the last part of an IPv6 address.
+        // The last group of an IPv6 address is followed by `]`.
         Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
         _ => host,
     }
 }
 
-/// Probes, documentation and the page of the dashboard tell nothing of tasks.
+/// Returns whether a path needs no key: probes, documentation and the dashboard reveal nothing about tasks.
 fn is_open(path: &str) -> bool {
     matches!(path, "/" | "/openapi.json" | "/docs" | "/dashboard")
         || path.starts_with("/health/")

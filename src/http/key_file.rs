@@ -1,4 +1,4 @@
-//! The file with the API keys: read at the start, and again whenever it has changed.
+//! The API key file: read at start, and reloaded when it changes.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,53 +13,53 @@ use tokio::sync::watch;
 use super::api_key::ApiKey;
 use crate::task::with_causes;
 
-/// How soon a change of the file counts.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Interval of checks for changes.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Size limit of the file: ten thousand keys, and it is read every second.
+/// Size limit of the file, which is read every second. Enough for ten thousand keys.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-/// A key file that cannot be used.
+/// Unusable key file.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("cannot read the API keys in `{path}`")]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
-    /// A line is no key. The line itself is not repeated, it may be almost one.
+    /// A line is not a key. The error does not quote the line, which may be a mistyped key.
     #[error("line {line} of `{path}` {problem}")]
     Line {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// Counted from 1.
+        /// Line number, from 1.
         line: usize,
-        /// What is wrong.
+        /// Problem, as the predicate of a sentence.
         problem: &'static str,
     },
-    /// Nobody could get in.
-    #[error(
-        "`{0}` has no API key in it: make one with `task-server key new --name NAME --file {0}`"
-    )]
+    /// The file has no keys, so no request could be authorized.
+    #[error("no API key in `{0}`: create one with `task-server key new --name NAME --file {0}`")]
     Empty(String),
 }
 
-/// What stands in a key file.
+/// Content of a key file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyFile {
     keys: Vec<ApiKey>,
-    /// Lines that are no keys, counted from 1, and why not.
+    /// Numbers of invalid lines, from 1, and their problems.
     faults: Vec<(usize, &'static str)>,
-    /// How the file can be reached by those who should not, if it can.
+    /// Warning about permissions that are too wide.
     exposed: Option<String>,
 }
 
 impl KeyFile {
+    /// Reads and parses the file.
+    ///
     /// # Errors
-    /// If the file cannot be read.
+    /// If the file cannot be read. Invalid lines are reported by [`Self::fault`].
     pub(crate) fn read(path: &Path) -> Result<Self, KeyFileError> {
         let unreadable =
             |source| KeyFileError::Unreadable { path: path.display().to_string(), source };
@@ -78,12 +78,12 @@ impl KeyFile {
         &self.keys
     }
 
-    /// A sentence about permissions that are too wide.
+    /// Warning about permissions that are too wide.
     pub(crate) fn exposed(&self) -> Option<&str> {
         self.exposed.as_deref()
     }
 
-    /// The first line that is no key.
+    /// Error for the first invalid line.
     pub(crate) fn fault(&self, path: &Path) -> Option<KeyFileError> {
         let &(line, problem) = self.faults.first()?;
         Some(KeyFileError::Line { path: path.display().to_string(), line, problem })
@@ -93,32 +93,32 @@ impl KeyFile {
 /// Returns the text of the file and its permissions.
 fn read(path: &Path) -> io::Result<(String, u32)> {
     let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
-    // The other end of a FIFO may never come.
+    // Opening a FIFO would otherwise block until it has a writer.
     let file = File::options().read(true).custom_flags(nonblocking).open(path)?;
-    let about = file.metadata()?;
-    if !about.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("not a regular file"));
     }
     let mut text = String::new();
     file.take(MAX_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MAX_BYTES {
-        return Err(io::Error::other(format!("it is larger than {MAX_BYTES} bytes")));
+        return Err(io::Error::other(format!("larger than {MAX_BYTES} bytes")));
     }
-    Ok((text, about.permissions().mode()))
+    Ok((text, metadata.permissions().mode()))
 }
 
-/// The group may read: so a file can be its owner's to change and the server's to read.
+/// Allows reading by the group, so that the server can use a file that somebody else maintains.
 fn exposure(path: &Path, mode: u32) -> Option<String> {
-    let who = match mode & 0o777 {
+    let verb = match mode & 0o777 {
         mode if mode & 0o022 != 0 => "changed",
         mode if mode & 0o004 != 0 => "read",
         _ => return None,
     };
     let path = path.display();
-    Some(format!("the API keys in `{path}` can be {who} by other users: chmod 600 {path}"))
+    Some(format!("API keys in `{path}` can be {verb} by other users: chmod 600 {path}"))
 }
 
-/// The keys that let a request in at this moment.
+/// The current keys. [`Self::follow`] replaces them when the file changes; the gate reads them.
 #[derive(Debug)]
 pub(crate) struct KeyRing {
     path: PathBuf,
@@ -126,10 +126,10 @@ pub(crate) struct KeyRing {
 }
 
 impl KeyRing {
-    /// Reads the file for the first time, when it has to be without fault.
+    /// Reads the file at the start of the server, where any fault is an error.
     ///
     /// # Errors
-    /// If the file cannot be read, has a faulty line, or has no key.
+    /// If the file cannot be read, has an invalid line, or has no key.
     pub(crate) fn read(path: &Path) -> Result<Self, KeyFileError> {
         let file = KeyFile::read(path)?;
         if let Some(fault) = file.fault(path) {
@@ -144,47 +144,46 @@ impl KeyRing {
         Ok(Self { path: path.to_owned(), keys: watch::Sender::new(file.keys) })
     }
 
-    /// What is kept of this key, if it is one of ours.
+    /// Returns the stored key that matches `given`.
     pub(super) fn find(&self, given: &str) -> Option<ApiKey> {
         ApiKey::find(&self.keys.borrow(), given).cloned()
     }
 
-    /// Returns once the keys are others than at this call.
+    /// Resolves when the key set changes.
     pub(super) fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut keys = self.keys.subscribe();
-        // An error says that there are no keys any more.
+        // An error means that the key ring was dropped.
         async move { drop(keys.changed().await) }
     }
 
-    /// Follows the changes of the file for ever, so that a key is revoked by erasing its line.
+    /// Reloads the file whenever it changes, so that deleting a line revokes its key. Never returns.
     ///
-    /// A faulty line lets nobody in, and the others count all the same: a slip of the pen must
-    /// neither keep a revoked key alive nor lock everybody out. While the file cannot be read, the
-    /// keys stay as they are.
+    /// An invalid line is skipped and the others apply: a typo must neither keep a revoked key alive nor
+    /// lock everybody out. While the file cannot be read, the last keys stay valid.
     pub(crate) async fn follow(self: Arc<Self>) {
         let mut known = None;
         loop {
             let path = self.path.clone();
             let read = move || KeyFile::read(&path).map_err(|error| with_causes(&error));
-            // It cannot fail but by a panic, which has been reported.
+            // Fails only by a panic, which is in the log already.
             if let Ok(found) = tokio::task::spawn_blocking(read).await
                 && known.as_ref() != Some(&found)
             {
-                self.take_over(&found);
+                self.replace(&found);
                 known = Some(found);
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    fn take_over(&self, found: &Result<KeyFile, String>) {
+    fn replace(&self, found: &Result<KeyFile, String>) {
         let file = match found {
             Ok(file) => file,
-            Err(error) => return tracing::error!("{error}; those that were in it still count"),
+            Err(error) => return tracing::error!("{error}; the last keys stay valid"),
         };
         let path = self.path.display();
         for (line, problem) in &file.faults {
-            tracing::error!("line {line} of `{path}` {problem}; it lets nobody in");
+            tracing::error!("line {line} of `{path}` {problem}; skipped it");
         }
         if *self.keys.borrow() == file.keys {
             return;
@@ -194,8 +193,8 @@ impl KeyRing {
             tracing::warn!("{exposed}");
         }
         match file.keys.len() {
-            0 => tracing::warn!("no API key is left in `{path}`: nobody gets in"),
-            count => tracing::info!("the API keys in `{path}` have changed, there are {count} now"),
+            0 => tracing::warn!("no API key left in `{path}`: every request will be rejected"),
+            count => tracing::info!(count, "reloaded API keys from `{path}`"),
         }
     }
 }

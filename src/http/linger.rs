@@ -1,7 +1,7 @@
-//! Lingering close: a client that is still sending its body gets to see why it was refused.
+//! Lingering close: lets a client that is still sending its body see the error response.
 //!
-//! Closing a socket with unread bytes resets the connection, and the client's system throws the answer
-//! away. So what is left of a body is read, and forgotten, for a bounded time and amount.
+//! Closing a socket with unread bytes resets the connection, and the client's kernel then discards the
+//! response. So the rest of a body is read and discarded, up to a limit of time and size.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,36 +18,37 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// Most bytes of a refused body that are read.
+/// Maximum number of bytes to discard.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
-/// Longest time that a refused body is read.
+/// Maximum time to discard them.
 const MAX_TIME: Duration = Duration::from_secs(5);
-/// Refused bodies that are read at once. Beyond that a connection is closed without.
+/// Maximum number of bodies discarded at once. Further connections are closed without lingering.
 const MAX_BODIES: usize = 64;
-/// A client finishes a body of this size sooner than it opens another connection.
+/// Up to this size, finishing the body is cheaper for a client than opening another connection.
 const SMALL_BYTES: u64 = 64 * 1024;
 
 static BODIES: Semaphore = Semaphore::const_new(MAX_BODIES);
 
-/// The body of a request. What is unread when it is dropped is read in the background.
+/// Request body whose unread rest is read in the background when it is dropped.
 #[derive(Debug)]
 struct LingeringBody {
-    /// Taken when it is dropped.
+    /// `None` only while being dropped.
     body: Option<Incoming>,
     read: Read,
-    /// Set if much of it is unread.
+    /// Set on drop if a large part may be unread; read by [`answer`] on the same task.
     unread: Arc<AtomicBool>,
 }
 
+/// Part of a body that has been read.
 #[derive(Debug, PartialEq, Eq)]
 enum Read {
-    /// The client sends nothing before it is told to (RFC 9110, section 10.1.1).
+    /// Nothing, and the client waits for `100 Continue` (RFC 9110, section 10.1.1).
     OnRequest,
     Some,
     All,
 }
 
-/// Answers a request, and tells the client to stop sending if `answer` did not read all of the body.
+/// Answers a request, with `Connection: close` if `answer` leaves a large part of the body unread.
 pub(super) async fn answer<F: Future<Output = Response>>(
     request: Request<Incoming>,
     answer: impl FnOnce(Request<Body>) -> F,
@@ -106,13 +107,13 @@ impl Drop for LingeringBody {
         let large = body.size_hint().upper().is_none_or(|bytes| bytes > SMALL_BYTES);
         self.unread.store(large, Ordering::Relaxed);
         if self.read == Read::Some
-            && let Ok(turn) = BODIES.try_acquire()
+            && let Ok(permit) = BODIES.try_acquire()
             && let Ok(runtime) = Handle::try_current()
         {
             runtime.spawn(async move {
-                // hyper closes the connection if there is more.
+                // hyper closes the connection if there is still more.
                 let _ = timeout(MAX_TIME, read(body)).await;
-                drop(turn);
+                drop(permit);
             });
         }
     }

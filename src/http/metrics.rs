@@ -1,4 +1,4 @@
-//! What Prometheus asks: counts the requests, and tells that beside what the manager counts.
+//! Prometheus metrics: request counters, and what the manager counts.
 
 use std::sync::Arc;
 
@@ -13,27 +13,23 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::error::{ApiError, ErrorBody};
+use super::error::ApiError;
 use super::query::NoQuery;
 use crate::manager::TaskManager;
 
-/// Requests that no route is for.
+/// Label of requests without a route.
 const NO_ROUTE: &str = "none";
 
+/// Labels of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Request {
+pub(super) struct Request {
     method: &'static str,
     route: Arc<str>,
+    /// 0 until the response is known.
     status: u16,
 }
 
-/// What a request asked for.
-pub(super) struct Route {
-    method: &'static str,
-    route: Arc<str>,
-}
-
-/// Counts requests, and knows everything that is told.
+/// Request counters, and the registry of all metrics.
 #[derive(Debug)]
 pub(super) struct Metrics {
     routes: matchit::Router<Arc<str>>,
@@ -46,11 +42,11 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// `routes` are the patterns of the paths that are told apart.
+    /// `routes` are the path patterns to count separately.
     pub(super) fn new(manager: TaskManager, routes: impl Iterator<Item = String>) -> Self {
         let mut known = matchit::Router::new();
         for route in routes {
-            // The router was made from the same patterns, so they are in order.
+            // Cannot fail: the API's router was built from the same patterns.
             let _ = known.insert(route.clone(), route.into());
         }
         let (requests, memory, open_files) =
@@ -61,7 +57,7 @@ impl Metrics {
         manager.register_metrics(own);
         registry.register_with_unit(
             "process_resident_memory",
-            "Memory that the process has in use",
+            "Resident memory of the process",
             Unit::Bytes,
             Gauge::clone(&memory),
         );
@@ -70,8 +66,7 @@ impl Metrics {
         Self { routes: known, no_route, requests, memory, open_files, registry, manager }
     }
 
-    /// What a request is counted under.
-    pub(super) fn route(&self, method: &Method, path: &str) -> Route {
+    pub(super) fn request(&self, method: &Method, path: &str) -> Request {
         let route = self.routes.at(path).map_or(&self.no_route, |found| found.value);
         let method = match *method {
             Method::GET => "GET",
@@ -79,19 +74,19 @@ impl Metrics {
             Method::POST => "POST",
             Method::DELETE => "DELETE",
             Method::OPTIONS => "OPTIONS",
-            // Whatever a client makes up is not to become a name of ours.
+            // Bounds the number of label values, which clients could otherwise invent.
             _ => "other",
         };
-        Route { method, route: Arc::clone(route) }
+        Request { method, route: Arc::clone(route), status: 0 }
     }
 
-    /// A request was answered.
-    pub(super) fn answered(&self, Route { method, route }: Route, status: StatusCode) {
-        let request = Request { method, route, status: status.as_u16() };
+    /// Counts a response.
+    pub(super) fn answered(&self, request: Request, status: StatusCode) {
+        let request = Request { status: status.as_u16(), ..request };
         self.requests.get_or_create(&request).inc();
     }
 
-    /// Everything, as OpenMetrics text.
+    /// All metrics as OpenMetrics text.
     async fn text(&self) -> Result<String, ApiError> {
         self.manager.refresh_metrics().await?;
         if let Some((memory, files)) = process() {
@@ -99,28 +94,27 @@ impl Metrics {
             self.open_files.set(files);
         }
         let mut text = String::new();
-        encode(&mut text, &self.registry).expect("a string takes everything");
+        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
         Ok(text)
     }
 }
 
-/// Bytes of memory in use and the number of open files, where Linux tells.
+/// Resident memory in bytes and number of open files, from Linux's `/proc`.
 fn process() -> Option<(i64, i64)> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: i64 = resident.trim().strip_suffix(" kB")?.parse().ok()?;
     let files = std::fs::read_dir("/proc/self/fd").ok()?.count();
-    // One of them is the folder that is being read.
+    // One of them is the directory being read.
     Some((kibibytes * 1024, files as i64 - 1))
 }
 
-/// Counters, gauges and histograms for Prometheus.
+/// Get counters, gauges and histograms for Prometheus.
 #[utoipa::path(
     get, path = "/metrics", tag = "service",
-    responses(
-        (status = 200, body = String, content_type = "application/openmetrics-text", description = "The metrics"),
-        (status = 401, body = ErrorBody, description = "No valid API key"),
-    )
+    responses((
+        status = 200, body = String, content_type = "application/openmetrics-text", description = "The metrics"
+    ))
 )]
 pub(super) async fn metrics(
     State(metrics): State<Arc<Metrics>>,

@@ -1,5 +1,5 @@
-//! The HTTP layer: routes, what goes in and out of them, and who may call them. It asks the
-//! manager and knows nothing of the store.
+//! The HTTP layer: routes, request and response bodies, and access control. It calls the manager and never
+//! the store.
 
 mod api_key;
 mod body;
@@ -29,13 +29,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
 use tracing::Level;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -44,7 +44,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::manager::TaskManager;
 pub(crate) use api_key::{Access, KeyName, NewKey};
-use budget::{Budget, Share};
+use budget::Budget;
 pub(crate) use connections::ClientLimits;
 use error::ApiError;
 pub(crate) use gate::Gate;
@@ -54,10 +54,9 @@ use metrics::Metrics;
 pub(crate) use query::{DEFAULT_LIMIT, MAX_LIMIT};
 pub(crate) use server::serve;
 
-/// The whole API: what every request passes on its way to a route.
+/// The API as a service: the router, and the layers that every request passes.
 ///
-/// The layers are put around the router as a whole; as layers of the router each would be a box
-/// around every single route.
+/// The layers wrap the router as a whole. As layers of the router they would be boxed around each route.
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
     gate: Arc<Gate>,
@@ -69,16 +68,15 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) fn new(manager: TaskManager, gate: Gate, origins: Vec<HeaderValue>) -> Self {
-        let (router, metrics) = router(manager, gate.asks_for_keys());
+        let (router, metrics) = router(manager, gate.requires_key());
         Self { gate: Arc::new(gate), router, metrics, budget: Budget::new(), cors: cors(origins) }
     }
 
-    /// Answers a request.
     async fn answer(&self, mut request: Request) -> Response {
         drop_trailing_slash(request.uri_mut());
         let from_page = request.headers().contains_key(header::ORIGIN);
         if from_page || request.method() == Method::OPTIONS {
-            // Outermost, so that error answers carry its headers too.
+            // Outermost, so that error responses carry the CORS headers too.
             let api = self.clone();
             let pass = move |request| {
                 let api = api.clone();
@@ -92,66 +90,51 @@ impl Api {
         response
     }
 
-    /// Lets a request through to its route.
     async fn pass(&self, request: Request) -> Response {
-        let route = self.metrics.route(request.method(), request.uri().path());
-        let line = tracing::enabled!(Level::DEBUG)
+        let counted = self.metrics.request(request.method(), request.uri().path());
+        let logged = tracing::enabled!(Level::DEBUG)
             .then(|| (request.method().clone(), request.uri().clone()));
-        let lasts = request.uri().path().ends_with(events::PATH);
-        let keys_changed = lasts.then(|| self.gate.keys_changed()).flatten();
+        let streams = request.uri().path().ends_with(events::PATH);
+        let keys_changed = streams.then(|| self.gate.keys_changed()).flatten();
         let mut response = match self.gate.check(&request) {
-            Ok(()) if budget::is_list(&request) => Box::pin(self.list(request)).await,
-            Ok(()) => match self.route(request).await {
-                large if budget::is_large(&large) => Box::pin(self.hold(large, None)).await,
-                response => response,
-            },
+            Ok(()) => self.admit(request).await.unwrap_or_else(ApiError::into_response),
             Err(error) => error.into_response(),
         };
         if let Some(keys_changed) = keys_changed {
-            // Whoever still has a key comes back.
+            // Clients whose keys are still valid reconnect.
             response = response
                 .map(|body| Body::from_stream(body.into_data_stream().take_until(keys_changed)));
         }
-        self.metrics.answered(route, response.status());
+        self.metrics.answered(counted, response.status());
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        if let Some((method, uri)) = line {
-            // As a string it is quoted, with whatever could act on a terminal escaped.
+        if let Some((method, uri)) = logged {
+            // Logged as a quoted string, in which terminal escapes are harmless.
             let (uri, status) = (uri.to_string(), response.status().as_u16());
             tracing::debug!(%method, uri, status, "answered");
         }
         response
     }
 
-    /// Answers a request for a list, which takes memory before its size is known.
-    async fn list(&self, request: Request) -> Response {
-        let reserved = match self.budget.reserve_list().await {
-            Ok(reserved) => reserved,
-            Err(error) => return error.into_response(),
+    /// Routes an admitted request, within the memory budget. The rare waits for memory are boxed to keep
+    /// the future of every other request small.
+    async fn admit(&self, request: Request) -> Result<Response, ApiError> {
+        // A list takes memory before its size is known.
+        let reserved = match budget::is_list(&request) {
+            true => Some(Box::pin(self.budget.reserve_list()).await?),
+            false => None,
         };
-        match self.route(request).await {
-            large if budget::is_large(&large) => self.hold(large, Some(reserved)).await,
-            response => response,
-        }
-    }
-
-    /// Counts a large answer until it is written.
-    async fn hold(&self, response: Response, reserved: Option<Share>) -> Response {
-        let held = self.budget.hold(response, reserved).await;
-        held.unwrap_or_else(ApiError::into_response)
-    }
-
-    /// Has the route of a request answer it.
-    async fn route(&self, request: Request) -> Response {
         let answer = AssertUnwindSafe(self.router.clone().oneshot(request));
-        match answer.catch_unwind().await {
-            Ok(Ok(response)) => response,
-            Err(panic) => ApiError::from_panic(panic),
+        let Ok(response) =
+            answer.catch_unwind().await.map_err(|_| ApiError::internal("a handler panicked"))?;
+        match budget::is_large(&response) {
+            true => Box::pin(self.budget.hold(response, reserved)).await,
+            false => Ok(response),
         }
     }
 }
 
-/// `guarded` is whether requests have to bring a key.
+/// Builds the router and its metrics. `guarded` is whether requests need a key.
 fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
     let routes = OpenApiRouter::with_openapi(openapi::ApiDoc::openapi())
         .routes(routes!(service::root))
@@ -179,8 +162,8 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
         .merge(of_metrics.with_state(Arc::clone(&metrics)))
         .split_for_parts();
     openapi::complete(&mut document, guarded);
-    // Made once, as it never changes while the server runs.
-    let document = Bytes::from(document.to_json().expect("no key is anything but a string"));
+    // Serialized once: it never changes while the server runs.
+    let document = Bytes::from(document.to_json().expect("the keys of the document are strings"));
     let document = ([(header::CONTENT_TYPE, "application/json")], document);
     let router = routes
         .route("/openapi.json", get(async move || document.clone()))
@@ -191,7 +174,7 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
     (router, metrics)
 }
 
-/// Makes `/tasks/` mean `/tasks`. The pages keep their slashes: their links are relative.
+/// Makes `/tasks/` equivalent to `/tasks`. Pages keep the slash, which their relative links need.
 fn drop_trailing_slash(uri: &mut Uri) {
     let path = uri.path();
     let of_page = path.starts_with("/docs/") || path.starts_with("/dashboard/");
@@ -204,27 +187,23 @@ fn drop_trailing_slash(uri: &mut Uri) {
     }
 }
 
-/// Swagger UI. It needs nothing but what this server sends; its icons are `data:` images, and its
-/// components carry their own styles.
+/// Swagger UI. It loads only from this server; its icons are `data:` images and its styles are inline.
 fn documentation() -> Router {
-    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
-        img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
-        frame-ancestors 'none'";
-    let with_policy = async |mut response: Response| {
-        let policy = HeaderValue::from_static(POLICY);
-        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
-        response
-    };
+    const POLICY: HeaderValue = HeaderValue::from_static(
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+         img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'",
+    );
     let pages = Router::from(SwaggerUi::new("/docs").config(Config::from("/openapi.json")));
-    pages.layer(map_response(with_policy))
+    pages.layer(SetResponseHeaderLayer::overriding(header::CONTENT_SECURITY_POLICY, POLICY))
 }
 
-/// An origin that no header can carry.
+/// Invalid web origin.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no web origin, expected one such as http://localhost:3000")]
+#[error("invalid web origin `{0}`: expected a value such as http://localhost:3000")]
 pub struct InvalidOrigin(String);
 
-/// The origins as headers name them.
+/// Parses web origins into values of the `Origin` header.
 pub(crate) fn origins(origins: &[String]) -> Result<Vec<HeaderValue>, InvalidOrigin> {
     let parse = |origin: &String| match HeaderValue::from_str(origin) {
         Ok(value) if origin.contains("://") && !origin.ends_with('/') => Ok(value),
@@ -261,11 +240,11 @@ fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
 }
 
 async fn no_such_route(uri: Uri) -> ApiError {
-    let detail = format!("there is nothing at {}, see /docs for what there is", uri.path());
+    let detail = format!("no route {}: see /docs", uri.path());
     ApiError::new(StatusCode::NOT_FOUND, detail)
 }
 
 async fn no_such_method(method: Method, uri: Uri) -> ApiError {
-    let detail = format!("{method} is not possible at {}, see /docs for what is", uri.path());
+    let detail = format!("method {method} not allowed on {}: see /docs", uri.path());
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, detail)
 }

@@ -1,13 +1,33 @@
-//! The OpenAPI document: what all operations have in common, so that no handler has to say it.
+//! The OpenAPI document: responses that operations share are declared here, not at each handler.
 
 use utoipa::OpenApi;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+
+use super::error::ErrorBody;
+
+/// Responses of every operation.
+const ALWAYS: [(&str, &str); 5] = [
+    ("400", "Malformed request"),
+    ("421", "Host header that the server does not accept"),
+    ("422", "Invalid query parameter or body"),
+    ("500", "Internal error; see the log"),
+    ("503", "Busy or shutting down; retry after Retry-After"),
+];
+
+/// Responses of operations that change something.
+const CHANGING: [(&str, &str); 4] = [
+    ("403", "Read-only API key, or a web page of another origin"),
+    ("408", "Body not received in time"),
+    ("413", "Body too large"),
+    ("507", "Disk full"),
+];
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "task-server", description = "Submit long-running work, poll it, cancel it."),
+    components(schemas(ErrorBody)),
     tags(
         (name = "tasks", description = "Submit, watch and cancel tasks"),
         (name = "service", description = "The server itself"),
@@ -15,14 +35,13 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 )]
 pub(super) struct ApiDoc;
 
-/// Adds what may happen to every request, whatever it asks for. `guarded` is whether requests have to
-/// bring a key.
+/// Adds the shared responses, and the API key if `guarded`.
 pub(super) fn complete(document: &mut utoipa::openapi::OpenApi, guarded: bool) {
-    // Taken from Cargo.toml, where a program that is not published names none.
+    // utoipa fills it in from Cargo.toml, and an unpublished package has none.
     document.info.license = None;
-    let described = "A line of the file of --api-key-file; `task-server key new` makes one";
+    let description = "API key, as printed by `task-server key new`";
     let bearer =
-        HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(described)).build();
+        HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build();
     document
         .components
         .get_or_insert_default()
@@ -31,34 +50,29 @@ pub(super) fn complete(document: &mut utoipa::openapi::OpenApi, guarded: bool) {
         let needed = SecurityRequirement::new("api_key", [] as [&str; 0]);
         document.security = Some(vec![needed]);
     }
-    for path in document.paths.paths.values_mut() {
-        let changing = [&mut path.post, &mut path.delete];
-        for operation in changing.into_iter().flatten() {
-            declare(operation, "403", "The request comes from a web page of another origin");
-            declare(operation, "408", "The body came too slowly");
-            declare(operation, "413", "The body is too large");
-            common(operation);
+    for (path, item) in &mut document.paths.paths {
+        for operation in [&mut item.post, &mut item.delete].into_iter().flatten() {
+            declare(operation, &CHANGING);
         }
-        path.get.iter_mut().for_each(common);
+        for operation in [&mut item.get, &mut item.post, &mut item.delete].into_iter().flatten() {
+            declare(operation, &ALWAYS);
+            if operation.security.is_none() {
+                declare(operation, &[("401", "No valid API key")]);
+            }
+            if path.contains("{task_id}") {
+                declare(operation, &[("404", "Task not found")]);
+            }
+        }
     }
 }
 
-fn common(operation: &mut Operation) {
-    declare(operation, "400", "The request is malformed");
-    declare(operation, "422", "A query parameter or a body that this route does not know");
-    declare(operation, "421", "The server does not go by the name in the Host header");
-    declare(operation, "500", "Something is broken here; the log has more");
-    declare(operation, "503", "The server is busy or shutting down: try again after Retry-After");
-}
-
-/// Adds an error, unless the handler says more about it.
-fn declare(operation: &mut Operation, status: &str, description: &str) {
-    let error = || RefOr::T(error(description));
-    operation.responses.responses.entry(status.to_owned()).or_insert_with(error);
-}
-
-fn error(description: &str) -> Response {
-    let schema = Ref::from_schema_name("ErrorBody");
-    let content = ContentBuilder::new().schema(Some(schema)).build();
-    ResponseBuilder::new().description(description).content("application/json", content).build()
+/// Adds error responses, except for a status that the handler describes itself.
+fn declare(operation: &mut Operation, errors: &[(&str, &str)]) {
+    for &(status, description) in errors {
+        let schema = Some(Ref::from_schema_name("ErrorBody"));
+        let content = ContentBuilder::new().schema(schema).build();
+        let error = ResponseBuilder::new().description(description);
+        let error = error.content("application/json", content).build();
+        operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(error));
+    }
 }

@@ -1,8 +1,9 @@
-//! The output file of a task over HTTP: whole or a range of it (RFC 9110, section 14), and never
-//! as something that could run in the name of this server.
+//! The output file of a task, whole or in part (RFC 9110, section 14), served so that it can never run as
+//! a page of this server.
 
 use std::fs::File;
 use std::io::{self, SeekFrom};
+use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt;
 use std::time::SystemTime;
 
@@ -10,49 +11,50 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use http_range_header::{RangeUnsatisfiableError, parse_range_header};
 use jiff::fmt::rfc2822::{DateTimeParser, DateTimePrinter};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
-use super::error::{ApiError, ErrorBody};
+use super::error::ApiError;
 use super::query::{self, IdFromPath, NoQuery};
 use crate::manager::TaskManager;
 
-/// How the paths of output files end.
+/// Suffix of the paths of output files.
 pub(super) const PATH: &str = "/output";
-/// What is held in memory of a file that is being sent.
-const PIECE_BYTES: usize = 128 * 1024;
-/// Nothing may be loaded, and nothing may run, whatever the file is.
+/// Buffer of a file being sent.
+const BUFFER_BYTES: usize = 128 * 1024;
+/// Keeps any file from loading or running anything.
 const POLICY: &str = "default-src 'none'; sandbox; frame-ancestors 'none'";
 
-/// The bytes of a file.
+/// Bytes of a file.
 #[derive(utoipa::ToSchema)]
 #[schema(value_type = String, format = Binary)]
-struct FileBytes(#[expect(dead_code, reason = "it is for the OpenAPI document")] Vec<u8>);
+struct FileBytes(#[expect(dead_code, reason = "documents the body")] Vec<u8>);
 
-/// Read the output file of a completed task.
+/// Get the output file of a completed task.
 ///
-/// The file that stands at its `output_file_path` now. Images, JSON and text say so in their content
-/// type; everything else is `application/octet-stream`.
+/// Sends the file that is at the task's `output_file_path` now. Images, JSON and text have their own content
+/// type; any other file is `application/octet-stream`.
 #[utoipa::path(
     get, path = "/tasks/{task_id}/output", tag = "tasks", operation_id = "output",
     params(
-        ("task_id" = String, Path, description = "Names the task"),
+        IdFromPath,
         ("Range" = Option<String>, Header, description = "One range of bytes, such as `bytes=0-1023`"),
         ("If-Range" = Option<String>, Header,
-         description = "The range only if this is still the ETag; else the whole file"),
-        ("If-None-Match" = Option<String>, Header, description = "An ETag of an earlier answer"),
-        ("If-Modified-Since" = Option<String>, Header, description = "The Last-Modified of an earlier answer"),
+         description = "Send the range only if this is the current ETag, otherwise the whole file"),
+        ("If-None-Match" = Option<String>, Header, description = "ETag of an earlier response"),
+        ("If-Modified-Since" = Option<String>, Header, description = "Last-Modified of an earlier response"),
     ),
     responses(
         (status = 200, body = FileBytes, content_type = "application/octet-stream", description = "The file",
-         headers(("ETag" = String, description = "Changes with the file"))),
+         headers(("ETag" = String, description = "Version of the file"))),
         (status = 206, body = FileBytes, content_type = "application/octet-stream", description = "The range"),
-        (status = 304, description = "Nothing has changed"),
-        (status = 401, body = ErrorBody, description = "No valid API key"),
-        (status = 404, body = ErrorBody,
-         description = "There is no such task, it is not completed, it wrote no file, or the file is gone"),
-        (status = 416, body = ErrorBody, description = "The file ends before the range begins"),
+        (status = 304, description = "Not modified"),
+        (status = 404, body = super::error::ErrorBody,
+         description = "Task not found or not completed, or no output file"),
+        (status = 416, body = super::error::ErrorBody, description = "The range begins after the end of the file"),
     )
 )]
 pub(super) async fn get(
@@ -62,74 +64,75 @@ pub(super) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let (path, file) = manager.open_output(id).await?;
-    answer(&path, file, &headers).await.map_err(|error| {
-        let detail = format!("the output cannot be read any more: {error}");
-        ApiError::new(StatusCode::NOT_FOUND, detail)
-    })
+    answer(&path, file, &headers).await.map_err(|error| ApiError::output_gone(&error))
 }
 
 async fn answer(path: &str, file: File, headers: &HeaderMap) -> io::Result<Response> {
-    let mut file = tokio::fs::File::from_std(file);
-    let found = file.metadata().await?;
-    let (size, modified) = (found.len(), found.modified()?);
-    // A file that is put in place of another has another inode, even within one tick of the clock.
+    let file = tokio::fs::File::from_std(file);
+    let metadata = file.metadata().await?;
+    let (size, modified) = (metadata.len(), metadata.modified()?);
+    // The inode tells a replacement from its predecessor, even within one tick of the clock.
     let nanos = modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos());
-    let tag = format!("\"{:x}-{nanos:x}-{size:x}\"", found.ino());
+    let tag = format!("\"{:x}-{nanos:x}-{size:x}\"", metadata.ino());
     let modified = jiff::Timestamp::try_from(modified).unwrap_or_default();
-    let mut response = if is_known(headers, &tag, modified) {
+    let mut response = if is_unchanged(headers, &tag, modified) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        match asked_range(headers, &tag, size) {
-            Range::Whole => {
-                let body = body(file, size);
-                ([(header::CONTENT_LENGTH, size)], body).into_response()
-            }
-            Range::Part { first, last } => {
-                file.seek(SeekFrom::Start(first)).await?;
-                let length = last - first + 1;
-                let part = format!("bytes {first}-{last}/{size}");
-                let mut response =
-                    (StatusCode::PARTIAL_CONTENT, body(file, length)).into_response();
-                insert(&mut response, header::CONTENT_RANGE, part);
-                response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
-                response
-            }
-            Range::Beyond => {
-                let detail = format!("the output has {size} bytes, the range begins behind them");
-                let error = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, detail);
-                let mut response = error.into_response();
-                insert(&mut response, header::CONTENT_RANGE, format!("bytes */{size}"));
-                return Ok(response);
-            }
+        match requested_range(headers, &tag, size) {
+            Some(Ok(range)) => part(file, range, size).await?,
+            Some(Err(_)) => return Ok(unsatisfiable(size)),
+            None => ([(header::CONTENT_LENGTH, size)], body(file, size)).into_response(),
         }
     };
-    let (content_type, shown) = content_type(path);
-    insert(&mut response, header::CONTENT_TYPE, content_type.to_owned());
-    insert(&mut response, header::CONTENT_DISPOSITION, disposition(path, shown));
+    let (content_type, inline) = content_type(path);
+    insert(&mut response, header::CONTENT_DISPOSITION, disposition(path, inline));
     insert(&mut response, header::ETAG, tag);
     if let Ok(modified) = DateTimePrinter::new().timestamp_to_rfc9110_string(&modified) {
         insert(&mut response, header::LAST_MODIFIED, modified);
     }
-    let headers = response.headers_mut();
-    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    for (name, value) in [
+        (header::CONTENT_TYPE, content_type),
+        (header::ACCEPT_RANGES, "bytes"),
+        (header::CACHE_CONTROL, "private, no-cache"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
     Ok(response)
 }
 
+async fn part(
+    mut file: tokio::fs::File,
+    range: RangeInclusive<u64>,
+    size: u64,
+) -> io::Result<Response> {
+    let (first, last) = range.into_inner();
+    file.seek(SeekFrom::Start(first)).await?;
+    let length = last - first + 1;
+    let headers = [
+        (header::CONTENT_RANGE, format!("bytes {first}-{last}/{size}")),
+        (header::CONTENT_LENGTH, length.to_string()),
+    ];
+    Ok((StatusCode::PARTIAL_CONTENT, headers, body(file, length)).into_response())
+}
+
+fn unsatisfiable(size: u64) -> Response {
+    let detail = format!("range out of bounds: the output has {size} bytes");
+    let error = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, detail);
+    ([(header::CONTENT_RANGE, format!("bytes */{size}"))], error).into_response()
+}
+
 fn body(file: tokio::fs::File, length: u64) -> Body {
-    Body::from_stream(ReaderStream::with_capacity(file.take(length), PIECE_BYTES))
+    Body::from_stream(ReaderStream::with_capacity(file.take(length), BUFFER_BYTES))
 }
 
-/// Only called with text that a header can carry.
+/// Inserts a header whose value is visible ASCII.
 fn insert(response: &mut Response, name: header::HeaderName, value: String) {
-    if let Ok(value) = HeaderValue::try_from(value) {
-        response.headers_mut().insert(name, value);
-    }
+    response.headers_mut().extend(HeaderValue::try_from(value).map(|value| (name, value)));
 }
 
-/// Whether the client already has the file as it is (RFC 9110, section 13.1).
-fn is_known(headers: &HeaderMap, tag: &str, modified: jiff::Timestamp) -> bool {
+/// Evaluates `If-None-Match`, else `If-Modified-Since` (RFC 9110, section 13.2.2).
+fn is_unchanged(headers: &HeaderMap, tag: &str, modified: jiff::Timestamp) -> bool {
     if headers.contains_key(header::IF_NONE_MATCH) {
         return query::has_tag(headers, tag);
     }
@@ -138,67 +141,30 @@ fn is_known(headers: &HeaderMap, tag: &str, modified: jiff::Timestamp) -> bool {
     since.is_some_and(|since| modified.as_second() <= since.as_second())
 }
 
-/// What is to be sent of a file.
-#[derive(Debug, PartialEq, Eq)]
-enum Range {
-    Whole,
-    /// Both ends belong to it.
-    Part {
-        first: u64,
-        last: u64,
-    },
-    /// The file ends before it begins.
-    Beyond,
-}
-
-/// The range that is asked for. What makes no sense, and several ranges, mean the whole file, as
-/// RFC 9110 (section 14.2) allows.
-fn asked_range(headers: &HeaderMap, tag: &str, size: u64) -> Range {
-    let condition = headers.get(header::IF_RANGE).map(HeaderValue::as_bytes);
-    // A date never counts: two files can be published within its second.
-    if condition.is_some_and(|condition| condition != tag.as_bytes()) {
-        return Range::Whole;
-    }
-    let range = headers.get(header::RANGE).and_then(|range| range.to_str().ok());
-    range.and_then(|range| parse_range(range, size)).unwrap_or(Range::Whole)
-}
-
-fn parse_range(range: &str, size: u64) -> Option<Range> {
-    let (unit, range) = range.split_once('=')?;
-    let (first, last) = range.trim().split_once('-')?;
-    if !unit.trim().eq_ignore_ascii_case("bytes") {
+/// Range to send, or that the file ends before it; `None` for the whole file, also if the header is
+/// invalid or has several ranges, as RFC 9110 (section 14.2) allows.
+fn requested_range(
+    headers: &HeaderMap,
+    tag: &str,
+    size: u64,
+) -> Option<Result<RangeInclusive<u64>, RangeUnsatisfiableError>> {
+    // A date never matches: two versions can be published within its second.
+    if headers.get(header::IF_RANGE).is_some_and(|condition| condition != tag) {
         return None;
     }
-    let (first, last) = match (number(first)?, number(last)?) {
-        (Some(first), Some(last)) if first > last => return None,
-        (Some(first), last) => (first, last.unwrap_or(u64::MAX)),
-        // The last so many bytes.
-        (None, Some(0)) => return Some(Range::Beyond),
-        (None, Some(length)) => (size.saturating_sub(length), u64::MAX),
-        (None, None) => return None,
-    };
-    if first >= size {
-        return Some(Range::Beyond);
+    let ranges = parse_range_header(headers.get(header::RANGE)?.to_str().ok()?).ok()?;
+    if ranges.len() > 1 {
+        return None;
     }
-    Some(Range::Part { first, last: last.min(size - 1) })
+    // Validates to no range if it is the end of an empty file.
+    ranges.validate(size).map(|mut ranges| ranges.pop()).transpose()
 }
 
-/// A number, or nothing where it is left out; `None` for anything else.
-#[allow(clippy::option_option, reason = "left out and wrong are two things")]
-fn number(text: &str) -> Option<Option<u64>> {
-    if text.is_empty() {
-        return Some(None);
-    }
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    // More digits than fit are a place behind every file.
-    digits.then(|| Some(text.parse().unwrap_or(u64::MAX)))
-}
-
-/// The content type by the name's ending, and whether a browser may show the file. What can carry
-/// script (HTML, SVG, XML, PDF) is only ever saved.
+/// Content type by file name extension, and whether a browser may show the file. Formats that can carry
+/// scripts (HTML, SVG, XML, PDF) are download-only.
 fn content_type(path: &str) -> (&'static str, bool) {
-    let ending = path.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
-    match ending.as_str() {
+    let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
+    match extension.to_ascii_lowercase().as_str() {
         "png" => ("image/png", true),
         "jpg" | "jpeg" => ("image/jpeg", true),
         "gif" => ("image/gif", true),
@@ -212,22 +178,15 @@ fn content_type(path: &str) -> (&'static str, bool) {
     }
 }
 
-/// The name to save the file under (RFC 6266): plain for all, and exact for those who can read it.
-fn disposition(path: &str, shown: bool) -> String {
+/// File name for downloads (RFC 6266): in ASCII for all clients, and exact for those that support it.
+fn disposition(path: &str, inline: bool) -> String {
+    const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-');
     let name = path.rsplit('/').next().unwrap_or_default();
-    let plain: String = name
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || " ._-()".contains(c) { c } else { '_' })
-        .collect();
-    let mut exact = String::new();
-    for byte in name.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' => exact.push(byte.into()),
-            _ => exact.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    let how = if shown { "inline" } else { "attachment" };
-    format!("{how}; filename=\"{plain}\"; filename*=UTF-8''{exact}")
+    let plain = |c: char| c.is_ascii_alphanumeric() || " ._-()".contains(c);
+    let ascii: String = name.chars().map(|c| if plain(c) { c } else { '_' }).collect();
+    let exact = utf8_percent_encode(name, ESCAPED);
+    let disposition = if inline { "inline" } else { "attachment" };
+    format!("{disposition}; filename=\"{ascii}\"; filename*=UTF-8''{exact}")
 }
 
 #[cfg(test)]
@@ -236,17 +195,21 @@ mod tests {
 
     #[test]
     fn a_range_is_cut_to_the_file() {
-        let part = |first, last| Some(Range::Part { first, last });
-        for (range, expected) in [
-            ("bytes=0-0", part(0, 0)),
-            ("bytes=2-5", part(2, 5)),
-            ("bytes=2-", part(2, 9)),
-            ("Bytes=2-99999999999999999999999", part(2, 9)),
-            ("bytes=-3", part(7, 9)),
-            ("bytes=-99", part(0, 9)),
-            ("bytes=10-", Some(Range::Beyond)),
-            ("bytes=99999999999999999999999-", Some(Range::Beyond)),
-            ("bytes=-0", Some(Range::Beyond)),
+        let range = |value: &str, size| {
+            let headers = HeaderMap::from_iter([(header::RANGE, value.parse().unwrap())]);
+            requested_range(&headers, "", size)
+        };
+        let beyond = Some(Err(RangeUnsatisfiableError::Unsatisfiable));
+        for (value, expected) in [
+            ("bytes=0-0", Some(Ok(0..=0))),
+            ("bytes=2-5", Some(Ok(2..=5))),
+            ("bytes=2-", Some(Ok(2..=9))),
+            ("Bytes=2-99999999999999999999999", Some(Ok(2..=9))),
+            ("bytes=-3", Some(Ok(7..=9))),
+            ("bytes=-99", Some(Ok(0..=9))),
+            ("bytes=10-", beyond.clone()),
+            ("bytes=99999999999999999999999-", beyond.clone()),
+            ("bytes=-0", beyond.clone()),
             ("bytes=5-2", None),
             ("bytes=-", None),
             ("bytes=a-b", None),
@@ -255,9 +218,10 @@ mod tests {
             ("lines=0-1", None),
             ("bytes", None),
         ] {
-            assert_eq!(parse_range(range, 10), expected, "{range}");
+            assert_eq!(range(value, 10), expected, "{value}");
         }
-        assert_eq!(parse_range("bytes=0-", 0), Some(Range::Beyond));
+        assert_eq!(range("bytes=0-", 0), beyond);
+        assert_eq!(range("bytes=-1", 0), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Pace of a connection: a client that takes its answer too slowly is disconnected.
+//! Minimum read rate of clients: those that read a response too slowly are disconnected.
 //!
-//! TCP's own timeout ends a connection whose client takes nothing at all. A client that takes a byte now
-//! and then keeps its answer, and its share of the memory for answers, for as long as it likes.
+//! TCP's own timeout only ends connections whose client reads nothing at all. A client that reads a byte
+//! now and then could keep its response, and its share of the memory budget, for ever.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -17,20 +17,20 @@ use super::{events, output};
 
 /// Limits of all connections.
 pub(super) const LIMITS: Limits = Limits {
-    // 10 KB/s: a page of 4 MiB within seven minutes, over the slowest of mobile networks.
+    // 10 KB/s: a page of 4 MiB in seven minutes, on the slowest mobile networks.
     answer: Limit { window: Duration::from_secs(30), bytes: 300_000 },
-    // Files are larger than memory and links may be slow. What they hold in memory is small.
+    // Files may be huge and links slow, but neither files nor streams hold much memory.
     lasting: Limit { window: Duration::from_secs(60), bytes: 1 },
 };
 
-/// Fewest bytes that a client has to take in each window while the server waits for it.
+/// Minimum number of bytes that a client must read in each window while the server waits for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limit {
     window: Duration,
     bytes: usize,
 }
 
-/// Limits by the kind of answer.
+/// Limits by kind of response.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     answer: Limit,
@@ -38,17 +38,17 @@ pub(super) struct Limits {
     lasting: Limit,
 }
 
-/// A connection with its limits.
+/// Connection with a minimum read rate.
 #[derive(Debug)]
 pub(super) struct Paced<S> {
     stream: S,
     limits: Limits,
     state: Arc<State>,
-    /// Open from the first refused write until all is written.
+    /// Open from the first blocked write until everything is written.
     window: Option<Window>,
 }
 
-/// Names the kind of answer that a connection is about to carry.
+/// Handle to set the kind of a connection's next response.
 #[derive(Clone, Debug)]
 pub(super) struct Pace(Arc<State>);
 
@@ -56,7 +56,7 @@ pub(super) struct Pace(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     lasting: AtomicBool,
-    /// Whether bytes wait for the client.
+    /// Set while bytes wait for the client.
     behind: AtomicBool,
 }
 
@@ -74,7 +74,7 @@ impl<S> Paced<S> {
         (Self { stream, limits, state, window: None }, pace)
     }
 
-    /// Counts what was written, or looks at the time if nothing could be.
+    /// Counts written bytes, or checks the window if the write is blocked.
     fn check(
         &mut self,
         cx: &mut Context<'_>,
@@ -85,14 +85,11 @@ impl<S> Paced<S> {
                 if let Some(window) = &mut self.window {
                     window.taken += bytes;
                 }
-                written
             }
-            Poll::Ready(Err(_)) => written,
-            Poll::Pending => match self.check_window(cx) {
-                Ok(()) => Poll::Pending,
-                Err(error) => Poll::Ready(Err(error)),
-            },
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.check_window(cx)?,
         }
+        written
     }
 
     fn check_window(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -105,14 +102,14 @@ impl<S> Paced<S> {
             let begin = Instant::now();
             Window { begin, taken: 0, timer: Box::pin(sleep_until(begin + limit.window)) }
         });
-        // The limit may be another one than when the window was opened.
+        // The limit may have changed since the window was opened.
         if window.timer.deadline() != window.begin + limit.window {
             window.timer.as_mut().reset(window.begin + limit.window);
         }
         while window.timer.as_mut().poll(cx).is_ready() {
             if window.taken < limit.bytes {
                 let Limit { window, bytes } = limit;
-                let detail = format!("the client took fewer than {bytes} bytes in {window:?}");
+                let detail = format!("the client read fewer than {bytes} bytes in {window:?}");
                 return Err(io::Error::new(io::ErrorKind::TimedOut, detail));
             }
             window.begin = Instant::now();
@@ -124,8 +121,8 @@ impl<S> Paced<S> {
 }
 
 impl Pace {
-    /// A request for this path came in. While bytes of an earlier answer wait, its limit stays in force:
-    /// a client must not get a wider one for it by sending another request.
+    /// Sets the limit for the response to a request for `path`. While bytes of an earlier response wait, its
+    /// limit stays, so that a client cannot relax it by sending another request.
     pub(super) fn begin(&self, path: &str) {
         let lasting = path.ends_with(events::PATH) || path.ends_with(output::PATH);
         if !lasting || !self.0.behind.load(Ordering::Relaxed) {
@@ -163,12 +160,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         self.check(cx, written)
     }
 
-    /// Without this hyper would copy each answer.
+    /// Forwarded, because hyper would otherwise copy each response.
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
 
-    /// Called by hyper when all is written.
+    /// Called by hyper when everything is written.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.window.take().is_some() {
             self.state.behind.store(false, Ordering::Relaxed);
@@ -190,7 +187,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(1_000_000);
     const SHORT: Duration = Duration::from_millis(20);
 
-    /// A connection whose client has yet to take 64 bytes, and the client.
+    /// A connection with 64 bytes that its client has not read, and the client.
     async fn connection(
         answer: Limit,
         lasting: Limit,
@@ -201,7 +198,7 @@ mod tests {
         (stream, pace, client)
     }
 
-    /// Writes more bytes while the client takes some now and then.
+    /// Writes more bytes while the client slowly reads.
     async fn trickle(
         stream: &mut Paced<DuplexStream>,
         client: &mut DuplexStream,

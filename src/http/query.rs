@@ -1,67 +1,104 @@
-//! Query parameters and the few request headers that say what to answer.
+//! Query parameters, and the request headers that choose a response.
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
 use super::error::ApiError;
 use crate::manager::{ListFilter, MAX_TAGS};
 use crate::task::{Fault, TaskId, TaskStatus, TaskType, Timestamp};
 
-/// Tasks in a page of a list unless a request says otherwise.
+/// Default page size of a list.
 pub(crate) const DEFAULT_LIMIT: usize = 100;
-/// Most tasks in a page of a list.
+/// Largest page size of a list.
 pub(crate) const MAX_LIMIT: usize = 1000;
-/// The longest that `wait` holds a request.
+/// Longest time that `wait` holds a request.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// The task that the path names.
-pub(super) struct IdFromPath(pub(super) TaskId);
+/// OpenAPI parameters of the filter that lists, event streams and bulk changes share.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "documents what `list_filter` reads")]
+pub(super) struct FilterParams {
+    /// One or more statuses, repeated or comma-separated
+    status: Option<Vec<TaskStatus>>,
+    /// One or more types, repeated or comma-separated
+    task_type: Option<Vec<TaskType>>,
+    /// Submitted at or after this time (RFC 3339)
+    #[param(format = DateTime)]
+    created_after: Option<String>,
+    /// Submitted before this time (RFC 3339)
+    #[param(format = DateTime)]
+    created_before: Option<String>,
+    /// Value of the tag KEY
+    #[param(rename = "tag.KEY")]
+    tag: Option<String>,
+}
+
+/// Task id in the path.
+#[derive(utoipa::IntoParams)]
+#[into_params(names("task_id"), parameter_in = Path)]
+pub(super) struct IdFromPath(
+    /// Id of the task
+    #[param(value_type = String, format = "uuid")]
+    pub(super) TaskId,
+);
 
 impl<S: Send + Sync> FromRequestParts<S> for IdFromPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
-        let params = RawPathParams::from_request_parts(parts, state).await;
-        let text = params.ok().and_then(|params| params.iter().next().map(|(_, id)| id.to_owned()));
-        match text.unwrap_or_default() {
-            text if let Ok(id) = text.parse() => Ok(Self(id)),
-            text => Err(ApiError::new(
-                StatusCode::NOT_FOUND,
-                format!("Task not found: `{text}` is no task id, expected a UUID"),
-            )),
-        }
+        let params = RawPathParams::from_request_parts(parts, state).await.ok();
+        let id = params.iter().flatten().next().map_or("", |(_, id)| id);
+        id.parse().map(Self).map_err(|_| {
+            let detail = format!("invalid task id `{id}`: expected a UUID");
+            ApiError::new(StatusCode::NOT_FOUND, detail)
+        })
     }
 }
 
-/// Name and value of each query parameter, in order. Left out is `_`, by which pages keep caches away.
+/// Names and values of the query parameters, in order. Drops `_`, which pages add to bypass caches.
 pub(super) fn pairs(query: Option<&str>) -> Vec<(String, String)> {
     let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     pairs.into_owned().filter(|(name, _)| name != "_").collect()
 }
 
-/// Refuses query parameters, for routes that have none: a filter that is ignored does harm.
+/// Rejects query parameters on routes that take none: silently ignoring a filter does harm.
 pub(super) struct NoQuery;
 
 impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let pairs = parts.uri.query().map(|query| pairs(Some(query))).unwrap_or_default();
+        let pairs = pairs(parts.uri.query());
         let faults: Vec<_> = pairs.iter().map(|(name, _)| unknown(name, &[])).collect();
         if faults.is_empty() { Ok(Self) } else { Err(ApiError::invalid(faults)) }
     }
 }
 
-/// The filter that a list's query asks for.
+/// Parses the filter in the query of a list.
 pub(super) fn list_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiError> {
     let mut filter = ListFilter { limit: DEFAULT_LIMIT, ..ListFilter::default() };
     let mut faults = Vec::new();
-    let known = [
+    for (name, value) in pairs {
+        if let Err(found) = set_parameter(&mut filter, name, value) {
+            faults.extend(found);
+        }
+        if filter.tags.len() > MAX_TAGS {
+            let msg = format!("expected at most {MAX_TAGS} tags, the most a task can have");
+            return Err(invalid(name, msg, value.as_str()));
+        }
+    }
+    if faults.is_empty() { Ok(filter) } else { Err(ApiError::invalid(faults)) }
+}
+
+fn set_parameter(filter: &mut ListFilter, name: &str, value: &str) -> Result<(), Vec<Fault>> {
+    const KNOWN: [&str; 8] = [
         "status",
         "task_type",
         "created_after",
@@ -71,126 +108,118 @@ pub(super) fn list_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiE
         "cursor",
         "tag.KEY",
     ];
-    for (name, value) in pairs {
-        let mut fault = |msg: String| faults.push(Fault::value(&["query", name], msg, &**value));
-        let time = "expected a time such as 2026-01-31T15:30:00Z";
-        match name.as_str() {
-            "status" => names(value, |name| match TaskStatus::from_str(name) {
-                Ok(status) => push_new(&mut filter.statuses, status),
-                Err(_) => {
-                    let known = TaskStatus::ALL.iter().map(|status| status.name());
-                    faults.push(Fault::choice(&["query", "status"], "status", name, known));
-                }
-            }),
-            "task_type" => names(value, |name| match TaskType::from_name(name) {
-                Some(task_type) => push_new(&mut filter.task_types, task_type),
-                None => {
-                    let known = TaskType::names();
-                    faults.push(Fault::choice(&["query", "task_type"], "task type", name, known));
-                }
-            }),
-            "created_after" => match Timestamp::from_str(value) {
-                Ok(at) => filter.created_after = Some(at),
-                Err(error) => fault(format!("{time}: {error}")),
-            },
-            "created_before" => match Timestamp::from_str(value) {
-                Ok(at) => filter.created_before = Some(at),
-                Err(error) => fault(format!("{time}: {error}")),
-            },
-            "limit" => match value.parse() {
-                Ok(limit @ 1..=MAX_LIMIT) => filter.limit = limit,
-                _ => fault(format!("expected a whole number from 1 to {MAX_LIMIT}")),
-            },
-            "retried" => match value.parse() {
-                Ok(retried) => filter.retried = Some(retried),
-                Err(_) => fault("expected true or false".to_owned()),
-            },
-            "cursor" => match value.parse() {
-                Ok(cursor) => filter.cursor = Some(cursor),
-                Err(()) => {
-                    fault("expected a cursor from the Link header of the page before".to_owned());
-                }
-            },
-            name if let Some(key) = name.strip_prefix("tag.") => {
-                push_new(&mut filter.tags, (key.to_owned(), value.clone()));
-                if filter.tags.len() > MAX_TAGS {
-                    let msg =
-                        format!("expected at most {MAX_TAGS} tags, which is what a task can have");
-                    return Err(ApiError::invalid(vec![Fault::value(
-                        &["query", name],
-                        msg,
-                        &**value,
-                    )]));
-                }
-            }
-            _ => faults.push(unknown(name, &known)),
+    let expected =
+        |what: &str| vec![Fault::value(&["query", name], format!("expected {what}"), value)];
+    let time = || {
+        let parsed = Timestamp::from_str(value).map(Some);
+        parsed.map_err(|error| expected(&format!("a time such as 2026-01-31T15:30:00Z: {error}")))
+    };
+    match name {
+        "status" => {
+            let known = TaskStatus::ALL.iter().map(|status| status.name());
+            add_names(&mut filter.statuses, (name, "status"), value, known)?;
+        }
+        "task_type" => {
+            add_names(&mut filter.task_types, (name, "task type"), value, TaskType::names())?;
+        }
+        "created_after" => filter.created_after = time()?,
+        "created_before" => filter.created_before = time()?,
+        "limit" => match value.parse() {
+            Ok(limit @ 1..=MAX_LIMIT) => filter.limit = limit,
+            _ => return Err(expected(&format!("a whole number from 1 to {MAX_LIMIT}"))),
+        },
+        "retried" => {
+            filter.retried = Some(value.parse().map_err(|_| expected("true or false"))?);
+        }
+        "cursor" => {
+            let what = "a cursor from the Link header of the previous page";
+            filter.cursor = Some(value.parse().map_err(|()| expected(what))?);
+        }
+        name if let Some(key) = name.strip_prefix("tag.") => {
+            push_new(&mut filter.tags, (key.to_owned(), value.to_owned()));
+        }
+        _ => return Err(vec![unknown(name, &KNOWN)]),
+    }
+    Ok(())
+}
+
+/// Adds the comma-separated names in `value` to `list`.
+fn add_names<T: FromStr + PartialEq>(
+    list: &mut Vec<T>,
+    (parameter, what): (&str, &str),
+    value: &str,
+    known: impl Iterator<Item = &'static str> + Clone,
+) -> Result<(), Vec<Fault>> {
+    let mut faults = Vec::new();
+    for name in value.split(',').map(str::trim) {
+        match name.parse() {
+            Ok(item) => push_new(list, item),
+            Err(_) => faults.push(Fault::choice(&["query", parameter], what, name, known.clone())),
         }
     }
-    if faults.is_empty() { Ok(filter) } else { Err(ApiError::invalid(faults)) }
+    if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 
-/// The filter of a change of many tasks. An empty one is refused: it would mean everything.
+/// Parses the filter of a bulk change. Rejects an empty one, which would match every task.
 pub(super) fn bulk_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiError> {
     let filter = list_filter(pairs)?;
-    refuse(pairs, &["limit", "cursor"], "one request is for all tasks that match")?;
-    refuse(
-        pairs,
-        &["retried"],
-        "a task that was retried is never retried or cancelled by a filter",
-    )?;
+    refuse(pairs, &["limit", "cursor"], "not supported here: a bulk change covers all matches")?;
+    let msg = "not supported here: a bulk change skips tasks that were retried";
+    refuse(pairs, &["retried"], msg)?;
     if pairs.is_empty() {
-        let msg = "say which tasks, such as status=pending or task_type=tokenize";
-        let fault = Fault::value(&["query", "status"], msg, Value::Null);
-        return Err(ApiError::invalid(vec![fault]));
+        let msg = "expected a filter, such as status=pending or task_type=tokenize";
+        return Err(invalid("status", msg, Value::Null));
     }
     Ok(filter)
 }
 
-/// The filter of a stream.
+/// Parses the filter of an event stream.
 pub(super) fn event_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiError> {
     let filter = list_filter(pairs)?;
-    let msg = "a stream has no pages: it goes on from the Last-Event-ID header";
+    let msg = "not supported here: a stream resumes from the Last-Event-ID header";
     refuse(pairs, &["cursor"], msg)?;
-    refuse(pairs, &["retried"], "a stream tells how tasks run, and a retry is a task of its own")?;
+    let msg = "not supported here: a retry is a separate task with its own events";
+    refuse(pairs, &["retried"], msg)?;
     Ok(filter)
 }
 
-/// Refuses parameters of lists that a route cannot take.
+/// Rejects list parameters that a route does not support.
 fn refuse(pairs: &[(String, String)], names: &[&str], msg: &str) -> Result<(), ApiError> {
     match pairs.iter().find(|(name, _)| names.contains(&name.as_str())) {
         None => Ok(()),
-        Some((name, value)) => {
-            let fault = Fault::value(&["query", name], msg, value.as_str());
-            Err(ApiError::invalid(vec![fault]))
-        }
+        Some((name, value)) => Err(invalid(name, msg, value.as_str())),
     }
 }
 
-/// Whether `?dry_run=true` stands there.
+/// Parses `?dry_run=`.
 pub(super) fn dry_run(query: Option<&str>) -> Result<bool, ApiError> {
-    let mut dry_run = false;
-    for (name, value) in pairs(query) {
-        let fault = match (name.as_str(), value.as_str()) {
-            ("dry_run", "true" | "false") => {
-                dry_run = value == "true";
-                continue;
-            }
-            ("dry_run", _) => Fault::value(&["query", "dry_run"], "expected true or false", value),
-            _ => unknown(&name, &["dry_run"]),
-        };
-        return Err(ApiError::invalid(vec![fault]));
-    }
-    Ok(dry_run)
+    let parse = |value: &str| value.parse().ok();
+    Ok(only(query, "dry_run", parse, "expected true or false")?.unwrap_or(false))
 }
 
-/// A query parameter that this route does not have.
+/// Parses the query of a route with a single parameter. If it is repeated, the last one counts.
+fn only<T>(
+    query: Option<&str>,
+    known: &str,
+    parse: impl Fn(&str) -> Option<T>,
+    expected: &str,
+) -> Result<Option<T>, ApiError> {
+    let mut found = None;
+    for (name, value) in pairs(query) {
+        if name != known {
+            return Err(ApiError::invalid(vec![unknown(&name, &[known])]));
+        }
+        found = Some(parse(&value).ok_or_else(|| invalid(known, expected, value))?);
+    }
+    Ok(found)
+}
+
+fn invalid(name: &str, msg: impl Into<String>, input: impl Into<Value>) -> ApiError {
+    ApiError::invalid(vec![Fault::value(&["query", name], msg, input)])
+}
+
 fn unknown(name: &str, known: &[&str]) -> Fault {
     Fault::choice(&["query", name], "query parameter", name, known.iter().copied())
-}
-
-/// The comma-separated names in a value.
-fn names(value: &str, take: impl FnMut(&str)) {
-    value.split(',').map(str::trim).for_each(take);
 }
 
 fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
@@ -199,7 +228,7 @@ fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
     }
 }
 
-/// The `Link` to the next page: the same query with another cursor.
+/// `Link` header to the next page: the same query with another cursor.
 pub(super) fn next_link(pairs: &[(String, String)], cursor: impl ToString) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(pairs.iter().filter(|(name, _)| name != "cursor"));
@@ -207,25 +236,16 @@ pub(super) fn next_link(pairs: &[(String, String)], cursor: impl ToString) -> St
     format!("</tasks?{}>; rel=\"next\"", query.finish())
 }
 
-/// Whether a request may ask to wait, by a look that costs less than reading its query.
+/// Cheap test for requests that [`wait`] may hold; false positives are harmless.
 pub(super) fn may_wait<B>(request: &Request<B>) -> bool {
     request.uri().path().starts_with("/tasks/")
         && (request.uri().query().is_some() || request.headers().contains_key("prefer"))
 }
 
-/// How long to hold the answer, from `?wait=` or, if that is not there, `Prefer: wait=`
-/// (RFC 7240, section 4.3). A preference that makes no sense is ignored, as that RFC has it.
+/// Time to hold the response: `?wait=`, else `Prefer: wait=` (RFC 7240, section 4.3). Invalid
+/// preferences are ignored, as that RFC requires.
 pub(super) fn wait(query: Option<&str>, headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
-    let mut asked = None;
-    for (name, value) in pairs(query) {
-        if name != "wait" {
-            return Err(ApiError::invalid(vec![unknown(&name, &["wait"])]));
-        }
-        asked = Some(seconds(&value).ok_or_else(|| {
-            let msg = "expected a number of seconds, 0 or more";
-            ApiError::invalid(vec![Fault::value(&["query", "wait"], msg, value)])
-        })?);
-    }
+    let asked = only(query, "wait", seconds, "expected a number of seconds, 0 or more")?;
     Ok(asked.or_else(|| preferred_wait(headers)))
 }
 
@@ -240,12 +260,23 @@ fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
 
 fn seconds(text: &str) -> Option<Duration> {
     let seconds: f64 = text.parse().ok()?;
-    // `clamp` leaves NaN, which the conversion refuses.
-    let capped = seconds.min(MAX_WAIT.as_secs_f64());
-    Duration::try_from_secs_f64(capped).ok().filter(|_| !seconds.is_nan())
+    // False for NaN.
+    let valid = seconds >= 0.0;
+    valid.then(|| Duration::from_secs_f64(seconds.min(MAX_WAIT.as_secs_f64())))
 }
 
-/// Whether the client already has what is tagged `tag` (RFC 9110, section 13.1.2).
+/// Responds with `body` and its ETag, or with 304 if the client has this version.
+pub(super) fn tagged(headers: &HeaderMap, tag: &str, body: impl IntoResponse) -> Response {
+    let mut response = match has_tag(headers, tag) {
+        true => StatusCode::NOT_MODIFIED.into_response(),
+        false => body.into_response(),
+    };
+    let tag = HeaderValue::from_str(tag).map(|tag| (header::ETAG, tag));
+    response.headers_mut().extend(tag);
+    response
+}
+
+/// Evaluates `If-None-Match` (RFC 9110, section 13.1.2).
 pub(super) fn has_tag(headers: &HeaderMap, tag: &str) -> bool {
     let values = headers.get_all(header::IF_NONE_MATCH).iter();
     let mut tags = values.filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));

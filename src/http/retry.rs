@@ -1,4 +1,4 @@
-//! The routes that submit finished tasks again.
+//! Routes that retry finished tasks.
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
@@ -9,53 +9,47 @@ use serde_json::json;
 
 use super::body::{self, NoBody};
 use super::error::{ApiError, ErrorBody};
-use super::query::{self, IdFromPath, NoQuery};
+use super::query::{self, FilterParams, IdFromPath, NoQuery};
 use super::tasks::{self, TaskResponse};
 use crate::manager::{RetryAllError, RetryCounts, TaskManager};
-use crate::task::{TaskStatus, TaskType};
 
 /// Result of a bulk retry.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct RetryAllResponse {
-    /// Why it ended before all tasks were reached.
+    /// Reason for stopping before all matching tasks were submitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
     /// Finished tasks without a retry that matched.
     matched: usize,
-    /// Of these, those that were submitted again.
+    /// Matching tasks that were submitted again.
     submitted: usize,
-    /// Of these, those that cannot be submitted now: an unfinished task writes the same output, or what was
-    /// submitted is not valid any more. A retry of the one task says why.
+    /// Matching tasks that cannot be submitted now: an unfinished task writes the same output, or the
+    /// submission is no longer valid. Retrying such a task alone returns the reason.
     conflicts: usize,
 }
 
-/// Submit a finished task again.
+/// Retry a finished task.
 ///
-/// A new task with the same type, parameters, paths, priority, tags and limits; its `retry_of` names the
-/// old one, whose `retried_by` names it.
+/// Creates a task with the same type, parameters, paths, priority, tags and limits. Its `retry_of` is the id
+/// of the old task, whose `retried_by` is the id of the new one.
 #[utoipa::path(
     post, path = "/tasks/{task_id}/retry", tag = "tasks",
     params(
-        ("task_id" = String, Path, format = "uuid", description = "Names the old task"),
+        IdFromPath,
         ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
-         description = "The same key for the same task within 24 hours is the same retry: it is answered as the first was"),
+         description = "Within 24 hours, the same key for the same task gets the response of the first retry"),
     ),
     responses(
         (status = 200, body = TaskResponse, description = "The new task",
-         headers(("Location" = String, description = "Where to poll it")),
+         headers(("Location" = String, description = "Path of the new task")),
          links(
             ("look" = (operation_id = "get", parameters(("task_id" = "$response.body#/task_id")))),
             ("cancel" = (operation_id = "cancel", parameters(("task_id" = "$response.body#/task_id")))),
             ("retry" = (operation_id = "retry", parameters(("task_id" = "$response.body#/task_id")))),
          )),
-        (status = 401, body = ErrorBody, description = "No valid API key"),
-        (status = 403, body = ErrorBody, description = "A read-only API key, or a page of another site"),
-        (status = 404, body = ErrorBody, description = "There is no such task"),
-        (status = 409, body = ErrorBody, description = "The task is unfinished, or as for a submission"),
-        (status = 422, body = ErrorBody, description = "What was submitted then is not valid any more"),
-        (status = 429, body = ErrorBody, description = "Too many tasks are waiting"),
-        (status = 503, body = ErrorBody, description = "The server is shutting down"),
-        (status = 507, body = ErrorBody, description = "The disk is full"),
+        (status = 409, body = ErrorBody, description = "The task is unfinished, or a conflict as for a submission"),
+        (status = 422, body = ErrorBody, description = "The submission is no longer valid"),
+        (status = 429, body = ErrorBody, description = "Queue full"),
     )
 )]
 pub(super) async fn retry(
@@ -70,31 +64,16 @@ pub(super) async fn retry(
     Ok(tasks::submitted(manager.retry(id, idempotency).await?))
 }
 
-/// Submit all finished tasks again that match.
+/// Retry all matching tasks.
 ///
-/// Those that have a retry are left out, so asking again submits only what is new. Without a status the failed
-/// ones are meant.
+/// Skips unfinished tasks and tasks that have a retry, so repeating the request is safe. Without a status it
+/// retries failed tasks. At least one filter is required.
 #[utoipa::path(
-    post, path = "/tasks/retry", tag = "tasks",
-    params(
-        ("status" = Option<Vec<TaskStatus>>, Query,
-         description = "One status or several, also with commas; what is unfinished is left as it is"),
-        ("task_type" = Option<Vec<TaskType>>, Query, description = "One type or several, also with commas"),
-        ("created_after" = Option<String>, Query, format = "date-time",
-         description = "Submitted at this time or later (RFC 3339)"),
-        ("created_before" = Option<String>, Query, format = "date-time",
-         description = "Submitted before this time (RFC 3339)"),
-        ("tag.KEY" = Option<String>, Query, description = "Has this value for the tag KEY"),
-    ),
+    post, path = "/tasks/retry", tag = "tasks", params(FilterParams),
     responses(
-        (status = 200, body = RetryAllResponse, description = "All that matched were reached"),
-        (status = 401, body = ErrorBody, description = "No valid API key"),
-        (status = 403, body = ErrorBody, description = "A read-only API key, or a page of another site"),
-        (status = 422, body = ErrorBody, description = "The filter is empty or makes no sense"),
-        (status = 429, body = RetryAllResponse,
-         description = "Too many tasks are waiting: what was done before that. Ask again for the rest",
+        (status = 200, body = RetryAllResponse, description = "Number of tasks by outcome"),
+        (status = 429, body = RetryAllResponse, description = "Queue full; repeat the request for the remaining tasks",
          headers(("Retry-After" = u32, description = "Seconds"))),
-        (status = 507, body = ErrorBody, description = "The disk is full"),
     )
 )]
 pub(super) async fn retry_all(
@@ -107,8 +86,7 @@ pub(super) async fn retry_all(
         Ok(counts) => (None, counts),
         Err(RetryAllError::QueueFull { limit, counts }) => {
             let detail = format!(
-                "{limit} tasks are waiting, which is the limit; {} were submitted before that: ask again later \
-                 for those that are left",
+                "queue full: {limit} tasks are pending, the limit; submitted {} tasks, retry later for the rest",
                 counts.submitted
             );
             (Some(detail), counts)

@@ -1,4 +1,4 @@
-//! The routes about the server itself: health, and what it can run.
+//! Routes about the server itself: health, statistics, task types and roots.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::dashboard;
-use super::error::{ApiError, ErrorBody};
+use super::error::ApiError;
 use super::query::NoQuery;
 use crate::manager::{Minute, TaskManager};
 use crate::task::{PathUse, Timestamp, machine};
 
-/// That the server is there.
+/// Greeting of a running server.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Greeting {
     status: &'static str,
@@ -24,51 +24,52 @@ pub(super) struct Greeting {
 
 const GREETING: Greeting = Greeting { status: "ok", service: "task-server" };
 
-/// Say hello.
+/// Greet.
 #[utoipa::path(
     get, path = "/", tag = "service", security(()),
     responses(
-        (status = 200, body = Greeting, description = "Hello"),
-        (status = 303, description = "A browser is sent to the dashboard"),
+        (status = 200, body = Greeting, description = "The server is up"),
+        (status = 303, description = "Redirect of browsers to the dashboard"),
     )
 )]
 pub(super) async fn root(headers: HeaderMap, _: NoQuery) -> Response {
     let vary = [(header::VARY, "accept")];
-    match dashboard::is_wanted(&headers) {
+    match dashboard::is_navigation(&headers) {
         true => (vary, Redirect::to("/dashboard")).into_response(),
         false => (vary, Json(GREETING)).into_response(),
     }
 }
 
-/// Is the process alive?
+/// Check that the process is alive.
 #[utoipa::path(get, path = "/health/live", tag = "service", security(()),
-               responses((status = 200, body = Greeting, description = "It is")))]
+               responses((status = 200, body = Greeting, description = "Alive")))]
 pub(super) async fn live(_: NoQuery) -> Json<Greeting> {
     Json(GREETING)
 }
 
-/// How busy the server is.
+/// Readiness and load of the server.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Readiness {
     /// `ok`, `draining`, or `blocked` while abandoned threads hold all CPU slots.
     status: &'static str,
-    /// Why the server is not ready.
+    /// Reason for not being ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// Tasks that run.
+    /// Number of running tasks.
     running: usize,
-    /// Tasks that wait.
+    /// Number of pending tasks.
     pending: usize,
-    /// Threads that still work for an attempt that was given up.
+    /// Number of threads still working for an abandoned attempt.
     abandoned_threads: usize,
 }
 
-/// Does the server take submissions?
+/// Check that the server accepts submissions.
 #[utoipa::path(
     get, path = "/health/ready", tag = "service", security(()),
     responses(
-        (status = 200, body = Readiness, description = "It does"),
-        (status = 503, body = Readiness, description = "It is shutting down, or blocking work cannot run; or a sentence that says what is wrong with its files"),
+        (status = 200, body = Readiness, description = "Ready"),
+        (status = 503, body = Readiness,
+         description = "Shutting down, or unable to run blocking work; an error body if its files were lost"),
     )
 )]
 pub(super) async fn ready(
@@ -76,7 +77,7 @@ pub(super) async fn ready(
     _: NoQuery,
 ) -> Result<Response, ApiError> {
     manager.check_files()?;
-    // Shows that the database answers, too.
+    // Proves that the database responds.
     manager.current().await?;
     let load = manager.load();
     let (status, reason) = if manager.is_draining() {
@@ -84,8 +85,8 @@ pub(super) async fn ready(
     } else if load.cpu_slots_exhausted {
         let threads = load.abandoned_threads;
         let reason = format!(
-            "{threads} abandoned threads hold all CPU slots, lent ones included: blocking work \
-             waits until one of them ends; a restart ends them all"
+            "{threads} abandoned threads hold all CPU slots: blocking work waits until one of them \
+             ends; restart the server to end them all"
         );
         ("blocked", Some(reason))
     } else {
@@ -105,40 +106,36 @@ pub(super) async fn ready(
     Ok((code, Json(readiness)).into_response())
 }
 
-/// How many tasks there are, and what happened in the last hour.
+/// Task counts, and activity of the last hour.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Stats {
-    /// Stored tasks by status.
+    /// Number of stored tasks by status.
     #[schema(value_type = BTreeMap<String, u64>)]
     counts: BTreeMap<&'static str, u64>,
-    /// Minute by minute since the start of the server, an hour at the most; oldest first, and the last
-    /// one is not over.
+    /// Minutes since the server started, at most 60, oldest first; the last one is still running.
     minutes: Vec<MinuteView>,
 }
 
-/// What happened in a minute.
+/// Activity in one minute.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct MinuteView {
-    /// When it began.
+    /// Start of the minute.
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
-    /// Tasks that were submitted.
+    /// Submitted tasks.
     submitted: u64,
-    /// Attempts that completed their task.
+    /// Completed tasks.
     completed: u64,
-    /// Attempts after which their task was failed.
+    /// Failed tasks.
     failed: u64,
-    /// Tasks that were cancelled.
+    /// Cancelled tasks.
     cancelled: u64,
 }
 
-/// How many tasks are there, and what has happened lately?
+/// Get task counts and the activity of the last hour.
 #[utoipa::path(
     get, path = "/stats", tag = "service",
-    responses(
-        (status = 200, body = Stats, description = "The numbers"),
-        (status = 401, body = ErrorBody, description = "No valid API key"),
-    )
+    responses((status = 200, body = Stats, description = "The statistics"))
 )]
 pub(super) async fn stats(State(manager): State<TaskManager>, _: NoQuery) -> Json<Stats> {
     let counts = manager.counts().map(|(status, count)| (status.name(), count)).collect();
@@ -149,32 +146,29 @@ pub(super) async fn stats(State(manager): State<TaskManager>, _: NoQuery) -> Jso
     Json(Stats { counts, minutes: minutes.collect() })
 }
 
-/// One type of task.
+/// A task type.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct TaskTypeView {
-    /// For `task_type` of a submission.
+    /// Name, as in the `task_type` of a submission.
     task_type: &'static str,
-    /// What it does.
+    /// Description for users.
     description: String,
-    /// JSON Schema of its parameters.
+    /// JSON Schema of the parameters.
     #[schema(value_type = BTreeMap<String, Value>)]
     parameters: Value,
-    /// The parameters that a submission may leave out.
+    /// Default values of optional parameters.
     #[schema(value_type = BTreeMap<String, Value>)]
     defaults: Map<String, Value>,
-    /// Whether it reads a file.
+    /// Use of `input_file_path`.
     input_file_path: PathUse,
-    /// Whether it writes a file.
+    /// Use of `output_file_path`.
     output_file_path: PathUse,
 }
 
-/// List the types of task.
+/// List the task types.
 #[utoipa::path(
     get, path = "/task-types", tag = "service",
-    responses(
-        (status = 200, body = Vec<TaskTypeView>, description = "Every type"),
-        (status = 401, body = ErrorBody, description = "No valid API key"),
-    )
+    responses((status = 200, body = Vec<TaskTypeView>, description = "All types"))
 )]
 pub(super) async fn task_types(
     State(manager): State<TaskManager>,
@@ -191,23 +185,20 @@ pub(super) async fn task_types(
     Json(views.collect())
 }
 
-/// The folders that tasks may read and write.
+/// Folders that tasks may read and write.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Roots {
-    /// A hash that tells a client whether it runs on the same machine, where paths lead to the same files;
-    /// `null` if the system has nothing to tell machines apart.
+    /// Hash that identifies this machine until its next start, `null` if it has no machine id. On the same
+    /// machine, the same path is the same file.
     machine: Option<String>,
-    /// Absolute paths without symbolic links. Relative paths start in the first one.
+    /// Absolute paths without symbolic links. Relative paths are resolved against the first.
     roots: Vec<String>,
 }
 
-/// Where may files be?
+/// List the folders that tasks may read and write.
 #[utoipa::path(
     get, path = "/roots", tag = "service",
-    responses(
-        (status = 200, body = Roots, description = "The folders"),
-        (status = 401, body = ErrorBody, description = "No valid API key"),
-    )
+    responses((status = 200, body = Roots, description = "The folders"))
 )]
 pub(super) async fn roots(State(manager): State<TaskManager>, _: NoQuery) -> Json<Roots> {
     let roots = manager.files().roots().map(|root| root.display().to_string());

@@ -1,5 +1,4 @@
-//! The routes under `/tasks`: each handler takes the request apart, asks the manager once, and
-//! puts the answer together.
+//! Routes under `/tasks`. Each handler parses the request, calls the manager once and builds the response.
 
 use axum::Json;
 use axum::extract::{Extension, RawQuery, Request, State};
@@ -11,9 +10,9 @@ use serde_json::value::RawValue;
 use super::body::{self, NoBody, SubmitRequest};
 use super::connections::ConnectionSlot;
 use super::error::{ApiError, ErrorBody};
-use super::query::{self, IdFromPath, NoQuery};
+use super::query::{self, FilterParams, IdFromPath, NoQuery};
 use crate::manager::{CancelCounts, CancelOutcome, Rendered, TaskManager};
-use crate::task::{TaskId, TaskInfo, TaskStatus, TaskType};
+use crate::task::{TaskId, TaskInfo, TaskStatus};
 
 /// Response to a request about one task.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -21,74 +20,67 @@ pub(super) struct TaskResponse {
     /// The task.
     #[schema(value_type = String, format = "uuid")]
     task_id: TaskId,
-    /// Where it stands.
+    /// Status of the task.
     status: TaskStatus,
-    /// In a sentence.
+    /// Outcome of the request, for people.
     message: &'static str,
 }
 
-/// What became of a submission.
+/// Response to a submission.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub(super) enum SubmitAnswer {
-    /// It was stored.
+    /// Stored.
     Stored(TaskResponse),
-    /// It was only checked.
+    /// Only checked.
     DryRun(DryRunResponse),
 }
 
-/// What a submission would have been.
+/// Response to a dry run.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct DryRunResponse {
-    /// The parameters, with the defaults filled in.
+    /// Parameters with defaults filled in.
     #[schema(value_type = std::collections::BTreeMap<String, serde_json::Value>)]
     parameters: Box<RawValue>,
-    /// In a sentence.
+    /// Outcome of the request, for people.
     message: &'static str,
 }
 
-/// How many tasks a cancellation of many met.
+/// Result of a bulk cancellation.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct CancelAllResponse {
     /// Unfinished tasks that matched.
     matched: usize,
-    /// Of these, those that are cancelled now.
+    /// Matching tasks that are now cancelled.
     cancelled: usize,
-    /// Of these, those that run and were asked to stop.
+    /// Matching tasks that are running and were asked to stop.
     requested: usize,
 }
 
 /// Submit a task.
 ///
-/// Answered once the task is durably stored. With `dry_run=true` everything is checked, also that the
-/// input can be read and the output written, and nothing is stored.
+/// Responds once the task is durably stored. With `dry_run=true` the submission is checked, including
+/// that the input is readable and the output writable, and not stored.
 #[utoipa::path(
     post, path = "/tasks", tag = "tasks", request_body = SubmitRequest,
     params(
-        ("dry_run" = Option<bool>, Query, description = "Check, and store nothing"),
+        ("dry_run" = Option<bool>, Query, description = "Only check the submission"),
         ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
-         description = "The same key and body within 24 hours is the same submission: it is answered as the first was"),
+         description = "Within 24 hours, the same key and body get the response of the first submission"),
     ),
     responses(
-        (status = 200, body = SubmitAnswer, description = "Stored; it survives a power cut",
-         headers(("Location" = String, description = "Where to poll it")),
+        (status = 200, body = SubmitAnswer, description = "Stored durably",
+         headers(("Location" = String, description = "Path of the task")),
          links(
             ("look" = (operation_id = "get", parameters(("task_id" = "$response.body#/task_id")))),
             ("cancel" = (operation_id = "cancel", parameters(("task_id" = "$response.body#/task_id")))),
             ("retry" = (operation_id = "retry", parameters(("task_id" = "$response.body#/task_id")))),
          )),
-        (status = 400, body = ErrorBody, description = "The body could not be read"),
-        (status = 401, body = ErrorBody, description = "No valid API key"),
-        (status = 403, body = ErrorBody, description = "A read-only API key, or a page of another site"),
-        (status = 408, body = ErrorBody, description = "The body came too slowly"),
         (status = 409, body = ErrorBody,
-         description = "Another unfinished task writes the same output, or with --exclusive any is unfinished"),
-        (status = 413, body = ErrorBody, description = "The body is too large"),
-        (status = 415, body = ErrorBody, description = "The body is not application/json"),
+         description = "Conflict with an unfinished task: the same output, or any task with --exclusive"),
+        (status = 415, body = ErrorBody, description = "Body is not application/json"),
         (status = 422, body = ErrorBody, description = "Everything that is wrong with the submission"),
-        (status = 429, body = ErrorBody, description = "Too many tasks are waiting"),
-        (status = 503, body = ErrorBody, description = "The server is shutting down"),
-        (status = 507, body = ErrorBody, description = "The disk is full"),
+        (status = 429, body = ErrorBody, description = "Queue full"),
     )
 )]
 pub(super) async fn submit(
@@ -101,7 +93,7 @@ pub(super) async fn submit(
     if dry_run {
         let parameters =
             Box::pin(manager.dry_run(submission)).await.map_err(ApiError::invalid_body)?;
-        let message = "Nothing is wrong with this submission; it was not stored";
+        let message = "The submission is valid; it was not stored";
         let answer = DryRunResponse { parameters, message };
         return Ok(Json(SubmitAnswer::DryRun(answer)).into_response());
     }
@@ -115,26 +107,12 @@ pub(super) fn submitted(task_id: TaskId) -> Response {
     (location, Json(SubmitAnswer::Stored(answer))).into_response()
 }
 
-/// Cancel all unfinished tasks that match.
+/// Cancel all matching tasks.
+///
+/// Skips tasks that have ended. At least one filter is required.
 #[utoipa::path(
-    post, path = "/tasks/cancel", tag = "tasks",
-    params(
-        ("status" = Option<Vec<TaskStatus>>, Query,
-         description = "One status or several, also with commas; what has ended is left as it is"),
-        ("task_type" = Option<Vec<TaskType>>, Query, description = "One type or several, also with commas"),
-        ("created_after" = Option<String>, Query, format = "date-time",
-         description = "Submitted at this time or later (RFC 3339)"),
-        ("created_before" = Option<String>, Query, format = "date-time",
-         description = "Submitted before this time (RFC 3339)"),
-        ("tag.KEY" = Option<String>, Query, description = "Has this value for the tag KEY"),
-    ),
-    responses(
-        (status = 200, body = CancelAllResponse, description = "What became of them"),
-        (status = 401, body = ErrorBody, description = "No valid API key"),
-        (status = 403, body = ErrorBody, description = "A read-only API key, or a page of another site"),
-        (status = 422, body = ErrorBody, description = "The filter is empty or makes no sense"),
-        (status = 507, body = ErrorBody, description = "The disk is full"),
-    )
+    post, path = "/tasks/cancel", tag = "tasks", params(FilterParams),
+    responses((status = 200, body = CancelAllResponse, description = "Number of tasks by outcome"))
 )]
 pub(super) async fn cancel_all(
     State(manager): State<TaskManager>,
@@ -147,26 +125,21 @@ pub(super) async fn cancel_all(
     Ok(Json(CancelAllResponse { matched, cancelled, requested }))
 }
 
-/// Look at a task.
+/// Get a task.
 ///
-/// With `wait` the answer is held until the task has ended or that many seconds are over.
+/// With `wait`, responds when the task ends or after that many seconds, whichever comes first.
 #[utoipa::path(
     get, path = "/tasks/{task_id}", tag = "tasks",
     params(
-        ("task_id" = String, Path, format = "uuid", description = "Names the task"),
-        ("wait" = Option<f64>, Query, minimum = 0,
-         description = "Seconds to wait for the end of the task, 60 at the most"),
-        ("Prefer" = Option<String>, Header, description = "`wait=SECONDS` does the same (RFC 7240)"),
-        ("If-None-Match" = Option<String>, Header, description = "An ETag of an earlier answer"),
+        IdFromPath,
+        ("wait" = Option<f64>, Query, minimum = 0, description = "Seconds to wait for the task to end, at most 60"),
+        ("Prefer" = Option<String>, Header, description = "`wait=SECONDS`, as an alternative (RFC 7240)"),
+        ("If-None-Match" = Option<String>, Header, description = "ETag of an earlier response"),
     ),
     responses(
         (status = 200, body = TaskInfo, description = "The task",
-         headers(("ETag" = String, description = "Changes with the task"))),
-        (status = 304, description = "Nothing has changed"),
-        (status = 401, body = ErrorBody, description = "No valid API key"),
-        (status = 404, body = ErrorBody, description = "There is no such task"),
-        (status = 422, body = ErrorBody, description = "The query makes no sense"),
-        (status = 503, body = ErrorBody, description = "Too many requests are waiting"),
+         headers(("ETag" = String, description = "Version of the task"))),
+        (status = 304, description = "Not modified"),
     )
 )]
 pub(super) async fn get(
@@ -186,42 +159,25 @@ pub(super) async fn get(
 }
 
 fn rendered(task: Rendered, headers: &HeaderMap) -> Response {
-    let tag = format!("\"{:016x}\"", task.tag);
-    let unchanged = query::has_tag(headers, &tag);
     let json = HeaderValue::from_static("application/json");
-    let mut response = match unchanged {
-        true => StatusCode::NOT_MODIFIED.into_response(),
-        false => ([(header::CONTENT_TYPE, json)], task.json).into_response(),
-    };
-    if let Ok(tag) = HeaderValue::try_from(tag) {
-        response.headers_mut().insert(header::ETAG, tag);
-    }
-    response
+    let body = ([(header::CONTENT_TYPE, json)], task.json);
+    query::tagged(headers, &format!("\"{:016x}\"", task.tag), body)
 }
 
 /// List tasks, newest first.
 #[utoipa::path(
     get, path = "/tasks", tag = "tasks",
     params(
-        ("status" = Option<Vec<TaskStatus>>, Query, description = "One status or several, also with commas"),
-        ("task_type" = Option<Vec<TaskType>>, Query, description = "One type or several, also with commas"),
-        ("created_after" = Option<String>, Query, format = "date-time",
-         description = "Submitted at this time or later (RFC 3339)"),
-        ("created_before" = Option<String>, Query, format = "date-time",
-         description = "Submitted before this time (RFC 3339)"),
-        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
-         description = "Tasks in a page; 100 if not given"),
-        ("tag.KEY" = Option<String>, Query, description = "Has this value for the tag KEY"),
-        ("retried" = Option<bool>, Query, description = "Has a retry, or has none"),
+        FilterParams,
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Page size, 100 by default"),
+        ("retried" = Option<bool>, Query, description = "Only tasks with a retry, or only tasks without"),
         ("cursor" = Option<String>, Query, pattern = "^[0-9]{1,18}$",
-         description = "From the Link header of the page before"),
+         description = "Cursor from the Link header of the previous page"),
     ),
-    responses(
-        (status = 200, body = Vec<TaskInfo>, description = "A page of tasks",
-         headers(("Link" = String, description = "The next page (RFC 8288), if there may be one"))),
-        (status = 401, body = ErrorBody, description = "No valid API key"),
-        (status = 422, body = ErrorBody, description = "The query makes no sense"),
-    )
+    responses((
+        status = 200, body = Vec<TaskInfo>, description = "A page of tasks",
+        headers(("Link" = String, description = "Next page (RFC 8288), if there may be one"))
+    ))
 )]
 pub(super) async fn list(
     State(manager): State<TaskManager>,
@@ -238,27 +194,23 @@ pub(super) async fn list(
     Ok(response)
 }
 
-/// The JSON of a list. Its buffer is made in one piece: one that grows takes twice what it needs, and for a
-/// moment three times.
+/// JSON of a list. The buffer is allocated once: growing it would take two to three times the memory.
 fn json_list(tasks: &[TaskInfo]) -> impl IntoResponse + use<> {
-    /// Names, numbers and times of a task.
+    /// Bytes of a task's field names, numbers and times.
     const REST: usize = 1024;
     let size = tasks.iter().map(|task| REST + task.text_bytes()).sum();
     let mut json = Vec::with_capacity(size);
-    serde_json::to_writer(&mut json, tasks).expect("a task has no keys that JSON cannot express");
+    serde_json::to_writer(&mut json, tasks).expect("the keys of a task are strings");
     json.shrink_to_fit();
     ([(header::CONTENT_TYPE, "application/json")], json)
 }
 
-/// Look at the current task.
+/// Get the current task.
 ///
-/// The task that began to run last, else the pending one that was submitted last, else `null`.
+/// The task that started last, else the pending task submitted last, else `null`.
 #[utoipa::path(
     get, path = "/tasks/current/info", tag = "tasks",
-    responses(
-        (status = 200, body = Option<TaskInfo>, description = "The task, or `null`"),
-        (status = 401, body = ErrorBody, description = "No valid API key"),
-    )
+    responses((status = 200, body = Option<TaskInfo>, description = "The task, or `null`"))
 )]
 pub(super) async fn current(
     State(manager): State<TaskManager>,
@@ -269,19 +221,14 @@ pub(super) async fn current(
 
 /// Cancel a task.
 ///
-/// It is not erased. A running task is asked to stop and given a second to do so.
+/// The task stays stored. A running task is asked to stop and given a second to do so.
 #[utoipa::path(
-    delete, path = "/tasks/{task_id}", tag = "tasks",
-    params(("task_id" = String, Path, format = "uuid", description = "Names the task")),
+    delete, path = "/tasks/{task_id}", tag = "tasks", params(IdFromPath),
     responses(
         (status = 200, body = TaskResponse, description = "Cancelled"),
-        (status = 202, body = TaskResponse, description = "Asked to stop, which it has not done yet"),
-        (status = 401, body = ErrorBody, description = "No valid API key"),
-        (status = 403, body = ErrorBody, description = "A read-only API key, or a page of another site"),
-        (status = 404, body = ErrorBody, description = "There is no such task"),
-        (status = 409, body = ErrorBody, description = "The task has ended; says how"),
-        (status = 503, body = ErrorBody, description = "The attempt of the task is ending just now: ask again"),
-        (status = 507, body = ErrorBody, description = "The disk is full"),
+        (status = 202, body = TaskResponse, description = "Asked to stop, still running"),
+        (status = 409, body = ErrorBody, description = "The task has ended"),
+        (status = 503, body = ErrorBody, description = "The current attempt is ending; retry after Retry-After"),
     )
 )]
 pub(super) async fn cancel(

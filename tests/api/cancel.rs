@@ -88,7 +88,7 @@ async fn a_running_task_that_nobody_here_runs_is_not_asked_for_without_end() {
     let running = "UPDATE tasks SET status = 'running', started_at = created_at, due_at = NULL";
     run_sql(&server.folder().join("tasks.db"), &[running]).await;
     let answer = server.delete(&format!("/tasks/{id}")).await;
-    assert!(answer.error(503).contains("ask again"), "{answer}");
+    assert!(answer.error(503).contains("try again"), "{answer}");
     let answer = server.post("/tasks/cancel?status=running", &json!({})).await;
     assert_eq!(answer.body, json!({ "matched": 1, "cancelled": 0, "requested": 0 }));
 }

@@ -219,7 +219,7 @@ async fn keys_come_and_go_without_a_restart() {
     assert!(server.wait_exit().success());
     let log = server.log();
     assert!(log.contains("line 1 of `keys` is not of the form"), "{log}");
-    assert!(log.contains("nobody gets in"), "{log}");
+    assert!(log.contains("no API key left"), "{log}");
 }
 
 #[tokio::test]

@@ -134,7 +134,7 @@ async fn what_was_put_in_place_of_an_output_is_not_followed_out_of_the_roots() {
     for target in [outside.path(), &database] {
         symlink(target, &place).unwrap();
         let answer = server.get(&path).await;
-        assert!(answer.error(404).contains("cannot be read any more"), "{answer}");
+        assert!(answer.error(404).contains("can no longer be read"), "{answer}");
         fs::remove_file(&place).unwrap();
     }
     fs::create_dir(&place).unwrap();

@@ -115,7 +115,7 @@ fn a_parameter_is_text_where_the_task_expects_text() {
 async fn the_same_key_is_the_same_task_and_a_dry_run_is_none() {
     let server = Server::start(&[]);
     let dry = ask(&server, &[&QUICK[..], &["--dry-run"]].concat()).with(0);
-    assert!(dry.stdout.contains("Nothing is wrong with this submission"), "{dry}");
+    assert!(dry.stdout.contains("The submission is valid"), "{dry}");
     assert!(dry.stdout.contains(r#"{"duration":0,"steps":1}"#), "{dry}");
     let dry = ask(&server, &[&QUICK[..], &["--dry-run", "--json"]].concat()).with(0);
     assert_eq!(dry.json()["parameters"]["steps"], 1);

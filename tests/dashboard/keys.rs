@@ -33,7 +33,7 @@ async fn a_key_is_asked_for_and_kept_for_the_tab() {
     browser.until_text("This server asks for an API key").await;
     browser.fill("#key-value", "a-key-that-is-not-known").await;
     browser.press("Continue").await;
-    browser.until_text("this API key is not known here").await;
+    browser.until_text("unknown API key").await;
     browser.fill("#key-value", KEY).await;
     browser.press("Continue").await;
     // The list, and the stream too.

@@ -29,7 +29,7 @@ async fn an_output_is_previewed_and_can_be_saved() {
     browser.until(&link).await;
     fs::remove_file(server.folder().join("tokens.json")).unwrap();
     browser.open(&page_of(&id)).await;
-    browser.until_text("the output cannot be read any more").await;
+    browser.until_text("the output can no longer be read").await;
 
     server.write("in.bmp", IMAGE);
     let body = json!({

@@ -78,7 +78,7 @@ async fn a_cancellation_does_not_wait_for_ever_for_a_slow_disk() {
         assert!(begin.elapsed() < PATIENCE, "it does not end");
     }
     let answer = server.delete(&format!("/tasks/{id}")).await;
-    assert!(answer.error(503).contains("ask again"), "{answer}");
+    assert!(answer.error(503).contains("try again"), "{answer}");
     assert_eq!(answer.header("retry-after"), "1");
     drop(fault);
     server.wait_for(&id, "completed").await;

@@ -1,4 +1,4 @@
-//! The dashboard: a page that is part of the program, and uses the API like any other client.
+//! The dashboard: a page embedded in the program, which uses the API like any other client.
 
 use std::sync::LazyLock;
 
@@ -10,11 +10,11 @@ use sha2::{Digest, Sha256};
 
 use super::{no_such_route, query};
 
-/// Where it is, and all that belongs to it.
+/// Route patterns of the page and its files.
 pub(super) const ROUTES: [&str; 3] = ["/dashboard", "/dashboard/", "/dashboard/{*file}"];
 
-/// Nothing but what this server sends, and text never becomes markup or script. `blob:` is for
-/// images that were fetched with an API key.
+/// Loads only from this server, and never turns text into markup or script. `blob:` is for images
+/// fetched with an API key.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
@@ -22,7 +22,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// One file of the page.
+/// File of the page.
 #[derive(Debug)]
 struct Asset {
     name: &'static str,
@@ -37,7 +37,7 @@ macro_rules! asset {
     };
 }
 
-/// The page itself, whatever view of it the address names, and what it loads.
+/// The page and all files that it loads.
 static ASSETS: LazyLock<[Asset; 15]> = LazyLock::new(|| {
     [
         asset!("index.html", HTML),
@@ -72,8 +72,8 @@ async fn file(uri: Uri, headers: HeaderMap) -> Response {
     let find = |name| ASSETS.iter().find(|asset| asset.name == name);
     match (find(name), find("index.html")) {
         (Some(asset), _) => asset.answer(&headers),
-        // Someone has followed a link: the page says that there is nothing, and leads back.
-        (None, Some(page)) if is_wanted(&headers) => {
+        // A browser gets the page, which shows an error and a way back.
+        (None, Some(page)) if is_navigation(&headers) => {
             let mut response = page.answer(&HeaderMap::new());
             *response.status_mut() = StatusCode::NOT_FOUND;
             response
@@ -82,36 +82,29 @@ async fn file(uri: Uri, headers: HeaderMap) -> Response {
     }
 }
 
-/// Whether a request comes from the address bar of a browser.
-pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
+/// Returns whether a browser navigates here, rather than a client of the API.
+pub(super) fn is_navigation(headers: &HeaderMap) -> bool {
     let mut accepted = headers.get_all(header::ACCEPT).iter();
     accepted.any(|value| value.to_str().is_ok_and(|value| value.contains("text/html")))
 }
 
 impl Asset {
     fn new(name: &'static str, content_type: &'static str, content: &'static str) -> Self {
-        let hash = Sha256::digest(content.as_bytes());
-        let hex: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        Self { name, content_type, content, tag: format!("\"{hex}\"") }
+        let hash = Sha256::digest(content);
+        Self { name, content_type, content, tag: format!("\"{hash:.16x}\"") }
     }
 
     fn answer(&self, headers: &HeaderMap) -> Response {
-        let mut response = match query::has_tag(headers, &self.tag) {
-            true => StatusCode::NOT_MODIFIED.into_response(),
-            false => self.content.into_response(),
-        };
-        let tag = HeaderValue::from_str(&self.tag);
-        let headers = response.headers_mut();
+        let mut response = query::tagged(headers, &self.tag, self.content);
         for (name, value) in [
             (header::CONTENT_TYPE, self.content_type),
             (header::CONTENT_SECURITY_POLICY, POLICY),
-            // Asked for each time, so that a new version of the server brings its own page.
+            // Revalidated on each load, so that an upgrade of the server updates the page.
             (header::CACHE_CONTROL, "no-cache"),
             (header::REFERRER_POLICY, "no-referrer"),
         ] {
-            headers.insert(name, HeaderValue::from_static(value));
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
-        headers.extend(tag.map(|tag| (header::ETAG, tag)).ok());
         response
     }
 }
