@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::AdmissionLimits;
 use super::attempt::{Attempts, Runner, store_progress};
 use super::due::{self, Due};
-use super::events::{self, Events};
+use super::events::{Events, publish_progress};
 use super::fold::Fold;
 use super::metrics::Metrics;
 use super::reads::RunLimits;
@@ -112,13 +112,13 @@ impl TaskManager {
             let _ = due.send(Due::stored(stored));
         }
         tokio::spawn(due::promote(store.clone(), incoming));
-        let (events, inbox) = Events::new(options.max_streams);
-        tokio::spawn(events::run(Arc::clone(&attempts), inbox));
+        let events = Arc::new(Events::new(options.max_streams));
+        tokio::spawn(publish_progress(Arc::clone(&events), Arc::clone(&attempts)));
         tokio::spawn(store_progress(store.clone(), Arc::clone(&attempts), draining.clone()));
         let metrics = Arc::new(Metrics::new(registry.names()));
         let history = Arc::new(History::new());
         tokio::spawn(stats::run(Arc::clone(&history), Arc::clone(&metrics), draining.clone()));
-        let (events, waiters) = (Arc::new(events), Arc::<Waiters>::default());
+        let waiters = Arc::<Waiters>::default();
         let fold = Fold {
             attempts: Arc::clone(&attempts),
             runner: Arc::new(runner.map_err(StartError::Threads)?),

@@ -15,4 +15,4 @@ pub(crate) use conclude::MAX_RESULT_BYTES;
 pub(super) use progress::store_progress;
 pub(super) use run::Runner;
 pub(super) use stamp::Stamp;
-pub(super) use state::{Attempt, CancelRequest};
+pub(super) use state::CancelRequest;

@@ -123,6 +123,14 @@ impl Attempt {
         self.state.send_replace(State::Over);
     }
 
+    /// Runs this unless the attempt is over, and keeps it from being over meanwhile.
+    pub(in crate::manager) fn unless_over(&self, run: impl FnOnce()) {
+        let state = self.state.borrow();
+        if !matches!(*state, State::Over) {
+            run();
+        }
+    }
+
     pub(in crate::manager) fn is_over(&self) -> bool {
         matches!(*self.state.borrow(), State::Over)
     }
