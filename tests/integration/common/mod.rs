@@ -1,0 +1,366 @@
+//! A real server in a folder of its own, and the few things that clients do with it.
+
+mod answer;
+pub(crate) mod blocks;
+mod process;
+pub(crate) mod skips;
+
+use std::path::Path;
+use std::process::{Child, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, Method, Request, RequestBuilder};
+use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+pub(crate) use answer::Answer;
+use process::Process;
+
+/// The binary under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_task-server");
+/// How long anything may take before a test gives up on it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(100);
+
+/// A running server. Dropping it kills the process and removes the folder.
+pub(crate) struct Server {
+    process: Process,
+    address: String,
+    client: Client,
+    folder: TempDir,
+}
+
+impl Server {
+    /// Starts a server in an empty folder, on a port that the system picks.
+    pub(crate) fn start(args: &[&str]) -> Self {
+        Self::start_in(TempDir::new().unwrap(), args, &[])
+    }
+
+    /// Starts a server in this folder, with these environment variables.
+    pub(crate) fn start_in(folder: TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::start_with(Path::new(BINARY), folder, args, env)
+    }
+
+    /// Starts another binary than the one under test.
+    pub(crate) fn start_binary(binary: &Path, folder: TempDir, args: &[&str]) -> Self {
+        Self::start_with(binary, folder, args, &[])
+    }
+
+    /// Starts this test binary again, as a server that `test` is.
+    pub(crate) fn start_self(folder: TempDir, test: &str, env: &[(&str, &str)]) -> Self {
+        let process = spawn_self(folder.path(), test, env);
+        let address = process.wait_for_address();
+        Self::with_process(process, address, folder)
+    }
+
+    fn start_with(binary: &Path, folder: TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let (process, address) = listen(binary, folder.path(), args, env);
+        Self::with_process(process, address, folder)
+    }
+
+    fn with_process(process: Process, address: String, folder: TempDir) -> Self {
+        let client = Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        Self { process, address, client, folder }
+    }
+
+    /// Kills the server if it still runs and starts another one in the same folder.
+    pub(crate) fn restart(&mut self, args: &[&str]) {
+        self.kill();
+        (self.process, self.address) = listen(Path::new(BINARY), self.folder.path(), args, &[]);
+    }
+
+    /// Starts a server again, after [`kill`](Self::kill), in the same folder and at the same address.
+    pub(crate) fn come_back(&mut self) {
+        let args = ["--listen", self.address.as_str()];
+        self.process = Process::spawn(Path::new(BINARY), self.folder.path(), &args, &[]);
+        self.process.wait_for_address();
+    }
+
+    /// As [`restart`](Self::restart), for a server that is this test binary.
+    pub(crate) fn restart_self(&mut self, test: &str, env: &[(&str, &str)]) {
+        self.kill();
+        self.process = spawn_self(self.folder.path(), test, env);
+        self.address = self.process.wait_for_address();
+    }
+
+    /// As [`restart_self`](Self::restart_self), for a server that may die before it listens.
+    pub(crate) fn run_self_to_its_end(&mut self, test: &str, env: &[(&str, &str)]) -> ExitStatus {
+        self.process = spawn_self(self.folder.path(), test, env);
+        self.wait_exit()
+    }
+
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The power goes out: SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts another server in the same folder and kills it after that time, or as soon as it
+    /// listens, which is told.
+    pub(crate) fn restart_and_kill(&mut self, args: &[&str], after: Duration) -> bool {
+        self.kill();
+        self.process = spawn(Path::new(BINARY), self.folder.path(), args, &[]);
+        let listened = self.process.address_within(after).is_some();
+        self.kill();
+        listened
+    }
+
+    /// A polite stop: SIGTERM.
+    pub(crate) fn terminate(&self) {
+        self.process.terminate();
+    }
+
+    /// Waits until the process has ended by itself.
+    pub(crate) fn wait_exit(&mut self) -> ExitStatus {
+        self.process.wait_exit()
+    }
+
+    /// What it has logged so far; all of it once it has ended.
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Waits for the first line of the log that contains all of `parts`.
+    pub(crate) fn until_logged(&self, parts: &[&str]) -> String {
+        let begin = Instant::now();
+        let wanted = |line: &&str| parts.iter().all(|&part| line.contains(part));
+        loop {
+            if let Some(line) = self.log().lines().find(wanted) {
+                return line.to_owned();
+            }
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "the log has no line with {parts:?}: {}",
+                self.log()
+            );
+            std::thread::yield_now();
+        }
+    }
+
+    /// The most memory that its process has had, in KiB, if the system tells.
+    pub(crate) fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        peak.trim().strip_suffix(" kB")?.parse().ok()
+    }
+
+    /// Where it runs: the place of its database, and its only root.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Puts a file into its folder.
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        std::fs::write(self.folder().join(name), text).unwrap();
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A request for [`send`](Self::send), for those who need more than the short forms.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, self.url(path))
+    }
+
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Answer {
+        match request.send().await {
+            Ok(response) => Answer::read(response).await,
+            Err(error) => panic!("no answer: {error:?}"),
+        }
+    }
+
+    /// Sends a request that was built before, to see whether it can be.
+    pub(crate) async fn send_built(&self, request: Request) -> Answer {
+        match self.client.execute(request).await {
+            Ok(response) => Answer::read(response).await,
+            Err(error) => panic!("no answer: {error:?}"),
+        }
+    }
+
+    /// Sends these bytes on a connection of their own; returns the head of the answer.
+    pub(crate) async fn raw(&self, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(&self.address).await.unwrap();
+        // The server may have heard enough before all is said.
+        let _ = stream.write_all(request).await;
+        let mut answer = Vec::new();
+        let read = async {
+            while let Ok(1..) = stream.read_buf(&mut answer).await {
+                if answer.windows(4).any(|window| window == b"\r\n\r\n") {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, read).await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send(self.request(Method::DELETE, path)).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// Posts this text as JSON, whatever it is.
+    pub(crate) async fn post_text(&self, path: &str, body: impl Into<String>) -> Answer {
+        let request = self.request(Method::POST, path).header("content-type", "application/json");
+        self.send(request.body(body.into())).await
+    }
+
+    /// Submits a task that is accepted; returns its id.
+    pub(crate) async fn submit(&self, body: Value) -> String {
+        let answer = self.post("/tasks", &body).await;
+        assert_eq!(answer.status, 200, "{answer}");
+        answer.body["task_id"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn task(&self, id: &str) -> Value {
+        let answer = self.get(&format!("/tasks/{id}")).await;
+        assert_eq!(answer.status, 200, "{answer}");
+        answer.body
+    }
+
+    /// Holds until the task has reached this final status; returns its record.
+    pub(crate) async fn wait_for(&self, id: &str, status: &str) -> Value {
+        let begin = Instant::now();
+        loop {
+            let task = self.get(&format!("/tasks/{id}?wait=30")).await.body;
+            if task["completed_at"].is_string() || begin.elapsed() > PATIENCE {
+                assert_eq!(task["status"], status, "{task:#}");
+                return task;
+            }
+        }
+    }
+
+    /// Asks again and again until the JSON at `path` is as wanted; for states that pass by.
+    pub(crate) async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let begin = Instant::now();
+        loop {
+            let answer = self.get(path).await;
+            if wanted(&answer.body) {
+                return answer.body;
+            }
+            assert!(begin.elapsed() < PATIENCE, "still not as wanted: {answer}");
+        }
+    }
+
+    /// Asks until the task runs.
+    pub(crate) async fn until_running(&self, id: &str) -> Value {
+        let running = |task: &Value| {
+            assert!(!task["completed_at"].is_string(), "ended too early: {task:#}");
+            task["status"] == "running"
+        };
+        self.until(&format!("/tasks/{id}"), running).await
+    }
+
+    /// Asks until the task runs anew: in an attempt that began after the one in `before`.
+    pub(crate) async fn until_running_again(&self, before: &Value) -> Value {
+        let id = before["task_id"].as_str().unwrap();
+        let again = |task: &Value| {
+            task["status"] == "running" && task["started_at"] != before["started_at"]
+        };
+        self.until(&format!("/tasks/{id}"), again).await
+    }
+}
+
+/// Runs a server that is expected to refuse to start; returns its exit code and what it said.
+pub(crate) fn refusal(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut process = Process::spawn(Path::new(BINARY), folder, args, env);
+    let code = process.wait_exit().code();
+    (code, process.log())
+}
+
+/// Runs the program to its end; for what is no server.
+pub(crate) fn run(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
+    process::command(Path::new(BINARY), folder, args, env).output().unwrap()
+}
+
+/// Runs the program with nobody at the other end of what it says; returns its exit code.
+pub(crate) fn run_unheard(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Option<i32> {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = process::command(Path::new(BINARY), folder, args, env);
+    command.stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap().code()
+}
+
+/// Starts the program with pipes for what it says.
+pub(crate) fn piped(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Child {
+    let mut command = process::command(Path::new(BINARY), folder, args, env);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn listen(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Process, String) {
+    let process = spawn(binary, folder, args, env);
+    let address = process.wait_for_address();
+    (process, address)
+}
+
+fn spawn_self(folder: &Path, test: &str, env: &[(&str, &str)]) -> Process {
+    let binary = std::env::current_exe().unwrap();
+    Process::spawn(&binary, folder, &["--exact", test, "--nocapture"], env)
+}
+
+fn spawn(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Process {
+    Process::spawn(binary, folder, &[&["--listen", "127.0.0.1:0"], args].concat(), env)
+}
+
+/// A submission of one dummy task that sleeps that many seconds.
+pub(crate) fn dummy(seconds: f64) -> Value {
+    json!({ "task_type": "dummy_short", "parameters": { "duration": seconds, "steps": 1 } })
+}
+
+/// A submission that outlives the test.
+pub(crate) fn endless() -> Value {
+    json!({ "task_type": "dummy_very_long", "parameters": { "duration": 1e6, "steps": 1000 } })
+}
+
+/// A submission of a tokenize task that does not linger.
+pub(crate) fn tokenize(input: &str, output: &str) -> Value {
+    json!({
+        "task_type": "tokenize",
+        "input_file_path": input,
+        "output_file_path": output,
+        "parameters": { "sleep_duration": 0 },
+    })
+}
+
+/// Runs SQL in a database that no server uses.
+pub(crate) async fn run_sql(path: &Path, statements: &[&str]) {
+    let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+    let mut connection = options.connect().await.unwrap();
+    for statement in statements {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(*statement)).execute(&mut connection).await.unwrap();
+    }
+    connection.close().await.unwrap();
+}
+
+/// Restarts a server with as many completed tasks behind it, all with the tag `plate=7`.
+pub(crate) async fn give_history(server: &mut Server, tasks: u32) {
+    server.kill();
+    let insert = format!(
+        "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number LIMIT {tasks})
+         INSERT INTO tasks (id, task_type, status, priority, parameters, tags, max_attempts, attempt, \
+                            created_at, updated_at, completed_at)
+         SELECT format('00000000-0000-7000-8000-%012x', n), 'dummy_short', 'completed', 0, '{{}}', \
+                '{{\"plate\":\"7\"}}', 1, 1, n, n, n FROM number"
+    );
+    let tags = "INSERT OR IGNORE INTO task_tags (key, value, task_seq) SELECT 'plate', '7', seq FROM tasks";
+    run_sql(&server.folder().join("tasks.db"), &[&insert, tags]).await;
+    server.restart(&[]);
+}
