@@ -84,7 +84,8 @@ impl ApiError {
     }
 
     pub(super) fn too_many_waits(limit: usize) -> Self {
-        let detail = format!("too many waiting requests, limit {limit}: try again, or omit `wait`");
+        let detail =
+            format!("too many waiting requests (limit {limit}): try again, or omit `wait`");
         Self::busy(detail)
     }
 
@@ -143,8 +144,7 @@ impl From<SubmitError> for ApiError {
                 Self::new(StatusCode::CONFLICT, format!("A task is already running: {id}"))
             }
             SubmitError::QueueFull(limit) => {
-                let detail =
-                    format!("queue full: {limit} tasks are pending, the limit: try again later");
+                let detail = format!("queue full (limit {limit}): try again later");
                 Self::new(StatusCode::TOO_MANY_REQUESTS, detail).with(header::RETRY_AFTER, "1")
             }
             SubmitError::RetriedBefore => {
@@ -172,7 +172,7 @@ impl From<WatchError> for ApiError {
             WatchError::Unknown => Self::task_not_found(),
             WatchError::Draining => Self::draining(),
             WatchError::TooMany(limit) => {
-                Self::busy(format!("too many event streams, limit {limit}: try again later"))
+                Self::busy(format!("too many event streams (limit {limit}): try again later"))
             }
             WatchError::Store(error) => error.into(),
         }

@@ -82,24 +82,20 @@ pub(super) async fn retry_all(
     _: NoBody,
 ) -> Result<Response, ApiError> {
     let filter = query::bulk_filter(&query::pairs(query.as_deref()))?;
-    let (detail, counts) = match manager.retry_matching(filter).await {
+    let (full, counts) = match manager.retry_matching(filter).await {
         Ok(counts) => (None, counts),
-        Err(RetryAllError::QueueFull { limit, counts }) => {
-            let detail = format!(
-                "queue full: {limit} tasks are pending, the limit; submitted {} tasks, retry later for the rest",
-                counts.submitted
-            );
-            (Some(detail), counts)
-        }
+        Err(RetryAllError::QueueFull { limit, counts }) => (Some(limit), counts),
         Err(RetryAllError::Submit(error)) => return Err(error.into()),
     };
-    let full = detail.is_some();
     let RetryCounts { matched, submitted, conflicts } = counts;
+    let detail = full.map(|limit| {
+        format!("queue full (limit {limit}): submitted {submitted} tasks, retry the rest later")
+    });
     let answer = Json(RetryAllResponse { detail, matched, submitted, conflicts });
     Ok(match full {
-        true => {
+        Some(_) => {
             (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "1")], answer).into_response()
         }
-        false => answer.into_response(),
+        None => answer.into_response(),
     })
 }

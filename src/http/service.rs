@@ -80,21 +80,18 @@ pub(super) async fn ready(
     // Proves that the database responds.
     manager.current().await?;
     let load = manager.load();
-    let (status, reason) = if manager.is_draining() {
-        ("draining", Some("the server is shutting down".to_owned()))
+    let (code, status, reason) = if manager.is_draining() {
+        let reason = "the server is shutting down".to_owned();
+        (StatusCode::SERVICE_UNAVAILABLE, "draining", Some(reason))
     } else if load.cpu_slots_exhausted {
-        let threads = load.abandoned_threads;
         let reason = format!(
-            "{threads} abandoned threads hold all CPU slots: blocking work waits until one of them \
-             ends; restart the server to end them all"
+            "{} abandoned threads hold all CPU slots: blocking work waits until one of them ends; \
+             restart the server to end them all",
+            load.abandoned_threads
         );
-        ("blocked", Some(reason))
+        (StatusCode::SERVICE_UNAVAILABLE, "blocked", Some(reason))
     } else {
-        ("ok", None)
-    };
-    let code = match reason {
-        Some(_) => StatusCode::SERVICE_UNAVAILABLE,
-        None => StatusCode::OK,
+        (StatusCode::OK, "ok", None)
     };
     let readiness = Readiness {
         status,

@@ -130,7 +130,7 @@ async fn too_many_waiting_requests_are_refused() {
     for mut refused in refusals {
         let response = read_response(&mut refused).await;
         assert!(response.starts_with("HTTP/1.1 503 "), "{response}");
-        let expected = format!("{MAX_WAITS} requests are waiting for tasks to end");
+        let expected = format!("limit {MAX_WAITS})");
         assert!(response.contains(&expected), "{response}");
     }
     let answer = server.get(&format!("{path}?wait=1")).await;

@@ -45,7 +45,7 @@ async fn clients_that_do_not_read_do_not_fill_the_memory() {
     for path in ["/tasks?limit=1000", "/tasks?limit=1", &format!("/tasks/{task}")] {
         let answer = server.get(path).await;
         if answer.status != 200 {
-            assert!(answer.error(503).contains("memory"), "{answer}");
+            assert!(answer.error(503).contains("memory for responses"), "{answer}");
             assert_eq!(answer.header("retry-after"), "1");
         }
     }

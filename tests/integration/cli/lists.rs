@@ -88,7 +88,7 @@ async fn a_filtered_retry_submits_what_has_none() {
     server.until_running(&running).await;
     server.submit(endless()).await;
     let full = ask(&server, &retry).with(75);
-    assert!(full.stderr.contains("0 were submitted before that"), "{full}");
+    assert!(full.stderr.contains("submitted 0 tasks"), "{full}");
     ask(&server, &["retry"]).with(64);
 }
 
