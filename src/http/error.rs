@@ -94,9 +94,13 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "1")
     }
 
-    fn draining() -> Self {
-        let detail = "the server is shutting down: try again after its restart";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).with(header::RETRY_AFTER, "5")
+    fn draining(error: &impl ToString) -> Self {
+        Self::of(StatusCode::SERVICE_UNAVAILABLE, error).with(header::RETRY_AFTER, "5")
+    }
+
+    /// The message of a domain error.
+    fn of(status: StatusCode, error: &impl ToString) -> Self {
+        Self::new(status, error.to_string())
     }
 }
 
@@ -113,22 +117,10 @@ impl IntoResponse for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::DiskFull => Self::new(
-                StatusCode::INSUFFICIENT_STORAGE,
-                "the disk of the database is full: make room and try again",
-            ),
-            StoreError::Overloaded => Self::busy("too many lists are being read: try again"),
-            StoreError::RetriesUnknown => {
-                Self::busy("still indexing retries after an upgrade: try again")
-            }
-            StoreError::FileLost(name) => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!(
-                    "`{name}` was deleted or replaced while in use, so nothing can be stored: move it \
-                     back if it was moved, then restart the server"
-                ),
-            ),
-            StoreError::Closed => Self::draining(),
+            StoreError::DiskFull => Self::of(StatusCode::INSUFFICIENT_STORAGE, &error),
+            StoreError::Overloaded | StoreError::RetriesUnknown => Self::busy(error.to_string()),
+            StoreError::FileLost(_) => Self::of(StatusCode::SERVICE_UNAVAILABLE, &error),
+            StoreError::Closed => Self::draining(&SubmitError::Draining),
             StoreError::Database(_) => Self::internal(&with_causes(&error)),
         }
     }
@@ -138,28 +130,13 @@ impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         match error {
             SubmitError::Invalid(faults) => Self::invalid_body(faults),
-            SubmitError::Draining => Self::draining(),
-            SubmitError::Busy(id) => {
-                let id = id.map(|id| id.to_string()).unwrap_or_default();
-                Self::new(StatusCode::CONFLICT, format!("A task is already running: {id}"))
+            SubmitError::Draining => Self::draining(&error),
+            SubmitError::QueueFull(_) => {
+                Self::of(StatusCode::TOO_MANY_REQUESTS, &error).with(header::RETRY_AFTER, "1")
             }
-            SubmitError::QueueFull(limit) => {
-                let detail = format!("queue full (limit {limit}): try again later");
-                Self::new(StatusCode::TOO_MANY_REQUESTS, detail).with(header::RETRY_AFTER, "1")
-            }
-            SubmitError::RetriedBefore => {
-                Self::new(StatusCode::CONFLICT, "the task was already retried: see its retried_by")
-            }
-            SubmitError::KeyReused => Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "this Idempotency-Key was used with another body: use a new key for each submission",
-            ),
-            SubmitError::OutputInUse(id) => {
-                let detail = format!(
-                    "unfinished task {id} writes the same output_file_path: choose another file, or \
-                     wait for that task"
-                );
-                Self::new(StatusCode::CONFLICT, detail)
+            SubmitError::KeyReused => Self::of(StatusCode::UNPROCESSABLE_ENTITY, &error),
+            SubmitError::Busy(_) | SubmitError::RetriedBefore | SubmitError::OutputInUse(_) => {
+                Self::of(StatusCode::CONFLICT, &error)
             }
             SubmitError::Store(error) => error.into(),
         }
@@ -170,10 +147,8 @@ impl From<WatchError> for ApiError {
     fn from(error: WatchError) -> Self {
         match error {
             WatchError::Unknown => Self::task_not_found(),
-            WatchError::Draining => Self::draining(),
-            WatchError::TooMany(limit) => {
-                Self::busy(format!("too many event streams (limit {limit}): try again later"))
-            }
+            WatchError::Draining => Self::draining(&error),
+            WatchError::TooMany(_) => Self::busy(error.to_string()),
             WatchError::Store(error) => error.into(),
         }
     }
@@ -183,12 +158,7 @@ impl From<RetryError> for ApiError {
     fn from(error: RetryError) -> Self {
         match error {
             RetryError::Unknown => Self::task_not_found(),
-            RetryError::Unfinished(status) => {
-                let status = status.name();
-                let detail =
-                    format!("Task cannot be retried, it is still {status}: cancel it first");
-                Self::new(StatusCode::CONFLICT, detail)
-            }
+            RetryError::Unfinished(_) => Self::of(StatusCode::CONFLICT, &error),
             RetryError::Submit(error) => error.into(),
         }
     }
@@ -196,14 +166,10 @@ impl From<RetryError> for ApiError {
 
 impl From<OutputError> for ApiError {
     fn from(error: OutputError) -> Self {
-        let gone = |detail: String| Self::new(StatusCode::NOT_FOUND, detail);
         match error {
-            OutputError::Unknown => Self::task_not_found(),
-            OutputError::NotCompleted(status) => gone(format!(
-                "no output: the task is {}, and only a completed one has published its file",
-                status.name()
-            )),
-            OutputError::NoPath => gone("the task has no output_file_path".to_owned()),
+            OutputError::Unknown | OutputError::NotCompleted(_) | OutputError::NoPath => {
+                Self::of(StatusCode::NOT_FOUND, &error)
+            }
             OutputError::Gone(error) => Self::output_gone(&error),
             OutputError::Panicked => Self::internal(&with_causes(&error)),
             OutputError::Store(error) => error.into(),

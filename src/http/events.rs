@@ -93,7 +93,7 @@ pub(super) async fn of_many(
     slot: Option<Extension<ConnectionSlot>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let filter = query::event_filter(&query::pairs(query.as_deref()))?;
+    let filter = query::event_filter(&query::pairs(query.as_deref()), manager.registry())?;
     let events = manager.watch(Interest::Matching(filter), last_seen(&headers)).await?;
     Ok(answer(events, slot, |_| false))
 }

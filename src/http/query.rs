@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::error::ApiError;
 use crate::manager::{ListFilter, MAX_TAGS};
 use crate::task::{Fault, TaskId, TaskStatus, TaskType, Timestamp};
+use crate::tasks::TaskRegistry;
 
 /// Default page size of a list.
 pub(crate) const DEFAULT_LIMIT: usize = 100;
@@ -82,11 +83,14 @@ impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
 }
 
 /// Parses the filter in the query of a list.
-pub(super) fn list_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiError> {
+pub(super) fn list_filter(
+    pairs: &[(String, String)],
+    types: &TaskRegistry,
+) -> Result<ListFilter, ApiError> {
     let mut filter = ListFilter { limit: DEFAULT_LIMIT, ..ListFilter::default() };
     let mut faults = Vec::new();
     for (name, value) in pairs {
-        if let Err(found) = set_parameter(&mut filter, name, value) {
+        if let Err(found) = set_parameter(&mut filter, types, name, value) {
             faults.extend(found);
         }
         if filter.tags.len() > MAX_TAGS {
@@ -97,7 +101,12 @@ pub(super) fn list_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiE
     if faults.is_empty() { Ok(filter) } else { Err(ApiError::invalid(faults)) }
 }
 
-fn set_parameter(filter: &mut ListFilter, name: &str, value: &str) -> Result<(), Vec<Fault>> {
+fn set_parameter(
+    filter: &mut ListFilter,
+    types: &TaskRegistry,
+    name: &str,
+    value: &str,
+) -> Result<(), Vec<Fault>> {
     const KNOWN: [&str; 8] = [
         "status",
         "task_type",
@@ -117,10 +126,12 @@ fn set_parameter(filter: &mut ListFilter, name: &str, value: &str) -> Result<(),
     match name {
         "status" => {
             let known = TaskStatus::ALL.iter().map(|status| status.name());
-            add_names(&mut filter.statuses, (name, "status"), value, known)?;
+            let find = |name: &str| name.parse().ok();
+            add_names(&mut filter.statuses, (name, "status"), value, known, find)?;
         }
         "task_type" => {
-            add_names(&mut filter.task_types, (name, "task type"), value, TaskType::names())?;
+            let find = |name: &str| types.find(name).map(|(task_type, _)| task_type);
+            add_names(&mut filter.task_types, (name, "task type"), value, types.names(), find)?;
         }
         "created_after" => filter.created_after = time()?,
         "created_before" => filter.created_before = time()?,
@@ -144,25 +155,29 @@ fn set_parameter(filter: &mut ListFilter, name: &str, value: &str) -> Result<(),
 }
 
 /// Adds the comma-separated names in `value` to `list`.
-fn add_names<T: FromStr + PartialEq>(
+fn add_names<T: PartialEq>(
     list: &mut Vec<T>,
     (parameter, what): (&str, &str),
     value: &str,
     known: impl Iterator<Item = &'static str> + Clone,
+    find: impl Fn(&str) -> Option<T>,
 ) -> Result<(), Vec<Fault>> {
     let mut faults = Vec::new();
     for name in value.split(',').map(str::trim) {
-        match name.parse() {
-            Ok(item) => push_new(list, item),
-            Err(_) => faults.push(Fault::choice(&["query", parameter], what, name, known.clone())),
+        match find(name) {
+            Some(item) => push_new(list, item),
+            None => faults.push(Fault::choice(&["query", parameter], what, name, known.clone())),
         }
     }
     if faults.is_empty() { Ok(()) } else { Err(faults) }
 }
 
 /// Parses the filter of a bulk change. Rejects an empty one, which would match every task.
-pub(super) fn bulk_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiError> {
-    let filter = list_filter(pairs)?;
+pub(super) fn bulk_filter(
+    pairs: &[(String, String)],
+    types: &TaskRegistry,
+) -> Result<ListFilter, ApiError> {
+    let filter = list_filter(pairs, types)?;
     refuse(pairs, &["limit", "cursor"], "not supported here: a bulk change covers all matches")?;
     let msg = "not supported here: a bulk change skips tasks that were retried";
     refuse(pairs, &["retried"], msg)?;
@@ -174,8 +189,11 @@ pub(super) fn bulk_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiE
 }
 
 /// Parses the filter of an event stream.
-pub(super) fn event_filter(pairs: &[(String, String)]) -> Result<ListFilter, ApiError> {
-    let filter = list_filter(pairs)?;
+pub(super) fn event_filter(
+    pairs: &[(String, String)],
+    types: &TaskRegistry,
+) -> Result<ListFilter, ApiError> {
+    let filter = list_filter(pairs, types)?;
     let msg = "not supported here: a stream resumes from the Last-Event-ID header";
     refuse(pairs, &["cursor"], msg)?;
     let msg = "not supported here: a retry is a separate task with its own events";

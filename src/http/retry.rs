@@ -19,13 +19,8 @@ pub(super) struct RetryAllResponse {
     /// Reason for stopping before all matching tasks were submitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
-    /// Finished tasks without a retry that matched.
-    matched: usize,
-    /// Matching tasks that were submitted again.
-    submitted: usize,
-    /// Matching tasks that cannot be submitted now: an unfinished task writes the same output, or the
-    /// submission is no longer valid. Retrying such a task alone returns the reason.
-    conflicts: usize,
+    #[serde(flatten)]
+    counts: RetryCounts,
 }
 
 /// Retry a finished task.
@@ -81,21 +76,16 @@ pub(super) async fn retry_all(
     RawQuery(query): RawQuery,
     _: NoBody,
 ) -> Result<Response, ApiError> {
-    let filter = query::bulk_filter(&query::pairs(query.as_deref()))?;
+    let filter = query::bulk_filter(&query::pairs(query.as_deref()), manager.registry())?;
     let (full, counts) = match manager.retry_matching(filter).await {
         Ok(counts) => (None, counts),
-        Err(RetryAllError::QueueFull { limit, counts }) => (Some(limit), counts),
+        Err(error @ RetryAllError::QueueFull { counts, .. }) => (Some(error.to_string()), counts),
         Err(RetryAllError::Submit(error)) => return Err(error.into()),
     };
-    let RetryCounts { matched, submitted, conflicts } = counts;
-    let detail = full.map(|limit| {
-        format!("queue full (limit {limit}): submitted {submitted} tasks, retry the rest later")
-    });
-    let answer = Json(RetryAllResponse { detail, matched, submitted, conflicts });
-    Ok(match full {
-        Some(_) => {
-            (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "1")], answer).into_response()
-        }
-        None => answer.into_response(),
-    })
+    let status = match full {
+        Some(_) => StatusCode::TOO_MANY_REQUESTS,
+        None => StatusCode::OK,
+    };
+    let wait = full.is_some().then_some([(header::RETRY_AFTER, "1")]);
+    Ok((status, wait, Json(RetryAllResponse { detail: full, counts })).into_response())
 }

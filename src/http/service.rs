@@ -13,7 +13,7 @@ use super::dashboard;
 use super::error::ApiError;
 use super::query::NoQuery;
 use crate::manager::{Minute, TaskManager};
-use crate::task::{PathUse, Timestamp, machine};
+use crate::task::{PathUse, machine};
 
 /// Greeting of a running server.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -110,23 +110,7 @@ pub(super) struct Stats {
     #[schema(value_type = BTreeMap<String, u64>)]
     counts: BTreeMap<&'static str, u64>,
     /// Minutes since the server started, at most 60, oldest first; the last one is still running.
-    minutes: Vec<MinuteView>,
-}
-
-/// Activity in one minute.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct MinuteView {
-    /// Start of the minute.
-    #[schema(value_type = String, format = DateTime)]
-    at: Timestamp,
-    /// Submitted tasks.
-    submitted: u64,
-    /// Completed tasks.
-    completed: u64,
-    /// Failed tasks.
-    failed: u64,
-    /// Cancelled tasks.
-    cancelled: u64,
+    minutes: Vec<Minute>,
 }
 
 /// Get task counts and the activity of the last hour.
@@ -136,11 +120,7 @@ pub(super) struct MinuteView {
 )]
 pub(super) async fn stats(State(manager): State<TaskManager>, _: NoQuery) -> Json<Stats> {
     let counts = manager.counts().map(|(status, count)| (status.name(), count)).collect();
-    let minutes = manager.last_hour().into_iter().map(|minute| {
-        let Minute { at, submitted, completed, failed, cancelled } = minute;
-        MinuteView { at, submitted, completed, failed, cancelled }
-    });
-    Json(Stats { counts, minutes: minutes.collect() })
+    Json(Stats { counts, minutes: manager.last_hour() })
 }
 
 /// A task type.

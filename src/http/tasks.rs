@@ -46,17 +46,6 @@ pub(super) struct DryRunResponse {
     message: &'static str,
 }
 
-/// Result of a bulk cancellation.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct CancelAllResponse {
-    /// Unfinished tasks that matched.
-    matched: usize,
-    /// Matching tasks that are now cancelled.
-    cancelled: usize,
-    /// Matching tasks that are running and were asked to stop.
-    requested: usize,
-}
-
 /// Submit a task.
 ///
 /// Responds once the task is durably stored. With `dry_run=true` the submission is checked, including
@@ -112,17 +101,16 @@ pub(super) fn submitted(task_id: TaskId) -> Response {
 /// Skips tasks that have ended. At least one filter is required.
 #[utoipa::path(
     post, path = "/tasks/cancel", tag = "tasks", params(FilterParams),
-    responses((status = 200, body = CancelAllResponse, description = "Number of tasks by outcome"))
+    responses((status = 200, body = CancelCounts, description = "Number of tasks by outcome"))
 )]
 pub(super) async fn cancel_all(
     State(manager): State<TaskManager>,
     RawQuery(query): RawQuery,
     _: NoBody,
-) -> Result<Json<CancelAllResponse>, ApiError> {
+) -> Result<Json<CancelCounts>, ApiError> {
     let pairs = query::pairs(query.as_deref());
-    let counts = manager.cancel_matching(query::bulk_filter(&pairs)?).await?;
-    let CancelCounts { matched, cancelled, requested } = counts;
-    Ok(Json(CancelAllResponse { matched, cancelled, requested }))
+    let filter = query::bulk_filter(&pairs, manager.registry())?;
+    Ok(Json(manager.cancel_matching(filter).await?))
 }
 
 /// Get a task.
@@ -184,7 +172,7 @@ pub(super) async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let pairs = query::pairs(query.as_deref());
-    let page = manager.list(&query::list_filter(&pairs)?).await?;
+    let page = manager.list(&query::list_filter(&pairs, manager.registry())?).await?;
     let mut response = json_list(&page.tasks).into_response();
     if let Some(cursor) = page.next
         && let Ok(link) = HeaderValue::try_from(query::next_link(&pairs, cursor))

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::TaskManager;
@@ -34,14 +35,15 @@ pub(crate) enum CancelOutcome {
 }
 
 /// Result of a bulk cancellation.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, utoipa::ToSchema)]
+#[schema(as = CancelAllResponse)]
 pub(crate) struct CancelCounts {
     /// Unfinished tasks that matched.
-    pub(crate) matched: usize,
-    /// Of these, those that are cancelled now.
-    pub(crate) cancelled: usize,
-    /// Of these, those that run and were asked to stop.
-    pub(crate) requested: usize,
+    matched: usize,
+    /// Matching tasks that are now cancelled.
+    cancelled: usize,
+    /// Matching tasks that are running and were asked to stop.
+    requested: usize,
 }
 
 /// Treatment of running tasks.

@@ -7,19 +7,21 @@ use crate::task::{Fault, PathError, TaskId, TaskStatus};
 /// Why a submission was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SubmitError {
-    #[error("the submission is not valid")]
+    #[error("invalid submission")]
     Invalid(Vec<Fault>),
-    #[error("the server is shutting down")]
+    #[error("the server is shutting down: try again after its restart")]
     Draining,
-    #[error("a task is already running")]
+    #[error("A task is already running: {}", .0.map(|id| id.to_string()).unwrap_or_default())]
     Busy(Option<TaskId>),
-    #[error("{0} tasks are waiting, which is the limit")]
+    #[error("queue full (limit {0}): try again later")]
     QueueFull(usize),
-    #[error("the idempotency key was used with another body")]
+    #[error("this Idempotency-Key was used with another body: use a new key for each submission")]
     KeyReused,
-    #[error("task {0} writes the same output")]
+    #[error(
+        "unfinished task {0} writes the same output_file_path: choose another file, or wait for that task"
+    )]
     OutputInUse(TaskId),
-    #[error("the task was retried before")]
+    #[error("the task was already retried: see its retried_by")]
     RetriedBefore,
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -28,9 +30,9 @@ pub(crate) enum SubmitError {
 /// Why a task was not submitted again.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RetryError {
-    #[error("there is no such task")]
+    #[error("Task not found")]
     Unknown,
-    #[error("the task is {}", .0.name())]
+    #[error("Task cannot be retried, it is still {}: cancel it first", .0.name())]
     Unfinished(TaskStatus),
     #[error(transparent)]
     Submit(#[from] SubmitError),
@@ -39,7 +41,9 @@ pub(crate) enum RetryError {
 /// Why a bulk retry ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RetryAllError {
-    #[error("{limit} tasks are waiting, which is the limit")]
+    #[error(
+        "queue full (limit {limit}): submitted {} tasks, retry the rest later", counts.submitted
+    )]
     QueueFull {
         limit: usize,
         /// Tasks before that.
@@ -52,11 +56,13 @@ pub(crate) enum RetryAllError {
 /// Why there is no output to read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OutputError {
-    #[error("there is no such task")]
+    #[error("Task not found")]
     Unknown,
-    #[error("the task is {}", .0.name())]
+    #[error(
+        "no output: the task is {}, and only a completed one has published its file", .0.name()
+    )]
     NotCompleted(TaskStatus),
-    #[error("the task wrote no file")]
+    #[error("the task has no output_file_path")]
     NoPath,
     /// It is not there any more, or may not be read any more.
     #[error(transparent)]

@@ -1,6 +1,7 @@
 //! Retries: submits finished tasks again, one by id or all that match a filter.
 
 use futures_util::future::join_all;
+use serde::Serialize;
 
 use super::TaskManager;
 use super::errors::{RetryAllError, RetryError, SubmitError};
@@ -12,15 +13,15 @@ use crate::task::{TaskId, TaskStatus};
 const PIECE: usize = 64;
 
 /// Result of a bulk retry.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, utoipa::ToSchema)]
 pub(crate) struct RetryCounts {
     /// Finished tasks without a retry that matched.
-    pub(crate) matched: usize,
-    /// Of these, those that were submitted again.
-    pub(crate) submitted: usize,
-    /// Of these, those that cannot be submitted now: an unfinished task writes the same output, or what
-    /// was submitted is not valid any more.
-    pub(crate) conflicts: usize,
+    matched: usize,
+    /// Matching tasks that were submitted again.
+    pub(super) submitted: usize,
+    /// Matching tasks that cannot be submitted now: an unfinished task writes the same output, or the
+    /// submission is no longer valid. Retrying such a task alone returns the reason.
+    conflicts: usize,
 }
 
 impl TaskManager {

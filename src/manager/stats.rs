@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
 
 use tokio_util::sync::CancellationToken;
@@ -59,15 +60,21 @@ impl History {
     }
 }
 
-/// What happened in a minute.
-#[derive(Clone, Copy, Debug)]
+/// Activity in one minute.
+#[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = MinuteView)]
 pub(crate) struct Minute {
-    /// When it began.
-    pub(crate) at: Timestamp,
-    pub(crate) submitted: u64,
-    pub(crate) completed: u64,
-    pub(crate) failed: u64,
-    pub(crate) cancelled: u64,
+    /// Start of the minute.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+    /// Submitted tasks.
+    submitted: u64,
+    /// Completed tasks.
+    completed: u64,
+    /// Failed tasks.
+    failed: u64,
+    /// Cancelled tasks.
+    cancelled: u64,
 }
 
 /// Takes note of each minute until the server begins to stop.

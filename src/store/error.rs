@@ -8,16 +8,19 @@ use std::sync::Arc;
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     /// The change was not made.
-    #[error("the disk that holds the database is full")]
+    #[error("the disk of the database is full: make room and try again")]
     DiskFull,
     /// Too many reads wait, or this one took too long.
-    #[error("the database is busy with other requests")]
+    #[error("too many lists are being read: try again")]
     Overloaded,
     /// After an upgrade the history is searched once.
-    #[error("the history is still being searched for retries")]
+    #[error("still indexing retries after an upgrade: try again")]
     RetriesUnknown,
     /// Nothing more is stored, because the database writes to a file that has lost its name.
-    #[error("`{0}` was deleted or replaced while the server was using it")]
+    #[error(
+        "`{0}` was deleted or replaced while in use, so nothing can be stored: move it back if it was \
+         moved, then restart the server"
+    )]
     FileLost(Arc<str>),
     /// Anything else.
     #[error("the database failed")]

@@ -30,11 +30,11 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Why there is no stream.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WatchError {
-    #[error("there is no such task")]
+    #[error("Task not found")]
     Unknown,
-    #[error("the server is shutting down")]
+    #[error("the server is shutting down: try again after its restart")]
     Draining,
-    #[error("{0} streams are open, which is the limit")]
+    #[error("too many event streams (limit {0}): try again later")]
     TooMany(usize),
     #[error(transparent)]
     Store(#[from] StoreError),
