@@ -1,6 +1,6 @@
-//! The house rules that the compiler does not know: who may import whom.
+//! The architecture rules that the compiler does not know: which layer may import which.
 //!
-//! Lower rooms never import upper ones; only `app` knows everyone.
+//! Lower layers never import upper ones; only `app` and `cli` import everything.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,13 +32,13 @@ const FLOORS: [(&str, &str, &str); 7] = [
     ("tracing-subscriber", "0.3.20", "log lines carry the terminal escapes of clients"),
 ];
 
-/// The rooms of the house, from the ground up.
-const ROOMS: [&str; 8] = ["task", "tasks", "store", "manager", "http", "config", "app", "cli"];
+/// The layers, from the lowest up.
+const LAYERS: [&str; 8] = ["task", "tasks", "store", "manager", "http", "config", "app", "cli"];
 
 /// What a file, named by its path below `src`, may import from this crate; `None` for everything.
 fn allowed(file: &str) -> Option<&'static [&'static str]> {
-    let room = room(file);
-    Some(match room {
+    let layer = layer(file);
+    Some(match layer {
         "task" => &["task"],
         "tasks" if file == "tasks/registry.rs" || file == "tasks/mod.rs" => &["tasks", "task"],
         "tasks" => &["task"],
@@ -47,19 +47,19 @@ fn allowed(file: &str) -> Option<&'static [&'static str]> {
         "http" => &["http", "manager", "tasks", "task"],
         "config" => &["config", "task"],
         "app" | "cli" | "main" | "lib" => return None,
-        other => panic!("src/{file}: the house has no room `{other}`"),
+        other => panic!("src/{file}: there is no layer `{other}`"),
     })
 }
 
-/// The room that a file, named by its path below `src`, belongs to.
-fn room(file: &str) -> &str {
+/// The layer that a file, named by its path below `src`, belongs to.
+fn layer(file: &str) -> &str {
     file.split('/').next().map_or("", |first| first.strip_suffix(".rs").unwrap_or(first))
 }
 
-/// The imports of `source` that its place in the house does not allow, each in a sentence.
+/// The imports of `source` that its layer does not allow, each in a sentence.
 fn violations(file: &str, source: &str) -> Vec<String> {
     let Some(allowed) = allowed(file) else { return Vec::new() };
-    imported_rooms(file, source)
+    imported_layers(file, source)
         .into_iter()
         .filter(|import| !allowed.contains(&import.as_str()))
         .map(|import| format!("src/{file} imports crate::{import}, allowed are {allowed:?}"))
@@ -67,15 +67,15 @@ fn violations(file: &str, source: &str) -> Vec<String> {
 }
 
 /// The first names of all paths that start at the root of the crate.
-fn imported_rooms(file: &str, source: &str) -> BTreeSet<String> {
+fn imported_layers(file: &str, source: &str) -> BTreeSet<String> {
     let code = without_comments(source);
     let mut found: BTreeSet<String> = code.split("crate::").skip(1).flat_map(first_names).collect();
     // `super` as often as the file is deep leads to the root as well. In an inline module it does
-    // not, so there only names of rooms count.
+    // not, so there only names of layers count.
     let depth = file.split('/').filter(|part| *part != "mod.rs").count();
     let to_root = "super::".repeat(depth);
     let by_super = code.split(&to_root).skip(1).flat_map(first_names);
-    found.extend(by_super.filter(|name| ROOMS.contains(&name.as_str())));
+    found.extend(by_super.filter(|name| LAYERS.contains(&name.as_str())));
     found
 }
 
@@ -132,7 +132,7 @@ fn sources() -> Vec<(String, String)> {
 }
 
 #[test]
-fn lower_rooms_never_import_upper_ones() {
+fn lower_layers_never_import_upper_ones() {
     let found: Vec<_> =
         sources().iter().flat_map(|(file, source)| violations(file, source)).collect();
     assert!(found.is_empty(), "{found:#?}");
@@ -174,7 +174,7 @@ fn the_check_sees_every_way_to_write_an_import() {
 }
 
 #[test]
-fn the_check_knows_the_rules_of_each_room() {
+fn the_check_knows_the_rules_of_each_layer() {
     for (file, import) in [
         ("task/context.rs", "tasks"),
         ("tasks/dummy.rs", "tasks"),
