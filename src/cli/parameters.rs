@@ -3,6 +3,7 @@
 use std::{fs, io};
 
 use clap::Args;
+use jsonschema::JsonType;
 use serde_json::{Map, Number, Value};
 
 use super::exit::{Exit, Failure};
@@ -33,7 +34,7 @@ pub(super) struct TaskArgs {
     #[arg(long, value_name = "PATH")]
     pub(super) output: Option<String>,
 
-    /// Time limit of an attempt
+    /// Time limit of an attempt, in seconds
     #[arg(long, value_name = "SECONDS")]
     pub(super) timeout: Option<Number>,
 }
@@ -92,7 +93,7 @@ fn value(text: &str, property: &Value, schema: &Value) -> Value {
     let Ok(parsed) = serde_json::from_str::<Value>(text) else { return text.into() };
     let is_expected = match &parsed {
         Value::Number(_) => expected.contains(&"number") || expected.contains(&"integer"),
-        other => expected.contains(&type_name(other)),
+        other => expected.contains(&JsonType::from(other).as_str()),
     };
     if expected.contains(&"string") && (!is_expected || parsed.is_string()) {
         return text.into();
@@ -115,7 +116,7 @@ fn expected_types<'a>(
     }
     let listed = property["enum"].as_array().into_iter().flatten();
     for value in listed.chain(property.get("const")) {
-        found.push(type_name(value));
+        found.push(JsonType::from(value).as_str());
     }
     for choice in ["anyOf", "oneOf"] {
         for alternative in property[choice].as_array().into_iter().flatten() {
@@ -125,17 +126,6 @@ fn expected_types<'a>(
     let named = property["$ref"].as_str().and_then(|name| name.strip_prefix("#/$defs/"));
     if let Some(named) = named {
         expected_types(&schema["$defs"][named], schema, depth, found);
-    }
-}
-
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
     }
 }
 
