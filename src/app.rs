@@ -1,4 +1,4 @@
-//! The only place where everything meets: builds the server from its configuration and serves it.
+//! Assembly of the server: the only module besides `cli` that knows every layer.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,63 +14,63 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, ConfigError, HumanDuration};
 use crate::http::{self, Api, ClientLimits, Gate, InvalidOrigin, KeyFileError, KeyRing};
 use crate::manager::{ManagerOptions, StartError, TaskManager};
-use crate::task::{TaskType, Timestamp};
+use crate::task::{Fault, TaskType, Timestamp};
 use crate::tasks::TaskRegistry;
 
-/// Longest time from the end of the grace to the end of the process, whatever runs. Tasks have half of it
-/// to notice, clients a quarter to take their answers, and the database the rest to close.
+/// Maximum time from the end of the grace period to exit: half for tasks to stop, a quarter for clients to
+/// read their responses, the rest for the database to close.
 const STOP_TIME: Duration = Duration::from_secs(1);
 
-/// Files that are open whatever happens: some 20 of the database, its log and locks, the standard streams,
-/// the listener, those of two runtimes; the rest are opened now and then, such as the API keys and `/proc`.
+/// File descriptors of the server itself: about 20 for the database, then the standard streams, the
+/// listener, two runtimes, and files opened now and then, such as the API keys and `/proc`.
 const OWN_FILES: usize = 48;
-/// Files of a running task: its input, its unfinished output, and the folder of that.
+/// File descriptors of a running task: its input, its unfinished output, and the folder of the output.
 const FILES_PER_TASK: usize = 3;
 
-/// Why the server could not start.
+/// Startup error.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// A setting.
+    /// Invalid settings.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The time of day.
+    /// System clock before 1970.
     #[error(
-        "the clock of this machine shows {0}, and HTTP knows no date before 1970: set it, and start again"
+        "the system clock shows {0}, but HTTP has no dates before 1970: set the clock and restart"
     )]
     Clock(Timestamp),
-    /// The address.
+    /// Address that cannot be resolved or bound.
     #[error("cannot listen on `{address}`")]
     Listen {
-        /// As it was given.
+        /// Configured address.
         address: String,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
-    /// The API keys.
+    /// Unusable key file.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
-    /// The CORS origins.
+    /// Invalid CORS origin.
     #[error("--cors-origin: {0}")]
     Origin(#[from] InvalidOrigin),
-    /// The limit of open files.
+    /// Open-file limit too low.
     #[error(
-        "at most {limit} files may be open at once, and with --max-running {max_running} at least {needed} \
-         are needed: raise the limit (ulimit -n, LimitNOFILE= of systemd), or lower --max-running"
+        "the open-file limit is {limit}, but --max-running {max_running} needs at least {needed}: raise \
+         the limit (ulimit -n, LimitNOFILE= in systemd) or lower --max-running"
     )]
     TooFewFiles {
-        /// As it was found.
+        /// Limit of this process.
         limit: u64,
-        /// Tasks at once.
+        /// Number of tasks that run at once.
         max_running: usize,
-        /// Files for them, the database and a few clients.
+        /// Files for these tasks, the database and a few clients.
         needed: usize,
     },
-    /// The database or the roots.
+    /// Unusable database or root.
     #[error(transparent)]
     Start(#[from] StartError),
 }
 
-/// A server that listens, but does not answer yet.
+/// A server that is bound to its address but does not serve yet.
 #[derive(Debug)]
 pub struct App {
     config: Config,
@@ -83,10 +83,10 @@ pub struct App {
 }
 
 impl App {
-    /// Builds the server: what can be wrong is found here, before the first client comes.
+    /// Builds the server. All startup errors surface here, before the first client connects.
     ///
     /// # Errors
-    /// If the address, the keys, the database or a root cannot be used.
+    /// If the address, the keys, the database or a root is unusable.
     pub async fn build(config: Config, registry: TaskRegistry) -> Result<Self, AppError> {
         check_clock(Timestamp::now())?;
         let clients = client_limits(&config)?;
@@ -111,13 +111,13 @@ impl App {
         Ok(Self { config, listener, address, keys, api, clients, manager })
     }
 
-    /// Where it listens.
+    /// Returns the bound address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until `shutdown` is cancelled. Then submissions are refused while running tasks get
-    /// their grace, and those that did not end run again at the next start.
+    /// Serves until `shutdown` is cancelled, then drains: submissions are rejected, and tasks still running
+    /// after the grace period run again at the next start.
     pub async fn serve(self, shutdown: CancellationToken) {
         let Self { config, listener, address, keys, api, clients, manager } = self;
         log_settings(&config);
@@ -133,20 +133,18 @@ impl App {
         let stopping = async {
             manager.drain(config.shutdown_grace).await;
             stop.cancel();
-            // It cannot fail but by a panic, which has been reported.
+            // Fails only on a panic, which the panic hook has logged.
             let _ = server.await;
             manager.close().await;
         };
         match timeout_at(end, stopping).await {
             Ok(()) => tracing::info!("stopped"),
-            Err(_) => tracing::warn!(
-                "stopped while the disk or a client was still busy: the next start puts it right"
-            ),
+            Err(_) => tracing::warn!("shutdown timed out; the next start recovers"),
         }
     }
 }
 
-/// Says what the server works with, so that the log explains what it does later.
+/// Logs the effective settings.
 fn log_settings(config: &Config) {
     let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let roots: Vec<_> = config.roots.iter().map(absolute).collect();
@@ -154,9 +152,9 @@ fn log_settings(config: &Config) {
         config.limits.iter().map(|(name, limit)| format!("{name}={limit}")).collect();
     let settings = match config.file.exists() {
         true => absolute(&config.file).display().to_string(),
-        false => "no file".to_owned(),
+        false => "none".to_owned(),
     };
-    let retention = config.retention.map_or("for ever".to_owned(), |time| time.to_string());
+    let retention = config.retention.map_or("forever".to_owned(), |time| time.to_string());
     tracing::info!(
         settings,
         database = %absolute(&config.database).display(),
@@ -170,26 +168,26 @@ fn log_settings(config: &Config) {
     );
 }
 
-/// The HTTP library panics at such a date, so it is told once and not with each request.
+/// Fails at startup, because hyper panics on dates before 1970 with every response.
 fn check_clock(now: Timestamp) -> Result<(), AppError> {
     if now < Timestamp::from_micros(0) { Err(AppError::Clock(now)) } else { Ok(()) }
 }
 
-/// Files that are set aside for everything but clients.
+/// Returns the number of file descriptors reserved for everything but clients.
 fn reserved_files(config: &Config) -> usize {
     let tasks = config.max_running.saturating_mul(FILES_PER_TASK);
     tasks.saturating_add(OWN_FILES + config.roots.len())
 }
 
-/// Open files for all tasks and the most clients.
+/// Returns the open-file limit that allows all tasks and the maximum number of clients.
 pub(crate) fn wanted_files(config: &Config) -> u64 {
     reserved_files(config).saturating_add(ClientLimits::MOST_FILES) as u64
 }
 
-/// Sizes what clients may use by the limit of open files, so that they cannot use up those of the
-/// database and the tasks.
+/// Derives client limits from the open-file limit, so that clients cannot starve the database and the
+/// tasks of file descriptors.
 fn client_limits(config: &Config) -> Result<ClientLimits, AppError> {
-    // Where there is no number there is no limit.
+    // `None` means unlimited.
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let reserved = reserved_files(config);
     let needed = reserved.saturating_add(ClientLimits::LEAST_FILES);
@@ -200,18 +198,11 @@ fn client_limits(config: &Config) -> Result<ClientLimits, AppError> {
     let clients = ClientLimits::within(files);
     if files < ClientLimits::MOST_FILES {
         let ClientLimits { connections, streams, waits } = clients;
-        tracing::warn!(
-            limit,
-            connections,
-            streams,
-            waits,
-            "few files may be open, so few clients at once"
-        );
+        tracing::warn!(limit, connections, streams, waits, "low open-file limit, fewer clients");
     }
     Ok(clients)
 }
 
-/// Finds the types that are limited.
 fn type_limits(
     limits: &[(String, usize)],
     registry: &TaskRegistry,
@@ -219,10 +210,8 @@ fn type_limits(
     let find = |(name, limit): &(String, usize)| match registry.find(name) {
         Some((task_type, _)) => Ok((task_type, *limit)),
         None => {
-            let names = registry.names().collect::<Vec<_>>().join(", ");
-            Err(ConfigError::Value(format!(
-                "--limit: unknown task type `{name}`, expected one of {names}"
-            )))
+            let fault = Fault::choice(&[], "task type", name, registry.names());
+            Err(ConfigError::Value(format!("--limit: {}", fault.msg)))
         }
     };
     limits.iter().map(find).collect()
@@ -230,19 +219,22 @@ fn type_limits(
 
 async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), AppError> {
     let failed = |source| AppError::Listen { address: config.listen.clone(), source };
-    let not_found = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    let form = |error: io::Error| match error.kind() {
-        io::ErrorKind::InvalidInput => {
-            io::Error::new(error.kind(), "expected HOST:PORT such as 127.0.0.1:8000")
-        }
-        _ => error,
-    };
-    let address = lookup_host(&config.listen).await.map_err(form).map_err(failed)?.next();
-    let address = address.ok_or_else(not_found).map_err(failed)?;
+    let address = resolve(&config.listen).await.map_err(failed)?;
     config.check_exposure(address.ip())?;
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))
+}
+
+/// Resolves `HOST:PORT` to its first address.
+pub(crate) async fn resolve(address: &str) -> io::Result<SocketAddr> {
+    let mut found = lookup_host(address).await.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => {
+            io::Error::new(error.kind(), "expected HOST:PORT such as 127.0.0.1:8000")
+        }
+        _ => error,
+    })?;
+    found.next().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Settings: flags, then environment (`TASK_SERVER_*`), then `task-server.toml`, then defaults.
+//! Settings, by precedence: flags, environment (`TASK_SERVER_*`), `task-server.toml`, defaults.
 
-use std::net::IpAddr;
 mod values;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use values::{TypeLimit, one_or_many};
 
 use crate::task::expected_names;
 
-/// Read from the working directory if it is there.
+/// Settings file, looked up in the working directory.
 const DEFAULT_FILE: &str = "task-server.toml";
 
-/// What can be set, each one optional. The same names serve as flags and in the file.
+/// Settings as given by flags or by the file, which use the same names.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Settings {
@@ -25,7 +25,7 @@ pub struct Settings {
     #[arg(long, env = "TASK_SERVER_LISTEN", value_name = "HOST:PORT")]
     listen: Option<String>,
 
-    /// SQLite database, made if it is absent [default: tasks.db]
+    /// SQLite database, created if missing [default: tasks.db]
     #[arg(long, env = "TASK_SERVER_DATABASE", value_name = "FILE")]
     database: Option<PathBuf>,
 
@@ -34,33 +34,33 @@ pub struct Settings {
     #[serde(rename = "root", deserialize_with = "one_or_many")]
     roots: Vec<PathBuf>,
 
-    /// How many tasks run at once [default: 64]
+    /// Number of tasks that run at once [default: 64]
     #[arg(long, env = "TASK_SERVER_MAX_RUNNING", value_name = "N")]
     max_running: Option<usize>,
 
-    /// How many threads do CPU-bound work for tasks [default: the number of cores]
+    /// Number of threads for CPU-bound work [default: number of cores]
     #[arg(long, env = "TASK_SERVER_CPU_SLOTS", value_name = "N")]
     cpu_slots: Option<usize>,
 
-    /// How many tasks may wait; more are answered 429 [default: 100000]
+    /// Number of pending tasks at which submissions get 429 [default: 100000]
     #[arg(long, env = "TASK_SERVER_MAX_PENDING", value_name = "N")]
     max_pending: Option<usize>,
 
-    /// How many tasks of one type run at once; repeatable
+    /// Number of tasks of one type that run at once; repeatable
     #[arg(long = "limit", env = "TASK_SERVER_LIMIT", value_name = "TYPE=N", value_delimiter = ',')]
     #[serde(rename = "limit", deserialize_with = "one_or_many")]
     limits: Vec<TypeLimit>,
 
-    /// How long finished tasks are kept, such as 30d; without it for ever
+    /// Age at which finished tasks are erased, such as 30d [default: never]
     #[arg(long, env = "TASK_SERVER_RETENTION", value_name = "TIME")]
     retention: Option<HumanDuration>,
 
-    /// One task at a time: a submission while one is unfinished is answered 409
+    /// One task at a time: while one is unfinished, submissions get 409
     #[arg(long, env = "TASK_SERVER_EXCLUSIVE", value_name = "BOOL", num_args = 0..=1,
           require_equals = true, default_missing_value = "true")]
     exclusive: Option<bool>,
 
-    /// Web origin whose pages may use the API; repeatable
+    /// Web origin that may use the API; repeatable
     /// [default: http://localhost:3000, http://127.0.0.1:3000]
     #[arg(
         long = "cors-origin",
@@ -71,8 +71,7 @@ pub struct Settings {
     #[serde(rename = "cors-origin", deserialize_with = "one_or_many")]
     cors_origins: Vec<String>,
 
-    /// Name by which clients may call this server, beside loopback names and the listen address;
-    /// repeatable
+    /// Host name to accept besides loopback names and the listen address; repeatable
     #[arg(
         long = "allowed-host",
         env = "TASK_SERVER_ALLOWED_HOST",
@@ -82,95 +81,93 @@ pub struct Settings {
     #[serde(rename = "allowed-host", deserialize_with = "one_or_many")]
     allowed_hosts: Vec<String>,
 
-    /// File with the API keys, made by `task-server key new`; clients send
-    /// `Authorization: Bearer KEY`
+    /// File of API keys (see `task-server key new`); clients send `Authorization: Bearer KEY`
     #[arg(long, env = "TASK_SERVER_API_KEY_FILE", value_name = "FILE")]
     api_key_file: Option<PathBuf>,
 
-    /// Listen beyond loopback without API keys, for a private network behind another gate
+    /// Listen beyond loopback without API keys, on a network that controls access itself
     #[arg(long, env = "TASK_SERVER_ALLOW_UNAUTHENTICATED", value_name = "BOOL", num_args = 0..=1,
           require_equals = true, default_missing_value = "true")]
     allow_unauthenticated: Option<bool>,
 
-    /// How long running tasks may go on after SIGTERM or Ctrl-C, such as 30s or 5m [default: 30s]
+    /// Time for running tasks to end after SIGTERM or Ctrl-C, such as 30s or 5m [default: 30s]
     #[arg(long, env = "TASK_SERVER_SHUTDOWN_GRACE", value_name = "TIME")]
     shutdown_grace: Option<HumanDuration>,
 
-    /// How log lines are written [default: text]
+    /// Log format [default: text]
     #[arg(long, env = "TASK_SERVER_LOG_FORMAT", value_enum)]
     log_format: Option<LogFormat>,
 }
 
-/// How log lines are written.
+/// Log format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Readable lines.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Everything that the server needs to know, checked.
+/// Validated settings with defaults filled in.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `host:port`, not resolved yet.
+    /// `HOST:PORT`, unresolved.
     pub listen: String,
-    /// The database file.
+    /// Database file.
     pub database: PathBuf,
-    /// The folders that tasks may use; at least one.
+    /// Folders that tasks may use; at least one.
     pub roots: Vec<PathBuf>,
-    /// How many tasks run at once; at least one.
+    /// Number of tasks that run at once; at least one.
     pub max_running: usize,
-    /// How many CPU-bound closures run at once; at least one.
+    /// Number of CPU-bound closures that run at once; at least one.
     pub cpu_slots: usize,
-    /// How many tasks may wait.
+    /// Maximum number of pending tasks.
     pub max_pending: usize,
-    /// How many tasks of a type run at once, by the name of the type.
+    /// Number of tasks that run at once, by name of the type.
     pub limits: Vec<(String, usize)>,
-    /// How long finished tasks are kept; `None` for ever.
+    /// Age at which finished tasks are erased; `None` for never.
     pub retention: Option<HumanDuration>,
-    /// One unfinished task at a time.
+    /// Accept one unfinished task at a time.
     pub exclusive: bool,
-    /// Origins for CORS.
+    /// Allowed CORS origins.
     pub cors_origins: Vec<String>,
-    /// Names by which the server may be called, lower case.
+    /// Additional `Host` names, lower case.
     pub allowed_hosts: Vec<String>,
-    /// Where the API keys are.
+    /// File of API keys.
     pub api_key_file: Option<PathBuf>,
-    /// Whether it may listen beyond loopback without keys.
+    /// Allow listening beyond loopback without keys.
     pub allow_unauthenticated: bool,
-    /// How long running tasks may go on when the server stops.
+    /// Time for running tasks to end on shutdown.
     pub shutdown_grace: Duration,
-    /// How log lines are written.
+    /// Log format.
     pub log_format: LogFormat,
-    /// The file that settings are read from, whether it is there or not.
+    /// Settings file, which may not exist.
     pub file: PathBuf,
 }
 
-/// A setting that cannot be.
+/// Invalid settings.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file.
+    /// Unreadable or malformed settings file.
     #[error("cannot read settings from `{}`: {reason}", path.display())]
     File {
-        /// Which file.
+        /// Settings file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Cause, with the line where known.
         reason: String,
     },
-    /// A value.
+    /// Invalid value.
     #[error("{0}")]
     Value(String),
 }
 
 impl Config {
-    /// Settles every setting. `file` names the settings file; without it the default one is read
-    /// if it is there.
+    /// Merges flags with the settings file: `file`, or else the default one if it exists.
     ///
     /// # Errors
-    /// If the file cannot be read or a value makes no sense.
+    /// If the file is unreadable or a value is invalid.
     pub fn load(flags: Settings, file: Option<&Path>) -> Result<Self, ConfigError> {
         let default = Path::new(DEFAULT_FILE);
         let stored = match file {
@@ -178,16 +175,16 @@ impl Config {
             None if default.exists() => read_file(default)?,
             None => Settings::default(),
         };
-        let mut config = Self::settle(flags, stored)?;
+        let mut config = Self::merge(flags, stored)?;
         config.file = file.unwrap_or(default).to_owned();
         Ok(config)
     }
 
-    fn settle(flags: Settings, file: Settings) -> Result<Self, ConfigError> {
+    fn merge(flags: Settings, file: Settings) -> Result<Self, ConfigError> {
         let database = flags.database.or(file.database).unwrap_or_else(|| "tasks.db".into());
         if database.to_str().is_some_and(|name| name.contains("://")) {
             return Err(ConfigError::Value(format!(
-                "--database `{}` is a URL, expected the path of a SQLite file",
+                "invalid --database `{}`: expected the path of a SQLite file, not a URL",
                 database.display()
             )));
         }
@@ -223,19 +220,19 @@ impl Config {
         })
     }
 
-    /// Refuses to serve strangers.
+    /// Refuses to listen beyond loopback without authentication, unless allowed explicitly.
     ///
     /// # Errors
-    /// If `address` can be reached from other machines and nothing checks who calls.
+    /// If `address` is not loopback and neither API keys nor the override are configured.
     pub fn check_exposure(&self, address: IpAddr) -> Result<(), ConfigError> {
         let guarded = self.api_key_file.is_some() || self.allow_unauthenticated;
         if address.is_loopback() || guarded {
             return Ok(());
         }
         Err(ConfigError::Value(format!(
-            "--listen {} can be reached from other machines, and without API keys anyone there \
-             could run tasks: add --api-key-file FILE (`task-server key new` makes one), or \
-             --allow-unauthenticated for a private network behind another gate",
+            "--listen {} is reachable from other machines, and without API keys anyone there could \
+             run tasks: add --api-key-file FILE (see `task-server key new`), or \
+             --allow-unauthenticated on a network that controls access itself",
             self.listen
         )))
     }
@@ -248,8 +245,8 @@ fn read_file(path: &Path) -> Result<Settings, ConfigError> {
     toml::from_str(&text).map_err(|error| failed(error.to_string()))
 }
 
-/// Refuses settings that do not exist, with the nearest one that does. Text that is not TOML passes: the
-/// parser says where it breaks.
+/// Rejects unknown settings and suggests the closest name. Malformed TOML passes, since the parser
+/// reports its position.
 fn check_names(text: &str) -> Result<(), String> {
     let settings = Settings::augment_args(Command::new(""));
     let known: Vec<_> = settings.get_arguments().filter_map(Arg::get_long).collect();
@@ -269,7 +266,7 @@ fn first_given<T: Clone>(given: [Vec<T>; 2], default: &[T]) -> Vec<T> {
 
 fn at_least_one(name: &str, given: Option<usize>, default: usize) -> Result<usize, ConfigError> {
     match given.unwrap_or(default) {
-        0 => Err(ConfigError::Value(format!("--{name} is 0, expected at least 1"))),
+        0 => Err(ConfigError::Value(format!("invalid --{name} 0: expected at least 1"))),
         number => Ok(number),
     }
 }
@@ -286,47 +283,47 @@ mod tests {
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let flags = Settings { max_running: Some(3), ..Settings::default() };
         let stored = file("max-running = 9\nmax-pending = 7\nshutdown-grace = '2m'");
-        let config = Config::settle(flags, stored).unwrap();
+        let config = Config::merge(flags, stored).unwrap();
         assert_eq!((config.max_running, config.max_pending), (3, 7));
         assert_eq!(config.shutdown_grace, Duration::from_secs(120));
         assert_eq!(config.listen, "127.0.0.1:8000");
     }
 
     #[test]
-    fn an_unknown_name_in_the_file_is_an_error() {
+    fn unknown_settings_in_the_file_are_rejected() {
         assert_eq!(check_names("max-running = 3\nlimit = []\nretention = '1d'"), Ok(()));
-        let said = check_names("max_runing = 3").unwrap_err();
-        assert_eq!(said, "unknown setting `max_runing`, did you mean `max-running`?");
+        let error = check_names("max_runing = 3").unwrap_err();
+        assert_eq!(error, "unknown setting `max_runing`, did you mean `max-running`?");
     }
 
     #[test]
     fn a_list_of_one_needs_no_brackets() {
         let stored =
             file("root = 'data'\nlimit = 'tokenize=2'\ncors-origin = ['https://a', 'https://b']");
-        let config = Config::settle(Settings::default(), stored).unwrap();
+        let config = Config::merge(Settings::default(), stored).unwrap();
         assert_eq!(config.roots, [Path::new("data")]);
         assert_eq!(config.limits, [("tokenize".to_owned(), 2)]);
         assert_eq!(config.cors_origins.len(), 2);
     }
 
     #[test]
-    fn values_of_the_file_are_refused_with_an_example() {
+    fn invalid_values_in_the_file_are_rejected_with_an_example() {
         for (text, example) in [
             ("retention = 30", "\"30d\""),
             ("shutdown-grace = 5", "\"5s\""),
-            ("limit = 2", "limit = [\"tokenize=2\""),
-            ("[limit]\ntokenize = 2", "limit = [\"tokenize=2\""),
+            ("limit = 2", "\"tokenize=2\""),
+            ("[limit]\ntokenize = 2", "\"tokenize=2\""),
             ("limit = ['tokenize']", "tokenize=2"),
             ("root = 5", "string"),
         ] {
-            let said = toml::from_str::<Settings>(text).unwrap_err().to_string();
-            assert!(said.contains(example) && said.contains("line 1"), "{text}: {said}");
+            let error = toml::from_str::<Settings>(text).unwrap_err().to_string();
+            assert!(error.contains(example) && error.contains("line 1"), "{text}: {error}");
         }
     }
 
     #[test]
-    fn strangers_are_not_served_by_accident() {
-        let config = Config::settle(Settings::default(), Settings::default()).unwrap();
+    fn listening_beyond_loopback_requires_keys() {
+        let config = Config::merge(Settings::default(), Settings::default()).unwrap();
         assert!(config.check_exposure([127, 0, 0, 1].into()).is_ok());
         let error = config.check_exposure([0, 0, 0, 0].into()).unwrap_err().to_string();
         assert!(error.contains("--api-key-file"), "{error}");

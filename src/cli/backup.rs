@@ -1,4 +1,4 @@
-//! `task-server backup`: copies the database while the server runs.
+//! `task-server backup`: copies the database, also while the server runs.
 
 use std::path::PathBuf;
 
@@ -17,21 +17,21 @@ Examples:
   task-server backup tasks-2026-01-31.db
   task-server backup --database /data/tasks.db /backups/tasks.db
 
-The copy holds every task that was accepted before it began. To restore it, stop the server, move
-tasks.db, tasks.db-wal and tasks.db-shm away, and put the copy in the place of tasks.db. Tasks that
-were running run again.";
+The copy contains every task accepted before the backup began. To restore it, stop the server, move
+tasks.db, tasks.db-wal and tasks.db-shm away, and put the copy in place of tasks.db. Tasks that were
+running run again.";
 
-const STOPPED: &str = "stopped by a signal; there is no copy";
+const STOPPED: &str = "interrupted by a signal, no copy was made";
 
 /// Copies the database to a new file, also while the server runs, and checks the copy
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub(super) struct BackupArgs {
-    /// The file to make
+    /// File to create
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
-    /// The database [default: that of the settings file, else tasks.db]
+    /// Database [default: that of the settings file, else tasks.db]
     #[arg(long, env = "TASK_SERVER_DATABASE", value_name = "FILE")]
     database: Option<PathBuf>,
 

@@ -1,15 +1,12 @@
-//! `task-server cancel`: cancels tasks, named or all that match.
+//! `task-server cancel`: cancels tasks by id or by filters.
 
 use clap::Args;
 use hyper::Method;
 use serde::Deserialize;
 
-use super::client::{Client, Connection, Request};
-use super::each::{Answer, for_each};
-use super::exit::{EXIT_CODES, Exit, Failure, Outcome};
-use super::filters::Filters;
-use super::ids::{TaskName, resolve};
-use super::terminal::{print_json, print_line};
+use super::client::{Connection, Request};
+use super::exit::{EXIT_CODES, Outcome};
+use super::selection::{Answer, Selection};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,24 +14,20 @@ Examples:
   task-server cancel --status pending
   task-server cancel --type tokenize --tag plate=7
 
-A running task is asked to stop, and is shown as running until it has.";
+A running task is asked to stop and stays running until it does.";
 
-/// Cancels tasks: those that are named, or all unfinished ones that match the filters
+/// Cancels the given tasks, or all unfinished tasks that match the filters
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub(super) struct CancelArgs {
-    /// Tasks to cancel
-    #[arg(value_name = "ID", conflicts_with = "Filters")]
-    ids: Vec<TaskName>,
-
     #[command(flatten)]
-    filters: Filters,
+    selection: Selection,
 
     #[command(flatten)]
     connection: Connection,
 }
 
-/// What a cancellation of many met.
+/// Result of a bulk cancellation.
 #[derive(Deserialize)]
 struct Counts {
     matched: u64,
@@ -43,26 +36,10 @@ struct Counts {
 }
 
 pub(super) async fn run(args: CancelArgs) -> Outcome {
-    let client = Client::new(&args.connection)?;
-    if !args.ids.is_empty() {
-        let request = |id| Request::new(Method::DELETE, format!("/tasks/{id}"));
-        let line = |answer: &Answer| format!("{} {}", answer.task_id, answer.message);
-        let ids = resolve(&client, &args.ids).await?;
-        return for_each(&client, &ids, args.connection.json, request, line).await;
-    }
-    if args.filters.is_empty() {
-        let message = "name tasks by their ids, or with --status, --type or --tag";
-        return Err(Failure::new(Exit::Usage, message));
-    }
-    let path = format!("/tasks/cancel?{}", args.filters.query(None));
-    let json = client.json(Request::new(Method::POST, path)).await?;
-    if args.connection.json {
-        print_json(&json)?;
-    } else {
-        let Counts { matched, cancelled, requested } = client.parse(&json)?;
-        print_line(&format!(
-            "{matched} matched, {cancelled} cancelled, {requested} asked to stop"
-        ))?;
-    }
-    Ok(Exit::Done)
+    let one = |id| Request::new(Method::DELETE, format!("/tasks/{id}"));
+    let line = |answer: Answer| format!("{} {}", answer.task_id, answer.message);
+    let summary = |Counts { matched, cancelled, requested }| {
+        format!("{matched} matched, {cancelled} cancelled, {requested} asked to stop")
+    };
+    args.selection.apply(&args.connection, one, line, "/tasks/cancel", summary).await
 }

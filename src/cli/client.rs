@@ -1,7 +1,8 @@
-//! The server as its clients see it: requests, and what their answers mean for the exit code.
+//! HTTP client of the verbs, which maps error responses to exit codes.
 
 use std::error::Error;
 use std::io;
+use std::iter::successors;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,36 +26,33 @@ use super::exit::{Exit, Failure, fault_line};
 use super::terminal::escape;
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8000";
-/// How long a server may take to be reached.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a server may be silent; event streams are kept alive much more often.
+/// Longer than a long poll is held and than the interval between keep-alives of event streams.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How to talk to the server.
+/// Server options of a verb.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Server")]
 pub(super) struct Connection {
-    /// Where the server is
+    /// URL of the server
     #[arg(long, env = "TASK_SERVER_URL", value_name = "URL", default_value = DEFAULT_URL)]
     url: String,
 
-    /// The API key, if the server asks for one; better in the environment, because others on this
-    /// machine can read command lines
+    /// API key; prefer the environment variable, since other users can see command lines
     #[arg(long, env = "TASK_SERVER_API_KEY", hide_env_values = true, value_name = "KEY")]
     api_key: Option<String>,
 
-    /// Print JSON, as the server sent it
+    /// Print the server's JSON
     #[arg(long)]
     pub(super) json: bool,
 }
 
 impl Connection {
-    /// To a server that asks for no key, or for routes that need none.
     pub(super) fn without_key(url: String) -> Self {
         Self { url, api_key: None, json: false }
     }
 
-    /// The option that leads to the same server, with a space before it, if there has to be one.
+    /// Returns ` --url URL`, or nothing for the default URL.
     pub(super) fn url_option(&self) -> String {
         match self.url.as_str() {
             DEFAULT_URL => String::new(),
@@ -63,24 +61,23 @@ impl Connection {
     }
 }
 
-/// Talks to one server.
+/// Client of one server.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    /// Without a slash at the end.
+    /// Without a trailing slash.
     base: String,
     authorization: Option<HeaderValue>,
 }
 
-/// What is asked of the server.
 #[derive(Debug)]
 pub(super) struct Request {
     method: Method,
-    /// With the query.
+    /// Path and query.
     path: String,
     header: Option<(&'static str, String)>,
     body: Option<Value>,
-    /// What a conflict (409) means.
+    /// Exit code for status 409.
     conflict: Exit,
 }
 
@@ -109,9 +106,11 @@ impl Request {
     }
 }
 
-/// An error of the server.
+/// Body of an error response.
 #[derive(Deserialize)]
 struct ErrorBody {
+    /// `/health/ready` calls it `reason`.
+    #[serde(alias = "reason")]
     detail: Detail,
 }
 
@@ -130,44 +129,39 @@ struct Fault {
 
 impl Client {
     pub(super) fn new(connection: &Connection) -> Result<Self, Failure> {
-        let usage = |reason: String| Failure::new(Exit::Usage, reason);
         let base = connection.url.trim_end_matches('/');
         let parsed = base.parse::<Uri>().ok().filter(|url| url.query().is_none());
         let scheme = parsed.as_ref().and_then(Uri::scheme_str).unwrap_or_default();
         if !["http", "https"].contains(&scheme) {
             let base = escape(base);
-            return Err(usage(format!(
-                "--url `{base}`: expected http://HOST:PORT or https://HOST"
-            )));
+            let message =
+                format!("invalid --url `{base}`: expected http://HOST:PORT or https://HOST");
+            return Err(Failure::new(Exit::Usage, message));
         }
         let key = connection.api_key.as_deref().filter(|key| !key.is_empty());
         let authorization = key.map(|key| HeaderValue::try_from(format!("Bearer {key}")));
         let authorization = authorization.transpose().map_err(|_| {
-            usage("--api-key has characters that no key has: is it the right one?".to_owned())
+            Failure::new(Exit::Usage, "invalid --api-key: expected no control characters")
         })?;
         let connector = connector(scheme == "https").map_err(|error| {
-            let message = format!("cannot read the certificates of this system: {error}");
+            let message = format!("cannot read the system's certificates: {error}");
             Failure::new(Exit::Unavailable, message)
         })?;
         let http = legacy::Client::builder(TokioExecutor::new()).build(connector);
         Ok(Self { http, base: base.to_owned(), authorization })
     }
 
-    /// Sends a request; an answer that is an error becomes a failure.
+    /// Sends a request. Any status but 2xx is a failure.
     pub(super) async fn send(&self, request: Request) -> Result<Response<Incoming>, Failure> {
         let conflict = request.conflict;
-        let asked = self.http.request(self.prepare(request)?);
-        let response = match timeout(READ_TIMEOUT, asked).await {
-            Ok(answered) => answered.map_err(|error| self.unreachable(&root_cause(&error)))?,
-            Err(_) => return Err(self.silent()),
-        };
+        let response = self.within_timeout(self.http.request(self.prepare(request)?)).await?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
         }
         if let Some(to) = response.headers().get("location").filter(|_| status.is_redirection()) {
             let to = escape(&String::from_utf8_lossy(to.as_bytes()));
-            let message = format!("{} sends its clients on to {to}: give that as --url", self.base);
+            let message = format!("{} redirects to {to}: pass that as --url", self.base);
             return Err(Failure::new(Exit::Protocol, message));
         }
         let text = self.text(response).await.unwrap_or_default();
@@ -192,65 +186,68 @@ impl Client {
             }
             None => Bytes::new(),
         };
-        builder.body(Full::new(body)).map_err(|error| {
-            Failure::new(Exit::Usage, format!("this cannot be sent over HTTP: {error}"))
-        })
+        builder
+            .body(Full::new(body))
+            .map_err(|error| Failure::new(Exit::Usage, format!("invalid request: {error}")))
     }
 
-    /// Sends a request; returns the JSON that came back.
+    /// Sends a request and returns the JSON of the response.
     pub(super) async fn json(&self, request: Request) -> Result<String, Failure> {
         let text = self.text(self.send(request).await?).await?;
         self.parse::<IgnoredAny>(&text)?;
         Ok(text)
     }
 
-    /// The body of an answer.
-    pub(super) async fn text(&self, response: Response<Incoming>) -> Result<String, Failure> {
+    /// Gets one page of a list; returns its JSON and the query of the next page.
+    pub(super) async fn page(&self, query: &str) -> Result<(String, Option<String>), Failure> {
+        let response = self.send(Request::get(format!("/tasks?{query}"))).await?;
+        let next = next_query(&response);
+        Ok((self.text(response).await?, next))
+    }
+
+    async fn text(&self, response: Response<Incoming>) -> Result<String, Failure> {
         let mut body = response.into_body();
         let mut bytes = Vec::new();
         while let Some(part) = self.part(&mut body).await? {
             bytes.extend_from_slice(&part);
         }
-        String::from_utf8(bytes).map_err(|error| self.stranger(&error))
+        String::from_utf8(bytes).map_err(|error| self.invalid_response(&error))
     }
 
-    /// The next part of a body; `None` at its end.
+    /// Returns the next part of a body, or `None` at its end.
     pub(super) async fn part(&self, body: &mut Incoming) -> Result<Option<Bytes>, Failure> {
-        loop {
-            let frame = match timeout(READ_TIMEOUT, body.frame()).await {
-                Ok(None) => return Ok(None),
-                Ok(Some(frame)) => frame.map_err(|error| self.unreachable(&root_cause(&error)))?,
-                Err(_) => return Err(self.silent()),
-            };
-            // Trailers tell nothing that is of use here.
+        while let Some(frame) =
+            self.within_timeout(async { body.frame().await.transpose() }).await?
+        {
+            // Skips trailers.
             if let Ok(part) = frame.into_data() {
                 return Ok(Some(part));
             }
         }
+        Ok(None)
     }
 
-    /// Parses what the server sent.
     pub(super) fn parse<'a, T: Deserialize<'a>>(&self, json: &'a str) -> Result<T, Failure> {
-        serde_json::from_str(json).map_err(|error| self.stranger(&error))
+        serde_json::from_str(json).map_err(|error| self.invalid_response(&error))
     }
 
-    fn stranger(&self, error: &dyn Error) -> Failure {
-        // It may repeat what the server sent, lines and all.
+    async fn within_timeout<T, E: Error + 'static>(
+        &self,
+        io: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Failure> {
+        let reason = match timeout(READ_TIMEOUT, io).await {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => root_cause(&error),
+            Err(_) => format!("no data within {READ_TIMEOUT:?}"),
+        };
+        let message = format!("cannot reach {}: {reason} (see --url)", self.base);
+        Err(Failure::new(Exit::Unavailable, message))
+    }
+
+    fn invalid_response(&self, error: &dyn Error) -> Failure {
+        // Escaped because the error may quote the response.
         let error = escape(&error.to_string());
-        let message = format!("{} does not answer as a task-server does: {error}", self.base);
-        Failure::new(Exit::Protocol, message)
-    }
-
-    fn silent(&self) -> Failure {
-        self.unreachable(&format!("it was silent for {READ_TIMEOUT:?}"))
-    }
-
-    fn unreachable(&self, reason: &str) -> Failure {
-        let message = format!(
-            "cannot reach {}: {reason} (--url or TASK_SERVER_URL names the server)",
-            self.base
-        );
-        Failure::new(Exit::Unavailable, message)
+        Failure::new(Exit::Protocol, format!("invalid response from {}: {error}", self.base))
     }
 
     fn failure(&self, status: StatusCode, conflict: Exit, text: &str) -> Failure {
@@ -265,37 +262,36 @@ impl Client {
             _ => Exit::Protocol,
         };
         let Ok(ErrorBody { detail }) = serde_json::from_str(text) else {
-            let message = format!("{} answers {status}, not as a task-server does", self.base);
+            // Without the body of a task-server, these statuses say nothing about a task.
             let is_state = exit == Exit::Data || status == StatusCode::CONFLICT;
-            let stranger = if is_state { Exit::Protocol } else { exit };
-            return Failure::new(stranger, message);
+            let exit = if is_state { Exit::Protocol } else { exit };
+            return Failure::new(exit, format!("unexpected response from {}: {status}", self.base));
         };
         let mut message = match detail {
             Detail::Sentence(sentence) => escape(&sentence),
             Detail::Faults(faults) => {
-                // The body is this program's business.
+                // Users of the command line see options, not a body.
                 let line = |fault: &Fault| match fault.loc.as_slice() {
                     [body, field @ ..] if body == "body" => fault_line(field, &fault.msg),
                     loc => fault_line(loc, &fault.msg),
                 };
-                let lines: Vec<_> = faults.iter().map(line).collect();
-                lines.join("\n")
+                faults.iter().map(line).collect::<Vec<_>>().join("\n")
             }
         };
         if status == StatusCode::UNAUTHORIZED {
-            message.push_str("\nthe environment variable TASK_SERVER_API_KEY names the key");
+            message.push_str("\nset the API key in the environment variable TASK_SERVER_API_KEY");
         }
         Failure::new(exit, message)
     }
 }
 
-/// Plain or over TLS, checked against the certificates that the system trusts.
+/// Builds a connector for HTTP, or for HTTPS with the certificates that the system trusts.
 fn connector(tls: bool) -> io::Result<HttpsConnector<HttpConnector>> {
     let builder = HttpsConnectorBuilder::new();
     let builder = if tls {
         builder.with_provider_and_native_roots(ring::default_provider())?
     } else {
-        // The certificates take time to read, and a container may have none.
+        // Certificates are slow to read, and a container may have none.
         let provider = Arc::new(ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider);
         let config = config.with_safe_default_protocol_versions().map_err(io::Error::other)?;
@@ -308,11 +304,15 @@ fn connector(tls: bool) -> io::Result<HttpsConnector<HttpConnector>> {
     Ok(builder.https_or_http().enable_http1().wrap_connector(tcp))
 }
 
-/// The innermost cause: those around it say no more than that.
-fn root_cause(error: &dyn Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
+/// Returns the query of the next page (RFC 8288). The path is dropped: a proxy may have rewritten it.
+fn next_query(response: &Response<Incoming>) -> Option<String> {
+    let link = response.headers().get("link")?.to_str().ok()?;
+    let (target, _) = link.split_once(">; rel=\"next\"")?;
+    target.rsplit_once('?').map(|(_, query)| query.to_owned())
+}
+
+/// Returns the innermost cause, since hyper's outer errors add no information.
+fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let causes = successors(Some(error), |&error| error.source());
+    causes.last().map(ToString::to_string).unwrap_or_default()
 }

@@ -1,18 +1,18 @@
-//! Columns of lists: for people as a table, for spreadsheets as CSV.
+//! Columns of `list`, printed as a table or as CSV.
 
 use std::io::{self, Write};
 use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
-use super::record::Record;
-use super::terminal::{age, cell, escape, is_for_people, print_table};
+use super::ids::SHORT_LEN;
+use super::record::{Record, plain};
+use super::terminal::{age, cell, escape, is_interactive, print_table};
 
-/// Columns unless others are asked for.
-const USUAL: &str = "id,status,type,progress,age,input,message";
-/// Fields of tasks that are objects, whose parts can be columns too.
+const DEFAULT: &str = "id,status,type,progress,age,input,message";
+/// Fields that are objects, whose members can be columns too.
 const OBJECTS: [&str; 3] = ["result", "parameters", "tags"];
-/// Names that are shorter than those of the fields.
+/// Short names of fields.
 const SHORT: [(&str, &str); 6] = [
     ("id", "task_id"),
     ("type", "task_type"),
@@ -21,49 +21,24 @@ const SHORT: [(&str, &str); 6] = [
     ("input", "input_file_path"),
     ("output", "output_file_path"),
 ];
-/// Other fields of tasks.
-const FIELDS: [&str; 24] = [
-    "task_id",
-    "task_type",
-    "status",
-    "progress",
-    "message",
-    "created_at",
-    "started_at",
-    "completed_at",
-    "updated_at",
-    "error",
-    "input_file_path",
-    "output_file_path",
-    "attempt",
-    "max_attempts",
-    "timeout_seconds",
-    "cancel_requested_at",
-    "priority",
-    "run_at",
-    "retry_of",
-    "retried_by",
-    "queue_position",
-    "waiting_because",
-    "eta_seconds",
-    "result",
-];
+/// Other fields.
+const FIELDS: &str = "task_id task_type status progress message created_at started_at completed_at \
+    updated_at error input_file_path output_file_path attempt max_attempts timeout_seconds \
+    cancel_requested_at priority run_at retry_of retried_by queue_position waiting_because eta_seconds";
 
-/// One column.
 #[derive(Clone, Debug)]
 struct Column {
     name: String,
-    /// The field of the task, and the parts of it that lead to the value.
+    /// Field of the task, then member of that field.
     path: Vec<String>,
 }
 
-/// The columns of a list, in order.
 #[derive(Clone, Debug)]
 pub(super) struct Columns(Vec<Column>);
 
 impl Default for Columns {
     fn default() -> Self {
-        USUAL.parse().expect("the usual columns are known")
+        DEFAULT.parse().expect("the default columns exist")
     }
 }
 
@@ -84,12 +59,13 @@ impl FromStr for Column {
             Some((_, field)) => vec![(*field).to_owned()],
             None => name.splitn(2, '.').map(str::to_owned).collect(),
         };
-        let is_field = FIELDS.contains(&path[0].as_str()) || OBJECTS.contains(&path[0].as_str());
-        if !is_field || (path.len() > 1 && !OBJECTS.contains(&path[0].as_str())) {
+        let is_object = OBJECTS.contains(&path[0].as_str());
+        let is_field = path.len() == 1 && FIELDS.split(' ').any(|field| field == path[0]);
+        if !is_object && !is_field {
             let shorts: Vec<_> = SHORT.iter().map(|(short, _)| *short).collect();
             return Err(format!(
-                "unknown column `{name}`: expected {}, a field of tasks such as error or started_at, or a part \
-                 such as result.token_count, parameters.width or tags.plate",
+                "unknown column `{name}`: expected {}, a field of tasks such as error or started_at, or a \
+                 member such as result.token_count, parameters.width or tags.plate",
                 shorts.join(", ")
             ));
         }
@@ -104,11 +80,10 @@ impl Column {
         path.fold(field, |value, part| value.get(part).unwrap_or(&Value::Null))
     }
 
-    /// As people read it.
-    fn text(&self, record: &Record, fields: &Map<String, Value>) -> String {
+    fn table_cell(&self, record: &Record, fields: &Map<String, Value>) -> String {
         match self.name.as_str() {
-            "id" => record.short_id(),
-            "progress" => record.percent(),
+            "id" => short_id(&record.task.task_id),
+            "progress" => record.task.percent(),
             "age" => age(record.task.created_at),
             _ => cell(&plain(self.value(fields))),
         }
@@ -116,19 +91,19 @@ impl Column {
 }
 
 impl Columns {
-    /// Prints one line a task; the header where it is asked for.
+    /// Prints records as a table.
     pub(super) fn print_table(&self, records: &[Record], with_header: bool) -> io::Result<()> {
         let header = || self.0.iter().map(|column| column.name.to_uppercase()).collect();
         let row = |record: &Record| {
             let fields = record.fields();
-            self.0.iter().map(|column| column.text(record, &fields)).collect()
+            self.0.iter().map(|column| column.table_cell(record, &fields)).collect()
         };
         let rows: Vec<Vec<_>> =
             with_header.then(header).into_iter().chain(records.iter().map(row)).collect();
         print_table(&rows, self.0.iter().position(|column| column.name == "status"))
     }
 
-    /// Prints records as CSV (RFC 4180): whole values, times and numbers as in the JSON.
+    /// Prints records as CSV (RFC 4180), with values as in the JSON.
     pub(super) fn print_csv(&self, records: &[Record], with_header: bool) -> io::Result<()> {
         let mut out = io::stdout().lock();
         let mut line = |cells: Vec<String>| write!(out, "{}\r\n", cells.join(","));
@@ -143,16 +118,7 @@ impl Columns {
     }
 }
 
-/// A value as text; nothing for null.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-/// A field of CSV, in quotes where it needs them.
+/// Quotes a CSV field if necessary.
 fn quoted(text: &str) -> String {
     match text.contains([',', '"', '\r', '\n']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
@@ -160,19 +126,11 @@ fn quoted(text: &str) -> String {
     }
 }
 
-impl Record {
-    /// All fields, as the server sent them.
-    pub(super) fn fields(&self) -> Map<String, Value> {
-        serde_json::from_str(&self.json).unwrap_or_default()
-    }
-
-    /// The id, cut to its end where people read: ids of one hour begin alike.
-    fn short_id(&self) -> String {
-        let id = &self.task.task_id;
-        match id.get(id.len().saturating_sub(super::ids::SHORT)..) {
-            Some(end) if is_for_people() => escape(end),
-            _ => escape(id),
-        }
+/// Shortens an id to its last digits on a terminal. The first ones are a timestamp.
+fn short_id(id: &str) -> String {
+    match id.get(id.len().saturating_sub(SHORT_LEN)..) {
+        Some(end) if is_interactive() => escape(end),
+        _ => escape(id),
     }
 }
 
@@ -181,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_needs_quotes_gets_them() {
+    fn fields_are_quoted_if_necessary() {
         for (text, field) in [
             ("plain text", "plain text"),
             ("a,b", "\"a,b\""),
@@ -194,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_fields_and_parts_of_objects() {
+    fn columns_are_fields_and_members_of_objects() {
         for name in ["id", "input", "error", "result", "result.token_count", "tags.a.b"] {
             assert!(name.parse::<Columns>().is_ok(), "{name}");
         }

@@ -1,4 +1,4 @@
-//! `task-server completions`: what a shell needs to complete the command line.
+//! `task-server completions`: prints a shell's completion script.
 
 use std::io;
 
@@ -15,11 +15,11 @@ Examples:
   task-server completions zsh > ~/.zfunc/_task-server
   task-server completions fish > ~/.config/fish/completions/task-server.fish";
 
-/// Prints a script by which a shell completes commands and options
+/// Prints a completion script for a shell
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct CompletionsArgs {
-    /// The shell
+    /// Shell
     #[arg(value_enum)]
     shell: Shell,
 }

@@ -1,6 +1,7 @@
-//! Follows one task to its end: by its event stream, which is opened again whenever it breaks, or by
-//! asking again and again where there is no such stream.
+//! Follower of one task: reads its event stream, reconnecting when it breaks, or polls servers without
+//! streams.
 
+use std::mem::take;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -12,50 +13,49 @@ use super::client::{Client, Request};
 use super::exit::{Exit, Failure};
 use super::record::Record;
 
-/// Between two tries to reach a server that has gone away.
+/// Pause between attempts to reconnect.
 const RECONNECT: Duration = Duration::from_secs(1);
-/// How long the server holds a poll, in seconds, so that progress is seen that often.
+/// Seconds that the server holds a poll, and thus the delay of progress.
 const POLL_WAIT: u32 = 2;
-/// Between two polls; a server that is shutting down does not hold them.
+/// Pause between polls, since a server that shuts down does not hold them.
 const POLL_PAUSE: Duration = Duration::from_millis(500);
 
-/// What is learnt of a task.
 #[derive(Debug)]
-pub(super) enum News {
-    /// How it stands now.
+pub(super) enum Update {
+    /// Current state of the task.
     State(Box<Record>),
-    /// The connection to the server broke.
+    /// The connection broke.
     Lost,
-    /// It is there again.
+    /// The connection was restored.
     Back,
 }
 
-/// Reports all that happens to a task until it has ended; returns how it ended.
+/// Sends updates about a task until it has ended, and returns its final record.
 ///
 /// # Errors
-/// If the server cannot be reached at first, or refuses at any time.
+/// If the server is unreachable at first, or rejects a request.
 pub(super) async fn follow(
     client: Client,
     id: String,
-    tell: UnboundedSender<News>,
+    updates: UnboundedSender<Update>,
 ) -> Result<Record, Failure> {
-    Follower { client, id, tell, last_event: String::new(), reached: false, lost: false }
-        .run()
-        .await
+    let last_event = String::new();
+    Follower { client, id, updates, last_event, reached: false, lost: false }.run().await
 }
 
 struct Follower {
     client: Client,
     id: String,
-    tell: UnboundedSender<News>,
-    /// The id of the event that was seen last.
+    updates: UnboundedSender<Update>,
+    /// Id of the last event, from which the stream resumes.
     last_event: String,
-    /// Whether the server has answered at all.
+    /// The server has responded at least once.
     reached: bool,
+    /// `Lost` was sent and `Back` was not yet.
     lost: bool,
 }
 
-/// How a try to follow the task went, where it was no failure.
+/// End of a stream or of polling.
 enum Ending {
     Final(Box<Record>),
     /// The connection broke.
@@ -68,15 +68,15 @@ impl Follower {
     async fn run(mut self) -> Result<Record, Failure> {
         let mut streams = true;
         loop {
-            let tried = if streams { self.stream().await } else { self.poll().await };
-            match tried {
+            let ending = if streams { self.stream().await } else { self.poll().await };
+            match ending {
                 Ok(Ending::Final(record)) => return Ok(*record),
                 Ok(Ending::NoStream) => {
                     streams = false;
                     continue;
                 }
                 Ok(Ending::Broken) => {}
-                Err(failure) if self.reached && is_passing(&failure) => {}
+                Err(failure) if self.reached && is_temporary(&failure) => {}
                 Err(failure) => {
                     let message = format!("{}: {}", self.id, failure.message);
                     return Err(Failure { message, ..failure });
@@ -84,25 +84,25 @@ impl Follower {
             }
             if !self.lost {
                 self.lost = true;
-                self.say(News::Lost);
+                self.send(Update::Lost);
             }
             sleep(RECONNECT).await;
         }
     }
 
-    /// Reads the event stream up to the end of the task.
     async fn stream(&mut self) -> Result<Ending, Failure> {
         let mut request = Request::get(format!("/tasks/{}/events", self.id));
         if !self.last_event.is_empty() {
             request = request.header("last-event-id", &self.last_event);
         }
         let response = match self.client.send(request).await {
-            // No such task, or no such route: a poll will tell.
+            // Either the task or the route is unknown: a poll finds out which.
             Err(failure) if failure.exit == Exit::Data => return Ok(Ending::NoStream),
             response => response?,
         };
+        // `last_event` was the final one.
         if response.status() == StatusCode::NO_CONTENT {
-            return self.ask("").await.map(|record| Ending::Final(Box::new(record)));
+            return self.get("").await.map(|record| Ending::Final(Box::new(record)));
         }
         let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
         if !kind.is_some_and(|kind| kind.starts_with("text/event-stream")) {
@@ -121,69 +121,64 @@ impl Follower {
                 if let Some(id) = event.id {
                     self.last_event = id;
                 }
-                // `reset` tells no task: how it stands comes next.
+                // `reset` carries no task; the current state follows it.
                 if !["state", "progress"].contains(&event.name.as_str()) {
                     continue;
                 }
-                let record = Record::parse(&event.data)?;
-                if record.exit().is_some() {
-                    self.say(News::State(Box::new(record.clone())));
-                    return Ok(Ending::Final(Box::new(record)));
+                let record = Box::new(Record::parse(&event.data)?);
+                self.send(Update::State(record.clone()));
+                if record.task.exit().is_some() {
+                    return Ok(Ending::Final(record));
                 }
-                self.say(News::State(Box::new(record)));
             }
         }
         Ok(Ending::Broken)
     }
 
-    /// Asks until the task has ended.
     async fn poll(&mut self) -> Result<Ending, Failure> {
         loop {
-            let record = self.ask(&format!("?wait={POLL_WAIT}")).await?;
-            if record.exit().is_some() {
+            let record = self.get(&format!("?wait={POLL_WAIT}")).await?;
+            if record.task.exit().is_some() {
                 return Ok(Ending::Final(Box::new(record)));
             }
             sleep(POLL_PAUSE).await;
         }
     }
 
-    async fn ask(&mut self, query: &str) -> Result<Record, Failure> {
+    async fn get(&mut self, query: &str) -> Result<Record, Failure> {
         let json = self.client.json(Request::get(format!("/tasks/{}{query}", self.id))).await?;
         let record = Record::parse(&json)?;
         self.connected();
-        self.say(News::State(Box::new(record.clone())));
+        self.send(Update::State(Box::new(record.clone())));
         Ok(record)
     }
 
     fn connected(&mut self) {
         self.reached = true;
-        if self.lost {
-            self.lost = false;
-            self.say(News::Back);
+        if take(&mut self.lost) {
+            self.send(Update::Back);
         }
     }
 
-    fn say(&self, news: News) {
-        // Nobody listens any more when the whole is about to end.
-        let _ = self.tell.send(news);
+    fn send(&self, update: Update) {
+        // Fails only when the program is about to exit.
+        let _ = self.updates.send(update);
     }
 }
 
-/// Whether a failure goes away when the server is there again.
-fn is_passing(failure: &Failure) -> bool {
+/// Returns whether a failure may pass when the server is back.
+fn is_temporary(failure: &Failure) -> bool {
     [Exit::Unavailable, Exit::TryLater, Exit::Internal].contains(&failure.exit)
 }
 
-/// Takes a stream of Server-Sent Events apart.
-/// Source: the HTML standard, section "Server-sent events".
+/// Parser of Server-Sent Events, as in the section of that name in the HTML standard.
 #[derive(Default)]
 struct Parser {
     buffer: Vec<u8>,
-    id: Option<String>,
-    name: String,
-    data: String,
+    event: Event,
 }
 
+#[derive(Default)]
 struct Event {
     id: Option<String>,
     name: String,
@@ -191,7 +186,7 @@ struct Event {
 }
 
 impl Parser {
-    /// The next event that is there as a whole.
+    /// Returns the next complete event in the buffer.
     fn next(&mut self) -> Option<Event> {
         loop {
             let end = self.buffer.iter().position(|&byte| byte == b'\n')?;
@@ -199,25 +194,22 @@ impl Parser {
             let line = String::from_utf8_lossy(&line);
             let line = line.trim_end_matches(['\r', '\n']);
             if line.is_empty() {
-                let event = Event {
-                    id: self.id.take(),
-                    name: std::mem::take(&mut self.name),
-                    data: std::mem::take(&mut self.data),
-                };
-                // A block without data is no event.
+                let event = take(&mut self.event);
+                // A block without data is not an event.
                 if event.data.is_empty() {
                     continue;
                 }
                 return Some(event);
             }
-            // A comment has no name, and is nothing that is known here.
+            // Comments have an empty field name and are skipped like unknown fields.
             let (field, value) = line.split_once(':').unwrap_or((line, ""));
             let value = value.strip_prefix(' ').unwrap_or(value);
+            let Event { id, name, data } = &mut self.event;
             match field {
-                "id" => self.id = Some(value.to_owned()),
-                "event" => value.clone_into(&mut self.name),
-                "data" if self.data.is_empty() => value.clone_into(&mut self.data),
-                "data" => self.data.extend(["\n", value]),
+                "id" => *id = Some(value.to_owned()),
+                "event" => value.clone_into(name),
+                "data" if data.is_empty() => value.clone_into(data),
+                "data" => data.extend(["\n", value]),
                 _ => {}
             }
         }
@@ -229,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_found_wherever_the_stream_is_cut() {
+    fn events_are_parsed_across_chunk_boundaries() {
         let text = b"retry: 1000\n\n: keep\r\n\nid: 1\r\nevent:state\r\ndata: {\r\ndata: }\r\n\r\nevent: reset\ndata\n\nid: 2\nevent: progress\ndata: x\n\n";
         for cut in 0..text.len() {
             let mut parser = Parser::default();

@@ -1,4 +1,4 @@
-//! How a verb ends: the exit codes, and what is said of a failure.
+//! Exit codes and error messages of the verbs.
 
 use std::io;
 use std::process::ExitCode;
@@ -6,28 +6,28 @@ use std::process::ExitCode;
 use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::terminal::{escape, say};
+use super::terminal::{escape, report};
 
-/// For the end of `--help`.
+/// Last section of `--help`.
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
-   0  done; a task that was waited for has completed
-   1  the task has failed, or the server could not start
+   0  success; a task that was waited for completed
+   1  the task failed, or the server could not start
    2  the task was cancelled
-  64  the command line makes no sense, or the submission was refused
-  65  no such task, or it is in no state for this; a file is not what it has to be
-  66  a file to read is missing
-  69  the server cannot be reached
-  70  internal error, mostly of the server
-  73  a file or key cannot be made, or is there already
+  64  invalid command line, or the submission was rejected
+  65  no such task, wrong state of the task, or malformed file
+  66  input file missing
+  69  server unreachable
+  70  internal error, usually of the server
+  73  file or key cannot be created or already exists
   74  reading or writing failed
-  75  the server is busy or shutting down, or another task is in the way: try later
-  76  what answers is no task-server
-  77  no permission: the API key is missing or wrong
- 130  interrupted by Ctrl-C; a task that was watched goes on
- 143  ended by SIGTERM";
+  75  server busy or shutting down, or another task in the way: try again later
+  76  the other end is not a task-server
+  77  permission denied: API key missing or wrong
+ 130  interrupted by Ctrl-C; watched tasks go on
+ 143  terminated by SIGTERM";
 
-/// An exit code. Those from 64 on have the meaning that BSD's `sysexits.h` gives them.
+/// Exit code. Values from 64 to 78 follow BSD's `sysexits.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
     Done = 0,
@@ -53,15 +53,14 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a verb could not do its work.
+/// Error of a verb.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) exit: Exit,
-    /// One line or more, for standard error.
+    /// One or more lines for standard error.
     pub(super) message: String,
 }
 
-/// How a verb ends.
 pub(super) type Outcome = Result<Exit, Failure>;
 
 impl Failure {
@@ -69,30 +68,29 @@ impl Failure {
         Self { exit, message: message.into() }
     }
 
-    /// Says the message.
-    pub(super) fn say(&self) {
-        say(&self.message);
+    pub(super) fn report(&self) {
+        report(&self.message);
     }
 }
 
-/// Listens for a signal that would end the process otherwise.
+/// Catches a signal that would otherwise end the process.
 pub(super) fn listen_for(kind: SignalKind) -> Result<Signal, Failure> {
-    let failed =
-        |error| Failure::new(Exit::Internal, format!("cannot listen for signals: {error}"));
-    signal(kind).map_err(failed)
+    signal(kind).map_err(|error| {
+        Failure::new(Exit::Internal, format!("cannot listen for signals: {error}"))
+    })
 }
 
-/// One fault of a submission, as `parameters.steps: what was expected`.
+/// Formats a fault of a submission: `parameters.steps: what was expected`.
 pub(super) fn fault_line(loc: &[Value], msg: &str) -> String {
     let part = |part: &Value| part.as_str().map_or_else(|| part.to_string(), str::to_owned);
     let loc: Vec<_> = loc.iter().map(part).collect();
     escape(&format!("{}: {msg}", loc.join(".")))
 }
 
-/// Standard output cannot be written.
+/// Converts an error of writing to standard output.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        // Whoever reads has had enough, as in `task-server list | head`.
+        // The reader has had enough, as in `task-server list | head`.
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self::new(Exit::Done, "");
         }

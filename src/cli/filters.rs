@@ -1,25 +1,25 @@
-//! Which tasks are meant: the filters of lists and of cancelling many.
+//! Filters of `list`, `watch`, `cancel` and `retry`.
 
 use clap::Args;
 
 use super::parameters::pair;
 
-/// Filters; a task has to match them all.
+/// Filters, all of which a task has to match.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Filters {
-    /// pending, running, completed, failed or cancelled; several with commas
+    /// Comma-separated list of pending, running, completed, failed or cancelled
     #[arg(long, value_name = "STATUS")]
     status: Option<String>,
 
-    /// Type of the task; several with commas
+    /// Comma-separated list of task types
     #[arg(long = "type", value_name = "TYPE")]
     task_type: Option<String>,
 
-    /// Has this value for the tag; repeatable
+    /// Tag with this value; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     tag: Vec<(String, String)>,
 
-    /// Submitted at this time or later, such as 2026-01-31T15:30:00Z
+    /// Submitted at or after this time, such as 2026-01-31T15:30:00Z
     #[arg(long, value_name = "TIME")]
     created_after: Option<String>,
 
@@ -33,13 +33,13 @@ impl Filters {
         self.query(None).is_empty()
     }
 
-    /// The same, of unfinished tasks unless a status is given.
-    pub(super) fn unfinished(&self) -> Self {
-        let status = self.status.clone().or_else(|| Some("pending,running".to_owned()));
-        Self { status, ..self.clone() }
+    /// Restricts the filters to unfinished tasks unless they have a status.
+    pub(super) fn unfinished(self) -> Self {
+        let status = self.status.or_else(|| Some("pending,running".to_owned()));
+        Self { status, ..self }
     }
 
-    /// The query of a request, without its `?`.
+    /// Returns the query string without `?`.
     pub(super) fn query(&self, limit: Option<usize>) -> String {
         let limit = limit.map(|limit| limit.to_string());
         let mut query = form_urlencoded::Serializer::new(String::new());

@@ -1,10 +1,10 @@
-//! `task-server get`: one task.
+//! `task-server get`: shows one task.
 
 use clap::Args;
 
 use super::client::{Client, Connection, Request};
 use super::exit::{EXIT_CODES, Exit, Outcome};
-use super::ids::{TaskName, resolve};
+use super::ids::{TaskName, resolve_one};
 use super::record::{Record, print_details};
 
 const EXAMPLES: &str = "\
@@ -12,11 +12,11 @@ Examples:
   task-server get 01a20732-f5d8-72b0-90ab-6e8c0dbec33e
   task-server get ID --json | jq .result";
 
-/// Shows one task
+/// Shows a task
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub(super) struct GetArgs {
-    /// The task
+    /// Task id, or its last 8 digits
     #[arg(value_name = "ID")]
     id: TaskName,
 
@@ -26,8 +26,8 @@ pub(super) struct GetArgs {
 
 pub(super) async fn run(args: GetArgs) -> Outcome {
     let client = Client::new(&args.connection)?;
-    let ids = resolve(&client, std::slice::from_ref(&args.id)).await?;
-    let json = client.json(Request::get(format!("/tasks/{}", ids[0]))).await?;
+    let id = resolve_one(&client, args.id).await?;
+    let json = client.json(Request::get(format!("/tasks/{id}"))).await?;
     print_details(&Record::parse(&json)?, args.connection.json)?;
     Ok(Exit::Done)
 }

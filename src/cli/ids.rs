@@ -1,28 +1,26 @@
-//! Names of tasks on the command line: an id, or the end of one as lists show it.
+//! Task ids on the command line: whole, or shortened as in lists.
 
 use std::str::FromStr;
 
 use serde::Deserialize;
 
-use super::client::{Client, Request};
+use super::client::Client;
 use super::exit::{Exit, Failure};
-use super::list::next_query;
 use super::terminal::{age, escape};
 use crate::http::MAX_LIMIT;
 use crate::task::{TaskId, Timestamp};
 
-/// Digits of a short id.
-pub(super) const SHORT: usize = 8;
-/// The newest tasks among which a short id is looked up.
-const LOOKED_AT: usize = 20_000;
-/// Candidates that are told of an id that is not enough.
-const TOLD: usize = 10;
+/// Number of digits of a short id.
+pub(super) const SHORT_LEN: usize = 8;
+/// Number of recent tasks searched for a short id.
+const MAX_SEARCHED: usize = 20_000;
+/// Maximum number of candidates listed for an ambiguous id.
+const MAX_LISTED: usize = 10;
 
-/// A task as it is named on the command line.
 #[derive(Clone, Debug)]
 pub(super) enum TaskName {
     Id(TaskId),
-    /// The last digits of an id, lower case.
+    /// Last digits of an id, lower case.
     Short(String),
 }
 
@@ -34,14 +32,13 @@ impl FromStr for TaskName {
             return Ok(Self::Id(id));
         }
         let end = text.trim_start_matches('…').to_ascii_lowercase();
-        if end.len() == SHORT && end.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        if end.len() == SHORT_LEN && end.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return Ok(Self::Short(end));
         }
-        Err(format!("invalid task id `{text}`: expected a UUID, or its last {SHORT} digits"))
+        Err(format!("invalid task id `{text}`: expected a UUID or its last {SHORT_LEN} digits"))
     }
 }
 
-/// What a candidate shows of itself.
 #[derive(Deserialize)]
 struct Candidate {
     task_id: TaskId,
@@ -50,10 +47,10 @@ struct Candidate {
     created_at: Timestamp,
 }
 
-/// Finds the tasks that are named, in order.
+/// Resolves ids, in order.
 ///
 /// # Errors
-/// If a short id fits none of the newest tasks, or several.
+/// If a short id matches none of the most recent tasks, or several.
 pub(super) async fn resolve(client: &Client, names: &[TaskName]) -> Result<Vec<TaskId>, Failure> {
     let is_short = |name: &TaskName| matches!(name, TaskName::Short(_));
     let candidates = match names.iter().any(is_short) {
@@ -67,21 +64,23 @@ pub(super) async fn resolve(client: &Client, names: &[TaskName]) -> Result<Vec<T
     resolved.collect()
 }
 
-/// The newest tasks that fit one of the names.
+pub(super) async fn resolve_one(client: &Client, name: TaskName) -> Result<TaskId, Failure> {
+    Ok(resolve(client, &[name]).await?[0])
+}
+
+/// Returns the recent tasks that match any of the names.
 async fn candidates(client: &Client, names: &[TaskName]) -> Result<Vec<Candidate>, Failure> {
     let fits = |task: &Candidate| names.iter().any(|name| ends_with(task, name));
     let mut found = Vec::new();
     let mut seen = 0;
     let mut query = format!("limit={MAX_LIMIT}");
     loop {
-        let response = client.send(Request::get(format!("/tasks?{query}"))).await?;
-        let next = next_query(&response);
-        let text = client.text(response).await?;
-        let page: Vec<Candidate> = client.parse(&text)?;
+        let (page, next) = client.page(&query).await?;
+        let page: Vec<Candidate> = client.parse(&page)?;
         seen += page.len();
         found.extend(page.into_iter().filter(fits));
         match next {
-            Some(next) if seen < LOOKED_AT => query = next,
+            Some(next) if seen < MAX_SEARCHED => query = next,
             _ => return Ok(found),
         }
     }
@@ -98,7 +97,7 @@ fn only(end: &str, candidates: &[Candidate]) -> Result<TaskId, Failure> {
         [task] => Ok(task.task_id),
         [] => {
             let message = format!(
-                "none of the newest {LOOKED_AT} tasks has an id that ends in {end}: give the whole id"
+                "no id among the last {MAX_SEARCHED} tasks ends in {end}: pass the full id"
             );
             Err(Failure::new(Exit::Data, message))
         }
@@ -107,9 +106,9 @@ fn only(end: &str, candidates: &[Candidate]) -> Result<TaskId, Failure> {
                 let (task_type, status) = (escape(&task.task_type), escape(&task.status));
                 format!("{} {task_type} {status} {}", task.task_id, age(task.created_at))
             };
-            let lines: Vec<_> = fitting.iter().take(TOLD).map(line).collect();
+            let lines: Vec<_> = fitting.iter().take(MAX_LISTED).map(line).collect();
             let message = format!(
-                "{} tasks have ids that end in {end}: give the whole id of one\n{}",
+                "{} ids end in {end}: pass the full id\n{}",
                 fitting.len(),
                 lines.join("\n")
             );
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_an_id_names_a_task_unless_several_have_it() {
+    fn a_short_id_must_be_unambiguous() {
         let ids = [
             "01a20732-f5d8-72b0-90ab-6e8c0dbec33e",
             "01a20732-f5d8-72b0-90ab-00000dbec33e",
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_an_id_or_its_end() {
+    fn a_name_is_a_full_or_a_short_id() {
         for good in ["01a20732-f5d8-72b0-90ab-6e8c0dbec33e", "0dbec33e", "0DBEC33E", "…0dbec33e"]
         {
             assert!(good.parse::<TaskName>().is_ok(), "{good}");

@@ -1,11 +1,10 @@
-//! The command line.
+//! The command line: one file per verb, and their shared parts.
 
 mod backup;
 mod cancel;
 mod client;
 mod columns;
 mod completions;
-mod each;
 mod events;
 mod exit;
 mod filters;
@@ -21,6 +20,7 @@ mod paths;
 mod record;
 mod retry;
 mod run;
+mod selection;
 mod serve;
 mod settings;
 mod stats;
@@ -30,21 +30,19 @@ mod types;
 mod view;
 mod watch;
 
-use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::task::with_causes;
 use exit::{EXIT_CODES, Exit, Failure, Outcome};
 
-/// Runs long-running work for HTTP clients: submit with POST /tasks, poll with GET /tasks/{id},
-/// cancel with DELETE /tasks/{id}.
+/// Runs long tasks for HTTP clients: submit with POST /tasks, poll with GET /tasks/{id}, cancel with
+/// DELETE /tasks/{id}.
 ///
-/// Without a command it serves: it listens on 127.0.0.1:8000 and keeps its tasks in tasks.db in the
-/// working directory. Open http://127.0.0.1:8000/docs to try the API out. Most commands are clients
-/// of such a server.
+/// Without a command, starts the server on 127.0.0.1:8000 with its tasks in tasks.db in the working
+/// directory. Open http://127.0.0.1:8000/docs to try out the API. Most commands are clients of such a
+/// server.
 #[derive(Debug, Parser)]
 #[command(version, about, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
 struct Cli {
@@ -69,68 +67,59 @@ enum Verb {
     Openapi(openapi::OpenapiArgs),
     Run(run::RunArgs),
     Backup(backup::BackupArgs),
-    /// Asks a server whether it takes submissions, this machine's unless told otherwise; fails if it does not
     Health(health::HealthArgs),
     Completions(completions::CompletionsArgs),
-    /// Manages the API keys
+    /// Manages API keys
     #[command(subcommand)]
     Key(key::KeyVerb),
 }
 
-/// Does what the command line asks for.
+/// Parses the command line and runs the verb.
 pub fn main() -> ExitCode {
     let Cli { verb, serve } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help that cannot be printed has no other place to say so.
+            // Printing fails only if the output is closed, so there is nowhere to report it.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }
     };
     let outcome = match verb {
-        None => done(serve::run(serve)),
-        Some(Verb::Health(args)) => health::run(args),
-        Some(Verb::Submit(args)) => ask(submit::run(args)),
-        Some(Verb::List(args)) => ask(list::run(args)),
-        Some(Verb::Get(args)) => ask(get::run(args)),
-        Some(Verb::Output(args)) => ask(output::run(args)),
-        Some(Verb::Stats(args)) => ask(stats::run(args)),
-        Some(Verb::Watch(args)) => ask(watch::run(args)),
-        Some(Verb::Cancel(args)) => ask(cancel::run(args)),
-        Some(Verb::Retry(args)) => ask(retry::run(args)),
-        Some(Verb::Types(args)) => ask(types::run(args)),
-        Some(Verb::Openapi(args)) => ask(openapi::run(args)),
+        None => serve::run(serve),
+        Some(Verb::Submit(args)) => block_on(submit::run(args)),
+        Some(Verb::List(args)) => block_on(list::run(args)),
+        Some(Verb::Get(args)) => block_on(get::run(args)),
+        Some(Verb::Output(args)) => block_on(output::run(args)),
+        Some(Verb::Watch(args)) => block_on(watch::run(args)),
+        Some(Verb::Cancel(args)) => block_on(cancel::run(args)),
+        Some(Verb::Retry(args)) => block_on(retry::run(args)),
+        Some(Verb::Stats(args)) => block_on(stats::run(args)),
+        Some(Verb::Types(args)) => block_on(types::run(args)),
+        Some(Verb::Openapi(args)) => block_on(openapi::run(args)),
         Some(Verb::Run(args)) => run_in(Runtime::new(), run::run(args)),
-        Some(Verb::Backup(args)) => ask(backup::run(args)),
+        Some(Verb::Backup(args)) => block_on(backup::run(args)),
+        Some(Verb::Health(args)) => block_on(health::run(args)),
         Some(Verb::Completions(args)) => completions::run(&args),
         Some(Verb::Key(verb)) => key::run(verb),
     };
-    outcome
-        .unwrap_or_else(|failure| {
-            failure.say();
-            failure.exit
-        })
-        .into()
+    let exit = outcome.unwrap_or_else(|failure| {
+        failure.report();
+        failure.exit
+    });
+    exit.into()
 }
 
-fn done(result: Result<(), impl Error + 'static>) -> Outcome {
-    match result {
-        Ok(()) => Ok(Exit::Done),
-        Err(error) => Err(Failure::new(Exit::Failed, with_causes(&error))),
-    }
-}
-
-/// Runs a verb that does little more than wait.
-fn ask(verb: impl Future<Output = Outcome>) -> Outcome {
+/// Runs a verb on this thread; most verbs only wait for I/O.
+fn block_on(verb: impl Future<Output = Outcome>) -> Outcome {
     run_in(Builder::new_current_thread().enable_all().build(), verb)
 }
 
 fn run_in(runtime: std::io::Result<Runtime>, verb: impl Future<Output = Outcome>) -> Outcome {
     let runtime = runtime.map_err(|error| {
-        Failure::new(Exit::Internal, format!("cannot start the threads: {error}"))
+        Failure::new(Exit::Internal, format!("cannot start the async runtime: {error}"))
     })?;
     let outcome = runtime.block_on(verb);
-    // A thread that never ends must not hold up the end.
+    // Does not wait for blocking threads, which may never end.
     runtime.shutdown_background();
     outcome
 }

@@ -1,4 +1,4 @@
-//! `task-server openapi`: the API for programs.
+//! `task-server openapi`: prints the OpenAPI document.
 
 use clap::Args;
 
@@ -10,7 +10,7 @@ const EXAMPLES: &str = "\
 Examples:
   task-server openapi > openapi.json";
 
-/// Prints the OpenAPI document of the server
+/// Prints the server's OpenAPI document
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub(super) struct OpenapiArgs {

@@ -1,4 +1,4 @@
-//! `task-server output`: the file that a task has written.
+//! `task-server output`: fetches the output file of a task.
 
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::client::{Client, Connection, Request};
 use super::exit::{EXIT_CODES, Exit, Failure, Outcome};
-use super::ids::{TaskName, resolve};
+use super::ids::{TaskName, resolve_one};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,15 +19,15 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub(super) struct OutputArgs {
-    /// The task
+    /// Task id, or its last 8 digits
     #[arg(value_name = "ID")]
     id: TaskName,
 
-    /// File to write instead, which must not exist yet
+    /// Write to this new file instead
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
 
-    /// Write to the terminal even what may not be text
+    /// Write to a terminal even if the output may be binary
     #[arg(long, conflicts_with = "to")]
     force: bool,
 
@@ -38,13 +38,13 @@ pub(super) struct OutputArgs {
 pub(super) async fn run(args: OutputArgs) -> Outcome {
     let client = Client::new(&args.connection)?;
     if args.to.is_none() && io::stdout().is_terminal() && !args.force {
-        let message = "this would write a file to the terminal: name a file with --to, or redirect it; \
-                       --force writes it all the same";
+        let message = "refusing to write a file to the terminal: use --to FILE, redirect the output, \
+                       or add --force";
         return Err(Failure::new(Exit::Usage, message));
     }
-    let ids = resolve(&client, std::slice::from_ref(&args.id)).await?;
-    let response = client.send(Request::get(format!("/tasks/{}/output", ids[0]))).await?;
-    // Opened only now, so that a task without output leaves no empty file.
+    let id = resolve_one(&client, args.id).await?;
+    let response = client.send(Request::get(format!("/tasks/{id}/output"))).await?;
+    // Created only now, so that an error response leaves no empty file.
     let mut out: Box<dyn Write> = match &args.to {
         None => Box::new(io::stdout().lock()),
         Some(path) => {

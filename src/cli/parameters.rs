@@ -1,45 +1,45 @@
 //! Parameters of a task on the command line.
 
-use std::io::Read;
+use std::{fs, io};
 
 use clap::Args;
+use jsonschema::JsonType;
 use serde_json::{Map, Number, Value};
 
 use super::exit::{Exit, Failure};
 
-/// How far references in a schema are followed; one could refer to itself.
+/// Bounds recursion, since references in a schema may be cyclic.
 const MAX_DEPTH: usize = 8;
 
-/// What the task is to work on.
 #[derive(Args, Debug)]
 pub(super) struct TaskArgs {
-    /// One of the types that `task-server types` lists
+    /// Task type, see `task-server types`
     #[arg(value_name = "TYPE")]
     pub(super) task_type: String,
 
-    /// A parameter; repeatable. Numbers, true, false, null, lists and objects are JSON; where the
-    /// task expects a text, all is text
+    /// Parameter; repeatable. The value is JSON, or a string if it is not JSON or the task expects a
+    /// string
     #[arg(short, long = "parameter", value_name = "KEY=VALUE", value_parser = pair)]
     parameter: Vec<(String, String)>,
 
-    /// Parameters as a JSON object, or @FILE that holds one, or @- for standard input; -p wins
+    /// Parameters as a JSON object, @FILE, or @- for standard input; -p takes precedence
     #[arg(long, value_name = "JSON|@FILE")]
     parameters: Option<String>,
 
-    /// The file to read
+    /// Input file
     #[arg(long, value_name = "PATH")]
     pub(super) input: Option<String>,
 
-    /// The file to write; it appears, whole, when the task has completed
+    /// Output file; appears whole when the task completes
     #[arg(long, value_name = "PATH")]
     pub(super) output: Option<String>,
 
-    /// Seconds that one attempt may take
+    /// Time limit of an attempt, in seconds
     #[arg(long, value_name = "SECONDS")]
     pub(super) timeout: Option<Number>,
 }
 
-/// Takes `KEY=VALUE` apart.
+/// Parses `KEY=VALUE`.
 pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -48,12 +48,12 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 impl TaskArgs {
-    /// Whether the schema of the parameters is of use.
+    /// Returns whether `parameters` needs the schema.
     pub(super) fn needs_schema(&self) -> bool {
         !self.parameter.is_empty()
     }
 
-    /// All parameters, with the JSON Schema to tell what is text.
+    /// Merges `--parameters` and `-p`. The JSON Schema decides which values are strings.
     pub(super) fn parameters(&self, schema: &Value) -> Result<Map<String, Value>, Failure> {
         let mut parameters = match &self.parameters {
             Some(given) => object(given)?,
@@ -79,24 +79,21 @@ fn object(given: &str) -> Result<Map<String, Value>, Failure> {
     })
 }
 
-fn read(file: &str) -> std::io::Result<String> {
+fn read(file: &str) -> io::Result<String> {
     match file {
-        "-" => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map(|_| text)
-        }
-        file => std::fs::read_to_string(file),
+        "-" => io::read_to_string(io::stdin()),
+        file => fs::read_to_string(file),
     }
 }
 
-/// The value that a text stands for where `property` is expected.
+/// Parses the value of a parameter with schema `property`.
 fn value(text: &str, property: &Value, schema: &Value) -> Value {
     let mut expected = Vec::new();
     expected_types(property, schema, MAX_DEPTH, &mut expected);
     let Ok(parsed) = serde_json::from_str::<Value>(text) else { return text.into() };
     let is_expected = match &parsed {
         Value::Number(_) => expected.contains(&"number") || expected.contains(&"integer"),
-        other => expected.contains(&type_name(other)),
+        other => expected.contains(&JsonType::from(other).as_str()),
     };
     if expected.contains(&"string") && (!is_expected || parsed.is_string()) {
         return text.into();
@@ -104,7 +101,7 @@ fn value(text: &str, property: &Value, schema: &Value) -> Value {
     parsed
 }
 
-/// Collects the JSON types that a schema allows; none if it does not say.
+/// Collects the JSON types that a schema allows; none if it does not restrict them.
 fn expected_types<'a>(
     property: &'a Value,
     schema: &'a Value,
@@ -119,7 +116,7 @@ fn expected_types<'a>(
     }
     let listed = property["enum"].as_array().into_iter().flatten();
     for value in listed.chain(property.get("const")) {
-        found.push(type_name(value));
+        found.push(JsonType::from(value).as_str());
     }
     for choice in ["anyOf", "oneOf"] {
         for alternative in property[choice].as_array().into_iter().flatten() {
@@ -132,17 +129,6 @@ fn expected_types<'a>(
     }
 }
 
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -150,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_schema_tells_texts_from_other_values() {
+    fn the_schema_decides_which_values_are_strings() {
         let schema = json!({ "$defs": { "Format": { "enum": ["1", "2"] } } });
         for (text, property, wanted) in [
             ("7", json!({ "type": "string" }), json!("7")),

@@ -1,5 +1,5 @@
-//! Relative paths of a submission. On the machine of the server they start in the shell's folder, if the
-//! server may use that; else where the server lets them start.
+//! Relative paths of `submit`: resolved in the shell's folder if the server shares that folder, else left
+//! to the server, which resolves them in its first root.
 
 use std::env;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use super::parameters::TaskArgs;
 use super::terminal::print_note;
 use crate::task::machine;
 
-/// Answer of `GET /roots`.
+/// Response of `GET /roots`.
 #[derive(Deserialize)]
 struct Roots {
     machine: Option<String>,
@@ -19,7 +19,7 @@ struct Roots {
 }
 
 impl Roots {
-    /// The shell's folder, if the server may use it too.
+    /// Returns the shell's folder if the server runs on this machine and may use it.
     fn shared_folder(&self) -> Option<PathBuf> {
         let same_machine = self.machine.is_some() && self.machine == machine();
         let folder = env::current_dir().ok().filter(|_| same_machine)?;
@@ -27,7 +27,7 @@ impl Roots {
     }
 }
 
-/// Makes relative paths absolute where they start in the shell's folder, and prints where each path leads.
+/// Makes relative paths absolute where the folder is shared, and prints the file that each one means.
 pub(super) async fn make_absolute(client: &Client, task: &mut TaskArgs) {
     let paths = [("input", &mut task.input), ("output", &mut task.output)];
     let is_relative = |path: &String| !path.is_empty() && !path.starts_with(['/', '~']);
@@ -36,13 +36,13 @@ pub(super) async fn make_absolute(client: &Client, task: &mut TaskArgs) {
     if relative.peek().is_none() {
         return;
     }
-    // Older servers have no such route.
+    // Older servers lack this route.
     let Ok(answer) = client.json(Request::get("/roots")).await else { return };
     let Ok(roots) = client.parse::<Roots>(&answer) else { return };
     let shared = roots.shared_folder();
     let Some(start) = shared.as_ref().or(roots.roots.first()) else { return };
     for (name, path) in relative {
-        // Without each `.` of it.
+        // `components` drops each `.`.
         let absolute: PathBuf = start.join(&*path).components().collect();
         let place = if shared.is_some() { "" } else { " on the server" };
         print_note(&format!("{name}: {}{place}", absolute.display()));

@@ -1,4 +1,4 @@
-//! A task as the server tells it.
+//! Task records as sent by the server.
 
 use std::io;
 
@@ -9,14 +9,14 @@ use super::exit::{Exit, Failure};
 use super::terminal::{age, escape, has_colours, paint, print_json, print_table};
 use crate::task::Timestamp;
 
-/// What the client needs to know of a task, and the rest as it came.
+/// A task record, parsed as far as the client needs it.
 #[derive(Clone, Debug)]
 pub(super) struct Record {
     pub(super) json: String,
     pub(super) task: Task,
 }
 
-/// The fields that every version of the server has.
+/// Fields that every version of the server sends.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Task {
     pub(super) task_id: String,
@@ -27,7 +27,7 @@ pub(super) struct Task {
 }
 
 impl Task {
-    /// The exit code that goes with its end; `None` while it has not ended.
+    /// Returns the exit code for the final status, or `None` while the task is unfinished.
     pub(super) fn exit(&self) -> Option<Exit> {
         match self.status.as_str() {
             "completed" => Some(Exit::Done),
@@ -36,52 +36,57 @@ impl Task {
             _ => None,
         }
     }
+
+    pub(super) fn percent(&self) -> String {
+        format!("{}%", self.progress.floor())
+    }
 }
 
 impl Record {
     pub(super) fn parse(json: &str) -> Result<Self, Failure> {
         let task = serde_json::from_str(json).map_err(|error| {
-            Failure::new(
-                Exit::Protocol,
-                format!("the answer is no task: {}", escape(&error.to_string())),
-            )
+            let error = escape(&error.to_string());
+            Failure::new(Exit::Protocol, format!("invalid task in the response: {error}"))
         })?;
         Ok(Self { json: json.to_owned(), task })
     }
 
-    /// The exit code that goes with the end of the task; `None` while it has not ended.
-    pub(super) fn exit(&self) -> Option<Exit> {
-        self.task.exit()
-    }
-
-    pub(super) fn percent(&self) -> String {
-        format!("{}%", self.task.progress.floor())
+    /// Returns all fields as sent.
+    pub(super) fn fields(&self) -> Map<String, Value> {
+        serde_json::from_str(&self.json).unwrap_or_default()
     }
 }
 
-/// Prints one task: every field that says something.
+/// Formats a value: strings without quotes, null as nothing.
+pub(super) fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Prints the fields of a task that are set.
 pub(super) fn print_details(record: &Record, as_json: bool) -> io::Result<()> {
     if as_json {
         return print_json(&record.json);
     }
     let fields = record.fields();
     let empty = |value: &Value| value.is_null() || value.as_object().is_some_and(Map::is_empty);
-    let told = fields.iter().filter(|(_, value)| !empty(value));
     let row = |(name, value): (&String, &Value)| {
-        let text = match value {
-            Value::String(text) => escape(text),
-            other => escape(&other.to_string()),
-        };
-        let at = value.as_str().filter(|_| name.ends_with("_at")).and_then(|at| at.parse().ok());
+        let text = escape(&plain(value));
         let text = match name.as_str() {
-            "progress" => record.percent(),
+            "progress" => record.task.percent(),
             "status" => paint(&text, &record.task.status, has_colours()),
-            "created_at" | "started_at" | "completed_at" | "updated_at" if let Some(at) = at => {
+            "created_at" | "started_at" | "completed_at" | "updated_at"
+                if let Ok(at) = text.parse() =>
+            {
                 format!("{text} ({} ago)", age(at))
             }
             _ => text,
         };
         vec![escape(name), text]
     };
-    print_table(&told.map(row).collect::<Vec<_>>(), None)
+    let rows: Vec<_> = fields.iter().filter(|(_, value)| !empty(value)).map(row).collect();
+    print_table(&rows, None)
 }

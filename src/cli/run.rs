@@ -1,5 +1,4 @@
-//! `task-server run`: runs one task in this process, as the server would, and leaves nothing behind
-//! but its output.
+//! `task-server run`: runs one task in this process as the server would, leaving nothing but its output.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use super::parameters::TaskArgs;
 use super::record::{Record, print_details};
 use super::serve::start_logging;
 use super::settings::SettingsFile;
-use super::terminal::even_unread;
+use super::terminal::ignore_broken_pipe;
 use super::view::View;
 use crate::config::{Config, LogFormat};
 use crate::manager::{
@@ -30,24 +29,24 @@ Examples:
   task-server run tokenize -p sleep_duration=0 --input README.md --output tokens.json
   task-server run image_process --root /data --input /data/a.png --output a.webp -p format=WebP
 
-No server is needed, and none is asked. Ctrl-C cancels the task, a second one ends at once. With
-RUST_LOG=info the log of the task is shown.";
+No server is involved. Ctrl-C cancels the task, a second one exits at once. RUST_LOG=info shows the
+log of the task.";
 
-/// Runs one task right here, without a server, with the same checks; to try a task out
+/// Runs a task in this process, without a server but with the same checks, to try it out
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub(super) struct RunArgs {
     #[command(flatten)]
     task: TaskArgs,
 
-    /// Folder that the task may read and write, beside the working directory; repeatable
+    /// Folder that the task may use besides the working directory; repeatable
     #[arg(long = "root", value_name = "DIR")]
     roots: Vec<PathBuf>,
 
     #[command(flatten)]
     settings: SettingsFile,
 
-    /// Print the task as JSON when it has ended
+    /// Print the final task as JSON
     #[arg(long)]
     json: bool,
 }
@@ -56,7 +55,7 @@ pub(super) async fn run(args: RunArgs) -> Outcome {
     start_logging(LogFormat::Text, "error");
     let mut interrupt = listen_for(SignalKind::interrupt())?;
     let folder = TempDir::new().map_err(|error| {
-        Failure::new(Exit::CannotCreate, format!("cannot make a temporary folder: {error}"))
+        Failure::new(Exit::CannotCreate, format!("cannot create a temporary folder: {error}"))
     })?;
     let options = options(folder.path(), &args.roots, args.settings.load()?);
     let registry = TaskRegistry::builtin();
@@ -73,17 +72,17 @@ pub(super) async fn run(args: RunArgs) -> Outcome {
     let manager = TaskManager::start(options, registry)
         .await
         .map_err(|error| Failure::new(Exit::Usage, with_causes(&error)))?;
-    let id = manager.submit(submission).await.map_err(refused)?;
-    let record = to_its_end(&manager, id, &mut interrupt).await?;
+    let id = manager.submit(submission).await.map_err(rejected)?;
+    let record = follow(&manager, id, &mut interrupt).await?;
     manager.drain(Duration::ZERO).await;
     manager.close().await;
-    even_unread(print_details(&record, args.json))?;
-    Ok(record.exit().unwrap_or(Exit::Internal))
+    ignore_broken_pipe(print_details(&record, args.json))?;
+    Ok(record.task.exit().unwrap_or(Exit::Internal))
 }
 
-/// Those of a server with a database in `folder`.
+/// Returns the options of a manager with its database in `folder`.
 fn options(folder: &Path, roots: &[PathBuf], config: Config) -> ManagerOptions {
-    // A server with these settings does not let its tasks touch these either.
+    // Protects the files of a server with these settings, as that server would.
     let mut protected = state_files(&config.database);
     protected.extend(config.api_key_file.into_iter().chain([config.file]));
     ManagerOptions {
@@ -92,7 +91,7 @@ fn options(folder: &Path, roots: &[PathBuf], config: Config) -> ManagerOptions {
         state_files: protected,
         max_running: 1,
         max_pending: 1,
-        // One, and the one that takes its place.
+        // Two, since `follow` may subscribe again before the old subscription is gone.
         max_streams: 2,
         cpu_slots: config.cpu_slots,
         exclusive: false,
@@ -101,49 +100,50 @@ fn options(folder: &Path, roots: &[PathBuf], config: Config) -> ManagerOptions {
     }
 }
 
-async fn to_its_end(
+/// Shows the task until it has ended, and returns its final record.
+async fn follow(
     manager: &TaskManager,
     id: TaskId,
     interrupt: &mut Signal,
 ) -> Result<Record, Failure> {
-    let mut events = watch(manager, id).await?;
-    let mut view = View::for_people(1);
+    let mut events = subscribe(manager, id).await?;
+    let mut view = View::on_stderr(1);
     let mut cancelled = false;
     loop {
         tokio::select! {
             event = events.next() => {
                 let Some(event) = event else {
-                    // Standard error took nothing for long, so that too much had piled up. How the
-                    // task stands by now comes first.
-                    events = watch(manager, id).await?;
+                    // Dropped because standard error blocked for too long. A new subscription
+                    // starts with the current state.
+                    events = subscribe(manager, id).await?;
                     continue;
                 };
                 let record = Record::parse(event.json())?;
                 view.show(&record)?;
-                if record.exit().is_some() {
+                if record.task.exit().is_some() {
                     return Ok(record);
                 }
             }
             _ = interrupt.recv() => {
                 if cancelled {
-                    return Err(Failure::new(Exit::Interrupted, "ended before the task has stopped"));
+                    return Err(Failure::new(Exit::Interrupted, "interrupted before the task stopped"));
                 }
                 cancelled = true;
-                view.note("cancelling the task; Ctrl-C again ends at once");
+                view.note("cancelling the task; press Ctrl-C again to exit at once");
                 let manager = manager.clone();
-                // It waits for the task to stop, and a second Ctrl-C must not wait for that.
+                // Spawned because it waits for the task to stop, and a second Ctrl-C must not.
                 tokio::spawn(async move { manager.cancel(id).await });
             }
         }
     }
 }
 
-async fn watch(manager: &TaskManager, id: TaskId) -> Result<Subscription, Failure> {
+async fn subscribe(manager: &TaskManager, id: TaskId) -> Result<Subscription, Failure> {
     let events = manager.watch(Interest::Task(id), None).await;
     events.map_err(|error| Failure::new(Exit::Internal, with_causes(&error)))
 }
 
-fn refused(error: SubmitError) -> Failure {
+fn rejected(error: SubmitError) -> Failure {
     match error {
         SubmitError::Invalid(faults) => {
             let lines: Vec<_> =

@@ -1,4 +1,4 @@
-//! Serves until a signal ends it.
+//! `task-server` without a verb: serves until a signal arrives.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io;
@@ -10,13 +10,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use super::exit::{Exit, Failure, Outcome};
 use super::settings::SettingsFile;
 use crate::app::{App, AppError, wanted_files};
 use crate::config::{LogFormat, Settings};
+use crate::manager::StartError;
+use crate::task::with_causes;
 use crate::tasks::TaskRegistry;
-
-/// What a shell reports of a process that was ended by Ctrl-C.
-const EXIT_INTERRUPTED: i32 = 130;
 
 #[derive(Args, Debug)]
 pub(super) struct ServeArgs {
@@ -27,24 +27,30 @@ pub(super) struct ServeArgs {
     settings: Settings,
 }
 
-pub(super) fn run(args: ServeArgs) -> Result<(), AppError> {
+pub(super) fn run(args: ServeArgs) -> Outcome {
+    match serve(args) {
+        Ok(()) => Ok(Exit::Done),
+        Err(error) => Err(Failure::new(Exit::Failed, with_causes(&error))),
+    }
+}
+
+fn serve(args: ServeArgs) -> Result<(), AppError> {
     let config = args.file.with(args.settings)?;
     start_logging(config.log_format, "info");
     raise_file_limit(wanted_files(&config));
     let runtime = tokio::runtime::Runtime::new()
-        .map_err(|source| AppError::Start(crate::manager::StartError::Threads(source)))?;
+        .map_err(|source| AppError::Start(StartError::Threads(source)))?;
     let served = runtime.block_on(async {
         let app = App::build(config, TaskRegistry::builtin()).await?;
         app.serve(shutdown_signal()).await;
         Ok(())
     });
-    // A thread that never ends must not hold up the end of the server.
+    // Does not wait for blocking threads, which may never end.
     runtime.shutdown_background();
     served
 }
 
-/// A panic is an entry of the log like any other: what it says may come from a client, and must not
-/// look like lines of its own.
+/// Logs a panic as one entry. Its message may contain client input, which must not forge log lines.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let backtrace = Backtrace::capture();
     let known = backtrace.status() == BacktraceStatus::Captured;
@@ -52,27 +58,26 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(panic = panic.to_string(), backtrace, "a thread panicked");
 }
 
-/// Many systems allow a program 1024 open files unless it asks for more. What clients may use is sized by
-/// what was allowed in the end.
+/// Raises the soft open-file limit, often 1024, towards `wanted`. Client limits are derived from the result.
 fn raise_file_limit(wanted: u64) {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.map_or(wanted, |maximum| wanted.min(maximum));
     if limit.current.is_some_and(|current| current < wanted)
         && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit })
     {
-        tracing::warn!(%error, wanted, "cannot raise the limit of open files");
+        tracing::warn!(%error, wanted, "cannot raise the open-file limit");
     }
 }
 
-/// Cancelled by the first SIGTERM or Ctrl-C. The second one ends the process at once.
+/// Returns a token that the first SIGTERM or Ctrl-C cancels. The second one ends the process.
 fn shutdown_signal() -> CancellationToken {
     let shutdown = CancellationToken::new();
-    let told = shutdown.clone();
-    // Before anybody is told that the server is there.
+    let token = shutdown.clone();
+    // Registered before the server announces its address.
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
-        tracing::error!("cannot listen for signals, so only SIGKILL ends this server");
+        tracing::error!("cannot listen for signals, only SIGKILL stops this server");
         return shutdown;
     };
     tokio::spawn(async move {
@@ -81,21 +86,20 @@ fn shutdown_signal() -> CancellationToken {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            if told.is_cancelled() {
-                tracing::warn!("second signal, stopping at once; running tasks run again");
-                std::process::exit(EXIT_INTERRUPTED);
+            if token.is_cancelled() {
+                tracing::warn!("second signal, exiting now; running tasks run again");
+                std::process::exit(Exit::Interrupted as i32);
             }
-            told.cancel();
+            token.cancel();
         }
     });
     shutdown
 }
 
-/// Logs to standard error, so that standard output stays free: panics too. `RUST_LOG` says how much,
-/// or else `default`.
+/// Sends log entries and panics to standard error, filtered by `RUST_LOG` or else `default`.
 pub(super) fn start_logging(format: LogFormat, default: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    // A line that cannot be written would be complained of where it could not, with a panic.
+    // Reporting a write error on the same closed standard error would panic.
     let logging = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
     let logging = logging.with_writer(io::stderr);
     match format {
@@ -111,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    /// A log that can be read.
+    /// Captured log.
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -126,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_one_line_of_the_log() {
+    fn a_panic_is_logged_as_one_line() {
         let log = Log::default();
         let writer = log.clone();
         let logging =

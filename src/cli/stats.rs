@@ -1,4 +1,4 @@
-//! `task-server stats`: how many tasks there are, and what happened lately.
+//! `task-server stats`: task counts, now and over the last hour.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::client::{Client, Connection, Request};
 use super::exit::{EXIT_CODES, Exit, Outcome};
 use super::terminal::{escape, print_json, print_table};
 
-/// Shows how many tasks there are by status, and what happened in the last hour
+/// Shows the number of tasks by status, now and over the last hour
 #[derive(Args, Debug)]
 #[command(after_help = EXIT_CODES)]
 pub(super) struct StatsArgs {
@@ -31,16 +31,16 @@ pub(super) async fn run(args: StatsArgs) -> Outcome {
         return Ok(Exit::Done);
     }
     let Stats { counts, minutes } = client.parse(&json)?;
-    let lately = |event: &str| -> u64 {
+    let last_hour = |event: &str| -> u64 {
         minutes.iter().filter_map(|minute| minute.get(event)?.as_u64()).sum()
     };
-    let mut rows = vec![vec!["STATUS".to_owned(), "TASKS".to_owned(), "LAST HOUR".to_owned()]];
+    let mut rows = vec![["STATUS", "TASKS", "LAST HOUR"].map(str::to_owned).to_vec()];
     for (status, count) in &counts {
-        // Pending tasks came from submissions; what runs is counted when it ends.
+        // The server counts submissions and ends, not starts.
         let hour = match status.as_str() {
-            "pending" => format!("{} submitted", lately("submitted")),
+            "pending" => format!("{} submitted", last_hour("submitted")),
             "running" => String::new(),
-            ended => lately(ended).to_string(),
+            ended => last_hour(ended).to_string(),
         };
         rows.push(vec![escape(status), count.to_string(), hour]);
     }

@@ -1,4 +1,4 @@
-//! `task-server submit`: hands a task to the server.
+//! `task-server submit`: submits a task, and waits for it if asked to.
 
 use clap::Args;
 use hyper::Method;
@@ -10,10 +10,10 @@ use super::exit::{EXIT_CODES, Exit, Outcome};
 use super::parameters::{TaskArgs, pair};
 use super::paths::make_absolute;
 use super::record::print_details;
-use super::terminal::{escape, even_unread, print_json, print_line};
+use super::terminal::{escape, ignore_broken_pipe, print_json, print_line};
 use super::types::TypeView;
 use super::view::View;
-use super::watch::to_their_ends;
+use super::watch::watch_all;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,11 +23,11 @@ Examples:
   task-server submit tokenize --input a.txt --output a.json --dry-run
   task-server submit dummy_long --tag plate=7 --priority 5 --run-at 2026-12-24T18:00:00+01:00
 
-Relative paths start in the working directory if the server runs on this machine and may use that
-folder, else in the first folder of the server; the absolute paths are printed.
+Relative paths are resolved in the working directory if the server runs on this machine and may use
+that folder, else in the server's first root; the absolute paths are printed.
 
-Prints the id of the new task; with --wait the whole task, once it has ended. Ctrl-C ends the waiting;
-the task goes on.";
+Prints the id of the new task, or with --wait the whole task once it has ended. Ctrl-C stops waiting,
+not the task.";
 
 /// Submits a task
 #[derive(Args, Debug)]
@@ -36,32 +36,31 @@ pub(super) struct SubmitArgs {
     #[command(flatten)]
     task: TaskArgs,
 
-    /// A label to find the task by; repeatable
+    /// Tag to filter tasks by; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     tag: Vec<(String, String)>,
 
-    /// Tasks with a higher number run first
+    /// Priority; higher runs first
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     priority: Option<i32>,
 
-    /// Tries before the task is failed
+    /// Number of attempts before the task fails
     #[arg(long, value_name = "N")]
     max_attempts: Option<u32>,
 
-    /// Not before this time, such as 2026-01-31T15:30:00Z
+    /// Earliest start, such as 2026-01-31T15:30:00Z
     #[arg(long, value_name = "TIME")]
     run_at: Option<String>,
 
-    /// A name for this submission, so that it can be sent again without harm: within 24 hours the
-    /// same key is the same task
+    /// Key that makes repeating the submission safe: for 24 hours it returns the same task
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
 
-    /// Check everything, also that the input can be read and the output written; store nothing
+    /// Check the submission, including file access, without storing it
     #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
 
-    /// Wait until the task has ended, and show how it gets on
+    /// Wait until the task has ended, and show its progress
     #[arg(long)]
     wait: bool,
 
@@ -89,7 +88,7 @@ pub(super) async fn run(mut args: SubmitArgs) -> Outcome {
     };
     let body = args.body(args.task.parameters(&schema.unwrap_or_default())?);
     let path = if args.dry_run { "/tasks?dry_run=true" } else { "/tasks" };
-    // Another task is in the way: the only one that may be unfinished, or one with the same output.
+    // A conflict passes: another task is unfinished in exclusive mode, or writes the same output.
     let mut request = Request::new(Method::POST, path).json(body).conflict(Exit::TryLater);
     if let Some(key) = &args.idempotency_key {
         request = request.header("idempotency-key", key);
@@ -115,15 +114,15 @@ pub(super) async fn run(mut args: SubmitArgs) -> Outcome {
         }
         return Ok(Exit::Done);
     }
-    let watched = to_their_ends(&client, &args.connection, &[task_id], View::for_people(1)).await?;
+    let watched = watch_all(&client, &args.connection, &[task_id], View::on_stderr(1)).await?;
     for record in &watched.records {
-        even_unread(print_details(record, as_json))?;
+        ignore_broken_pipe(print_details(record, as_json))?;
     }
     Ok(watched.exit)
 }
 
 impl SubmitArgs {
-    /// What is sent: the fields that were given, so that the server's defaults count for the rest.
+    /// Builds the request body from the given fields only, which leaves defaults to the server.
     fn body(&self, parameters: Map<String, Value>) -> Value {
         let task = &self.task;
         let tags: Map<_, _> =

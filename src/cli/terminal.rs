@@ -1,29 +1,26 @@
-//! What people see: safe text, colours, tables, ages.
+//! Terminal output: escaping, colours, tables, ages.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
 use crate::task::Timestamp;
 
-/// Longer messages are cut in tables.
+/// Maximum number of characters of a table cell on a terminal.
 const MAX_CELL: usize = 80;
 
-/// Prints one line to standard output.
 pub(super) fn print_line(line: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{line}")
 }
 
-/// For what is printed while more is to be done, or when the exit code is known: that nobody reads on
-/// changes neither.
-pub(super) fn even_unread(printed: io::Result<()>) -> io::Result<()> {
+/// Ignores a closed standard output, which must neither end the work nor change its exit code.
+pub(super) fn ignore_broken_pipe(printed: io::Result<()>) -> io::Result<()> {
     match printed {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed,
     }
 }
 
-/// Prints lines to standard error, made safe. Where it is closed or full nobody listens, which must
-/// not end what is being done.
+/// Prints escaped lines to standard error. Ignores write errors, which must not end the work.
 pub(super) fn print_note(text: &str) {
     let mut out = io::stderr().lock();
     for line in text.lines() {
@@ -31,20 +28,20 @@ pub(super) fn print_note(text: &str) {
     }
 }
 
-/// Says something on standard error, each line with the name of the program.
-pub(super) fn say(text: &str) {
+/// Prints lines to standard error, each prefixed with the name of the program.
+pub(super) fn report(text: &str) {
     for line in text.lines() {
         print_note(&format!("task-server: {line}"));
     }
 }
 
-/// Prints JSON of the server. JSON itself forbids the older control characters in strings; the rest
-/// of what a terminal could obey stands in strings only, where there are escapes for it.
+/// Prints JSON from the server. Other unsafe characters than ASCII control characters, which JSON forbids
+/// in strings, occur only in strings and can be escaped there.
 pub(super) fn print_json(json: &str) -> io::Result<()> {
     let mut safe = String::with_capacity(json.len());
     for c in json.chars() {
         if !c.is_ascii_control() && is_unsafe(c) || c == '\u{7f}' {
-            // Of the basic plane, all of them, so one escape is enough.
+            // All of them are in the basic plane, so a single escape suffices.
             let _ = write!(safe, "\\u{:04x}", u32::from(c));
         } else {
             safe.push(c);
@@ -53,7 +50,7 @@ pub(super) fn print_json(json: &str) -> io::Result<()> {
     print_line(&safe)
 }
 
-/// A text of the server, with all that a terminal could obey written out.
+/// Escapes text from the server, so that it cannot control the terminal.
 pub(super) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -62,21 +59,20 @@ pub(super) fn escape(text: &str) -> String {
     safe
 }
 
-/// Control characters, and those that change the direction of text.
+/// Returns whether `c` is a control character or changes the direction of text.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Whether people read standard output, and not a program or a file.
-pub(super) fn is_for_people() -> bool {
+pub(super) fn is_interactive() -> bool {
     io::stdout().is_terminal()
 }
 
-/// A text for a table. Shortened where people read it; a program wants all of it.
+/// Formats text for a table: escaped, and shortened on a terminal.
 pub(super) fn cell(text: &str) -> String {
     let text = escape(text);
-    if is_for_people() { shortened(text) } else { text }
+    if is_interactive() { shortened(text) } else { text }
 }
 
 fn shortened(text: String) -> String {
@@ -86,12 +82,12 @@ fn shortened(text: String) -> String {
     }
 }
 
-/// Whether standard output takes colours. Source: <https://no-color.org>.
+/// Returns whether to colour standard output, following <https://no-color.org>.
 pub(super) fn has_colours() -> bool {
-    is_for_people() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty())
+    is_interactive() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Colours a text by the status that it is, or is about.
+/// Colours text by a status.
 pub(super) fn paint(text: &str, status: &str, colours: bool) -> String {
     let code = match status {
         "completed" => "32",
@@ -103,7 +99,7 @@ pub(super) fn paint(text: &str, status: &str, colours: bool) -> String {
     if colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
-/// How long ago that was, in its largest unit.
+/// Formats the time since `then` in its largest unit.
 pub(super) fn age(then: Timestamp) -> String {
     let seconds = (Timestamp::now().as_micros() - then.as_micros()).max(0) / 1_000_000;
     match seconds {
@@ -114,8 +110,7 @@ pub(super) fn age(then: Timestamp) -> String {
     }
 }
 
-/// Prints rows in columns, the last of which is as wide as it likes. The column of that name is
-/// coloured by status.
+/// Prints rows in columns, without padding the last. Colours column `status`.
 pub(super) fn print_table(rows: &[Vec<String>], status: Option<usize>) -> io::Result<()> {
     let colours = has_colours();
     let columns = rows.first().map_or(0, Vec::len);
@@ -142,12 +137,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_a_terminal_obeys_gets_through() {
+    fn control_characters_are_escaped() {
         assert_eq!(escape("\x1b[2J\u{9b}1m\u{202e}ü\n"), "\\u{1b}[2J\\u{9b}1m\\u{202e}ü\\n");
     }
 
     #[test]
-    fn a_long_message_is_cut_in_a_table() {
+    fn long_cells_are_shortened() {
         assert_eq!(shortened("ü".repeat(MAX_CELL)), "ü".repeat(MAX_CELL));
         assert_eq!(shortened("ü".repeat(MAX_CELL + 1)), format!("{}…", "ü".repeat(MAX_CELL)));
     }

@@ -1,4 +1,4 @@
-//! `task-server types`: what can be submitted.
+//! `task-server types`: lists task types and their parameters.
 
 use clap::Args;
 use serde::Deserialize;
@@ -16,11 +16,11 @@ Examples:
   task-server types tokenize
   task-server types tokenize --json | jq .parameters      # its JSON Schema";
 
-/// Lists the types of task, or tells the parameters of one
+/// Lists task types, or the parameters of one type
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub(super) struct TypesArgs {
-    /// Only this one, with its parameters
+    /// Type to show with its parameters
     #[arg(value_name = "TYPE")]
     task_type: Option<String>,
 
@@ -28,7 +28,7 @@ pub(super) struct TypesArgs {
     connection: Connection,
 }
 
-/// What the server says of one type.
+/// A task type as sent by the server.
 #[derive(Deserialize)]
 pub(super) struct TypeView {
     task_type: String,
@@ -41,7 +41,7 @@ pub(super) struct TypeView {
 }
 
 impl TypeView {
-    /// The type of that name, if the server knows it.
+    /// Looks up a type by name.
     pub(super) async fn find(client: &Client, name: &str) -> Result<Option<Self>, Failure> {
         let json = client.json(Request::get("/task-types")).await?;
         let types: Vec<Self> = client.parse(&json)?;
@@ -94,17 +94,16 @@ fn print_type(found: &TypeView) -> Result<(), Failure> {
     let properties = found.parameters["properties"].as_object().unwrap_or(&none);
     let required = found.parameters["required"].as_array();
     let parameter = |(name, property): (&String, &Value)| {
-        let without = match required.is_some_and(|names| names.iter().any(|one| one == name)) {
-            true => "required",
-            false => "optional",
-        };
-        let default = found.defaults.get(name).map_or(without.to_owned(), Value::to_string);
+        let is_required = required.is_some_and(|names| names.iter().any(|one| one == name));
+        let absent = if is_required { "required" } else { "optional" };
+        let default = found.defaults.get(name).map_or(absent.to_owned(), Value::to_string);
         let description = property["description"].as_str().unwrap_or_default();
         vec![escape(name), escape(&default), escape(&description.replace('\n', " "))]
     };
     let header = ["PARAMETER", "DEFAULT", "DESCRIPTION"].map(str::to_owned).to_vec();
     let paths = [("--input", &found.input_file_path), ("--output", &found.output_file_path)];
-    let path = |(option, how): (&str, &String)| vec![option.to_owned(), escape(how), String::new()];
+    let path =
+        |(option, usage): (&str, &String)| vec![option.to_owned(), escape(usage), String::new()];
     let rows =
         std::iter::once(header).chain(properties.iter().map(parameter)).chain(paths.map(path));
     Ok(print_table(&rows.collect::<Vec<_>>(), None)?)

@@ -1,4 +1,4 @@
-//! Shows how tasks get on: bars where a person looks, lines elsewhere, or JSON.
+//! Progress display: bars on a terminal, lines elsewhere, or JSON.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -8,25 +8,24 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::exit::{Exit, Failure};
 use super::record::Record;
-use super::terminal::{escape, print_json, print_note, say};
+use super::terminal::{escape, print_json, print_note, report};
 
-/// Steps of a bar: tenths of percents.
+/// Steps of a bar: tenths of a percent.
 const STEPS: u64 = 1000;
 
-/// Most bars at once, so that they fit on a screen. Tasks beyond are only counted.
+/// Maximum number of bars, so that they fit on a screen. Further tasks are only counted.
 const MAX_BARS: usize = 16;
 
-/// Where the news of tasks goes.
 pub(super) enum View {
     /// Bars on standard error.
     Bars(Bars),
-    /// Lines on standard error, by task the one that was printed last.
+    /// Lines on standard error, with the last one printed by task.
     Lines(HashMap<String, String>),
-    /// The records as JSON on standard output, one a line.
+    /// Records on standard output, one per line.
     Json,
 }
 
-/// A bar for each running task, and below them a summary if there are several tasks.
+/// A bar per running task, and a summary below them if there are several tasks.
 pub(super) struct Bars {
     all: MultiProgress,
     by_id: HashMap<String, ProgressBar>,
@@ -34,7 +33,7 @@ pub(super) struct Bars {
     tally: Tally,
 }
 
-/// How many of the tasks have ended.
+/// Number of ended tasks.
 #[derive(Default)]
 struct Tally {
     tasks: usize,
@@ -68,7 +67,7 @@ impl Bars {
     fn new(tasks: usize) -> Self {
         let all = MultiProgress::new();
         let summary = (tasks > 1).then(|| {
-            let style = ProgressStyle::with_template("{msg}").expect("the template has been tried");
+            let style = ProgressStyle::with_template("{msg}").expect("the template is valid");
             all.add(ProgressBar::new_spinner().with_style(style))
         });
         let tally = Tally { tasks, ..Tally::default() };
@@ -82,10 +81,10 @@ impl Bars {
             bar.set_position((task.progress * STEPS as f64 / 100.0) as u64);
             bar.set_message(escape(&task.message));
         }
-        if let Some(exit) = record.exit() {
+        if let Some(exit) = task.exit() {
             self.tally.count(&id, exit);
             match self.by_id.remove(&id) {
-                // Among several, what has ended makes room.
+                // Of several bars, ended ones make room for others.
                 Some(bar) if self.summary.is_some() => bar.finish_and_clear(),
                 Some(bar) => bar.abandon(),
                 None => {}
@@ -96,7 +95,7 @@ impl Bars {
         }
     }
 
-    /// The bar of a task. Of several tasks only those that run have one, and a single one always has.
+    /// Returns the bar of a task: of a single task always, of several only while it runs.
     fn bar(&mut self, id: &str, runs: bool) -> Option<&ProgressBar> {
         let wanted = self.summary.is_none() || (runs && self.by_id.len() < MAX_BARS);
         if wanted && !self.by_id.contains_key(id) {
@@ -112,8 +111,8 @@ impl Bars {
 }
 
 impl View {
-    /// For a person who watches so many tasks, on standard error.
-    pub(super) fn for_people(tasks: usize) -> Self {
+    /// Chooses between bars and lines on standard error.
+    pub(super) fn on_stderr(tasks: usize) -> Self {
         match io::stderr().is_terminal() {
             true => Self::Bars(Bars::new(tasks)),
             false => Self::Lines(HashMap::new()),
@@ -126,7 +125,7 @@ impl View {
             Self::Bars(bars) => bars.show(record),
             Self::Lines(printed) => {
                 let (id, message) = (escape(&task.task_id), escape(&task.message));
-                let line = format!("{id} {} {} {message}", escape(&task.status), record.percent());
+                let line = format!("{id} {} {} {message}", escape(&task.status), task.percent());
                 if printed.get(&id) != Some(&line) {
                     print_note(&line);
                     printed.insert(id, line);
@@ -137,20 +136,18 @@ impl View {
         Ok(())
     }
 
-    /// Says something beside the progress, each line with the name of the program.
+    /// Reports something without disturbing the bars.
     pub(super) fn note(&self, text: &str) {
         match self {
-            Self::Bars(bars) => bars.all.suspend(|| say(text)),
-            Self::Lines(_) | Self::Json => say(text),
+            Self::Bars(bars) => bars.all.suspend(|| report(text)),
+            Self::Lines(_) | Self::Json => report(text),
         }
     }
 }
 
 fn style() -> ProgressStyle {
     let template = "{prefix} [{bar:10}] {percent:>3}% {wide_msg}";
-    ProgressStyle::with_template(template)
-        .expect("the template has been tried")
-        .progress_chars("=> ")
+    ProgressStyle::with_template(template).expect("the template is valid").progress_chars("=> ")
 }
 
 #[cfg(test)]
@@ -170,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_tasks_those_that_run_have_a_bar_until_they_end() {
+    fn running_tasks_have_a_bar_until_they_end() {
         let mut bars = Bars::new(60);
         let record = |id: usize, status: &str| {
             let task = serde_json::json!({
@@ -192,7 +189,7 @@ mod tests {
         }
         assert_eq!(bars.by_id.len(), 0);
         bars.show(&record(38, "running"));
-        assert_eq!(bars.by_id.len(), 1, "what has ended has made room");
+        assert_eq!(bars.by_id.len(), 1, "ended tasks make room");
         assert_eq!(bars.tally.to_string(), "37/60 ended, 2 failed");
     }
 }

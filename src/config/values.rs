@@ -1,15 +1,15 @@
-//! Values of settings, as flags and the settings file write them.
+//! Value types of settings, parsed alike from flags and from the settings file.
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Span, SpanRelativeTo, SpanRound, Unit};
+use jiff::{Span, SpanRelativeTo};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 
 /// Number of tasks of one type that run at once: `tokenize=2`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "toml::Value")]
 pub(super) struct TypeLimit {
     pub(super) task_type: String,
@@ -24,7 +24,7 @@ impl FromStr for TypeLimit {
         let parsed = parts.and_then(|(name, limit)| Some((name, limit.trim().parse().ok()?)));
         match parsed {
             Some((name, limit @ 1..)) => Ok(Self { task_type: name.trim().to_owned(), limit }),
-            _ => Err(format!("invalid limit `{text}`: expected a value such as tokenize=2")),
+            _ => Err(format!("invalid limit `{text}`: expected a value such as \"tokenize=2\"")),
         }
     }
 }
@@ -33,25 +33,24 @@ impl TryFrom<toml::Value> for TypeLimit {
     type Error = String;
 
     fn try_from(value: toml::Value) -> Result<Self, Self::Error> {
-        match value {
-            toml::Value::String(text) => text.parse(),
-            other => Err(format!(
-                "invalid limit `{other}`: expected texts such as limit = [\"tokenize=2\", \"image_process=4\"]"
-            )),
-        }
+        text(value).parse()
     }
 }
 
-/// A duration as people write it: `30s`, `5m`, `1h 30m`, `30d`. A number alone could be seconds or days, so it
-/// needs its unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// A duration such as `30s`, `5m`, `1h 30m` or `30d`. A bare number is an error, since it could mean
+/// seconds as well as days.
+#[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "toml::Value")]
-pub struct HumanDuration(Duration);
+pub struct HumanDuration {
+    /// As written.
+    span: Span,
+    duration: Duration,
+}
 
 impl HumanDuration {
-    /// The exact time.
+    /// Returns the duration, with days of 24 hours.
     pub const fn get(self) -> Duration {
-        self.0
+        self.duration
     }
 }
 
@@ -59,18 +58,24 @@ impl FromStr for HumanDuration {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let number = text.trim();
-        if number.parse::<f64>().is_ok() {
+        let text = text.trim();
+        if text.parse::<f64>().is_ok() {
             return Err(format!(
-                "invalid duration `{number}`: a unit is missing, expected a value such as {number}s, {number}m or {number}d"
+                "invalid duration `{text}`: a unit is missing, expected a value such as \
+                 \"{text}s\", \"{text}m\" or \"{text}d\""
             ));
         }
-        let expected = || {
-            format!("invalid duration `{text}`: expected a value such as 30s, 5m, 1h 30m or 30d")
+        let parse = || {
+            let span: Span = text.parse()?;
+            let duration = span.to_duration(SpanRelativeTo::days_are_24_hours())?.try_into()?;
+            Ok(Self { span, duration })
         };
-        let span: Span = text.parse().map_err(|_| expected())?;
-        let time = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| expected())?;
-        Duration::try_from(time).map(Self).map_err(|_| expected())
+        parse().map_err(|_: jiff::Error| {
+            format!(
+                "invalid duration `{text}`: expected a value such as \"30s\", \"5m\", \"1h 30m\" \
+                 or \"30d\""
+            )
+        })
     }
 }
 
@@ -78,31 +83,22 @@ impl TryFrom<toml::Value> for HumanDuration {
     type Error = String;
 
     fn try_from(value: toml::Value) -> Result<Self, Self::Error> {
-        match value {
-            toml::Value::String(text) => text.parse(),
-            toml::Value::Integer(number) => Err(format!(
-                "invalid duration {number}: a unit is missing, expected a text such as \"{number}s\", \"{number}m\" or \"{number}d\""
-            )),
-            other => Err(format!(
-                "invalid duration `{other}`: expected a text such as \"30s\", \"5m\" or \"30d\""
-            )),
-        }
+        text(value).parse()
     }
 }
 
 impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let by_day = SpanRound::new().largest(Unit::Day).days_are_24_hours();
-        let span = SignedDuration::try_from(self.0).and_then(Span::try_from);
-        match span.and_then(|span| span.round(by_day)) {
-            Ok(span) => write!(f, "{span:#}"),
-            // Too long for a span: some twenty thousand years.
-            Err(_) => write!(f, "{:?}", self.0),
-        }
+        write!(f, "{:#}", self.span)
     }
 }
 
-/// A list, or a single value in place of a list of one.
+/// Returns a string itself, and any other value as TOML.
+fn text(value: toml::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Deserializes a list, or a single value as a list of one.
 pub(super) fn one_or_many<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -123,27 +119,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_and_written_as_people_write_them() {
-        for (text, seconds, written) in [
-            ("30s", 30, "30s"),
-            ("300s", 300, "5m"),
-            ("1h 30m", 5400, "1h 30m"),
-            ("30d", 2_592_000, "30d"),
-            ("36h", 129_600, "1d 12h"),
-            ("0s", 0, "0s"),
-        ] {
-            let duration = text.parse();
-            assert_eq!(duration, Ok(HumanDuration(Duration::from_secs(seconds))), "{text}");
-            assert_eq!(duration.unwrap().to_string(), written);
+    fn durations_are_parsed_and_displayed_as_written() {
+        for (text, seconds) in
+            [("30s", 30), ("5m", 300), ("1h 30m", 5400), ("30d", 2_592_000), ("36h", 129_600)]
+        {
+            let duration: HumanDuration = text.parse().unwrap();
+            assert_eq!(duration.get(), Duration::from_secs(seconds), "{text}");
+            assert_eq!(duration.to_string(), text);
         }
+        assert_eq!("0s".parse::<HumanDuration>().unwrap().get(), Duration::ZERO);
     }
 
     #[test]
-    fn a_duration_needs_its_unit() {
-        for text in ["30", "0", "1.5", " 30 ", "-5s", "soon"] {
+    fn a_duration_needs_a_known_unit() {
+        for text in ["30", "0", "1.5", " 30 ", "-5s", "soon", "5x", "30 parsecs"] {
             assert!(text.parse::<HumanDuration>().is_err(), "{text}");
         }
-        let said = "30".parse::<HumanDuration>().unwrap_err();
-        assert!(said.contains("30s") && said.contains("30d"), "{said}");
+        let error = "30".parse::<HumanDuration>().unwrap_err();
+        assert!(error.contains("30s") && error.contains("30d"), "{error}");
     }
 }

@@ -88,10 +88,10 @@ fn a_server_that_is_not_there_is_not_healthy() {
     let asked = run(folder.path(), &["health", "--listen", "127.0.0.1:1"], &[]);
     assert_eq!(asked.status.code(), Some(1));
     let said = String::from_utf8(asked.stderr).unwrap();
-    assert!(said.contains("no answer from the server at 127.0.0.1:1"), "{said}");
+    assert!(said.contains("cannot reach http://127.0.0.1:1"), "{said}");
     let asked = run(folder.path(), &["health", "--listen", "nonsense"], &[]);
     let said = String::from_utf8(asked.stderr).unwrap();
-    assert!(said.contains("`nonsense` is no address, expected HOST:PORT"), "{said}");
+    assert!(said.contains("`nonsense`: expected HOST:PORT"), "{said}");
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn a_server_of_something_else_is_not_healthy() {
     other.await.unwrap();
     assert_eq!(asked.status.code(), Some(1));
     let said = String::from_utf8(asked.stderr).unwrap();
-    assert!(said.contains("is not ready: HTTP/1.1 503 Service Unavailable"), "{said}");
+    assert!(said.contains("503 Service Unavailable"), "{said}");
 }
 
 #[test]

@@ -60,7 +60,7 @@ async fn a_running_task_tells_when_it_may_be_done() {
 #[test]
 fn a_limit_of_what_is_no_type_is_refused() {
     for (limit, expected) in [
-        ("tokenise=2", "expected one of"),
+        ("tokenise=2", "did you mean `tokenize`?"),
         ("tokenize", "tokenize=2"),
         ("tokenize=0", "tokenize=2"),
     ] {
