@@ -35,7 +35,7 @@ pub(super) enum Due {
 impl Due {
     /// For a stored time. That of a retry was written by a wall clock that may have jumped since, so no
     /// retry waits longer than the longest pause.
-    pub(super) fn stored(StoredDue { seq, due_at, run_at }: StoredDue) -> Self {
+    fn stored(StoredDue { seq, due_at, run_at }: StoredDue) -> Self {
         if run_at == Some(due_at) {
             return Self::At(seq, due_at);
         }
@@ -93,9 +93,17 @@ impl Waiting {
     }
 }
 
-/// Makes tasks ready when their time has come. Ends when nobody can send any more.
-pub(super) async fn promote(store: Store, mut incoming: mpsc::UnboundedReceiver<Due>) {
+/// Makes tasks ready when their time has come: those that are stored, and those that are sent. Ends when
+/// nothing can be sent any more.
+pub(super) fn start(store: Store, stored: Vec<StoredDue>) -> mpsc::UnboundedSender<Due> {
+    let (due, incoming) = mpsc::unbounded_channel();
     let mut waiting = Waiting::default();
+    stored.into_iter().for_each(|stored| waiting.insert(Due::stored(stored)));
+    tokio::spawn(promote(store, waiting, incoming));
+    due
+}
+
+async fn promote(store: Store, mut waiting: Waiting, mut incoming: mpsc::UnboundedReceiver<Due>) {
     loop {
         let first = tokio::select! {
             due = incoming.recv() => match due {

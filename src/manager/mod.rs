@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::store::Store;
 pub(crate) use crate::store::{Idempotency, ListFilter, MAX_PAGE_BYTES, StoreError};
+use crate::store::{Limits, Store};
 use crate::task::{CpuSlots, Files};
 use crate::tasks::TaskRegistry;
 use admission::{AdmissionLimits, KeyTurns};
@@ -36,7 +36,6 @@ pub(crate) use errors::{OutputError, RetryAllError, RetryError, SubmitError};
 use events::Events;
 pub(crate) use events::{Event, EventId, EventKind, Interest, Subscription, WatchError};
 use metrics::Metrics;
-use reads::RunLimits;
 pub(crate) use rendered::Rendered;
 pub(crate) use retry::RetryCounts;
 pub use start::{ManagerOptions, StartError};
@@ -58,7 +57,7 @@ struct Inner {
     files: Arc<Files>,
     admission: AdmissionLimits,
     keys: Arc<KeyTurns>,
-    limits: RunLimits,
+    limits: Limits,
     attempts: Arc<Attempts>,
     waiters: Arc<Waiters>,
     events: Arc<Events>,

@@ -1,7 +1,6 @@
 //! Reads of tasks: running ones from memory, all others from the database, pending ones with the reason
 //! why they wait.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use super::attempt::Stamp;
 use super::errors::OutputError;
 use super::rendered::Rendered;
 use crate::store::{Cursor, ListFilter, MAX_POSITION, Positions, StoreError, TaskPage, TaskRecord};
-use crate::task::{TaskId, TaskInfo, TaskStatus, TaskType};
+use crate::task::{TaskId, TaskInfo, TaskStatus};
 
 /// One page of a list.
 #[derive(Debug)]
@@ -30,13 +29,6 @@ pub(crate) struct Load {
     pub(crate) abandoned_threads: usize,
     /// Whether they hold every CPU slot, so that blocking work has to wait for them.
     pub(crate) cpu_slots_exhausted: bool,
-}
-
-/// Limits of the running tasks: in all, and of each type.
-#[derive(Debug)]
-pub(super) struct RunLimits {
-    pub(super) total: usize,
-    pub(super) by_type: HashMap<TaskType, usize>,
 }
 
 impl TaskManager {
@@ -162,7 +154,7 @@ impl TaskManager {
                 continue;
             }
             record.info.waiting_because = Some(self.queue_reason(record));
-            let unknown = self.inner.registry.find(&record.info.task_type).is_none();
+            let unknown = self.inner.limits.of_type(&record.info.task_type).is_none();
             if unknown || record.unrunnable || record.due_at.is_some() || record.is_suspect() {
                 continue;
             }
@@ -189,14 +181,14 @@ impl TaskManager {
             Some(due_at) => return format!("retry at {due_at}"),
             None => {}
         }
-        let Some((task_type, _)) = self.inner.registry.find(&info.task_type) else {
+        let (limits, attempts) = (&self.inner.limits, &self.inner.attempts);
+        let Some(limit) = limits.of_type(&info.task_type) else {
             return format!("this server does not know task type `{}`", info.task_type);
         };
         if self.is_draining() {
             return "the server is shutting down".to_owned();
         }
-        let (limits, attempts) = (&self.inner.limits, &self.inner.attempts);
-        let (limit, running) = (limits.by_type[&task_type], attempts.of_type(&info.task_type));
+        let running = attempts.of_type(&info.task_type);
         if running >= limit && limit < limits.total {
             return format!("{running} of {limit} {} tasks running", info.task_type);
         }

@@ -1,7 +1,6 @@
 //! Start of a manager: everything is opened, what a crash left is put right, and the background work
 //! begins.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,19 +8,16 @@ use std::time::Duration;
 use std::{io, process, thread};
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::AdmissionLimits;
 use super::attempt::{Attempts, Runner, store_progress};
-use super::due::{self, Due};
 use super::events::{Events, publish_progress};
 use super::fold::Fold;
 use super::metrics::Metrics;
-use super::reads::RunLimits;
-use super::stats::{self, History};
+use super::stats::History;
 use super::waiters::Waiters;
-use super::{Inner, TaskManager};
+use super::{Inner, TaskManager, due};
 use crate::store::{self, Limits, Opened, Writer};
 use crate::task::{CpuSlots, Files, FilesError, TaskType};
 use crate::tasks::{InvalidDefaults, TaskRegistry};
@@ -88,11 +84,9 @@ impl TaskManager {
                 tracing::info!(task.id = %id, path, "removed an unfinished output");
             }
         };
-        let limits = run_limits(&options, &registry);
-        let by_type = limits.by_type.iter().map(|(task_type, &limit)| (task_type.name(), limit));
-        let store_limits = Limits { total: limits.total, by_type: by_type.collect() };
-        let Opened { store, writer, due: stored_due } =
-            store::open(&database, store_limits, remove_partial).await?;
+        let limits = limits(&options, &registry);
+        let Opened { store, writer, due } =
+            store::open(&database, limits.clone(), remove_partial).await?;
         tokio::spawn(store.clone().upkeep(options.retention));
 
         let attempts = Arc::new(Attempts::new());
@@ -106,18 +100,11 @@ impl TaskManager {
             cpu_slots.clone(),
             interrupted.clone(),
         );
-        let (due, incoming) = mpsc::unbounded_channel();
-        for stored in stored_due {
-            // The receiver is right here.
-            let _ = due.send(Due::stored(stored));
-        }
-        tokio::spawn(due::promote(store.clone(), incoming));
         let events = Arc::new(Events::new(options.max_streams));
         tokio::spawn(publish_progress(Arc::clone(&events), Arc::clone(&attempts)));
         tokio::spawn(store_progress(store.clone(), Arc::clone(&attempts), draining.clone()));
         let metrics = Arc::new(Metrics::new(registry.names()));
-        let history = Arc::new(History::new());
-        tokio::spawn(stats::run(Arc::clone(&history), Arc::clone(&metrics), draining.clone()));
+        let history = History::start(Arc::clone(&metrics), draining.clone());
         let waiters = Arc::<Waiters>::default();
         let fold = Fold {
             attempts: Arc::clone(&attempts),
@@ -125,7 +112,7 @@ impl TaskManager {
             waiters: Arc::clone(&waiters),
             events: Arc::clone(&events),
             metrics: Arc::clone(&metrics),
-            due,
+            due: due::start(store.clone(), due),
         };
         start_writer(writer, fold).map_err(StartError::Threads)?;
         let ManagerOptions { max_pending, exclusive, .. } = options;
@@ -149,14 +136,13 @@ impl TaskManager {
     }
 }
 
-fn run_limits(options: &ManagerOptions, registry: &TaskRegistry) -> RunLimits {
+fn limits(options: &ManagerOptions, registry: &TaskRegistry) -> Limits {
     let total = options.max_running;
-    let mut by_type: HashMap<_, _> =
-        registry.iter().map(|(task_type, _)| (task_type, total)).collect();
-    for &(task_type, limit) in &options.type_limits {
-        by_type.insert(task_type, limit.min(total));
-    }
-    RunLimits { total, by_type }
+    let of = |task_type| {
+        let limit = options.type_limits.iter().rfind(|(limited, _)| *limited == task_type);
+        (task_type.name(), limit.map_or(total, |&(_, limit)| limit.min(total)))
+    };
+    Limits { total, by_type: registry.iter().map(|(task_type, _)| of(task_type)).collect() }
 }
 
 /// Runs the writer on a thread of its own: on a worker of the runtime it would go on only after the

@@ -32,9 +32,22 @@ struct Totals {
 pub(super) struct History(Mutex<VecDeque<Totals>>);
 
 impl History {
-    pub(super) fn new() -> Self {
+    /// Takes note of each minute until the server begins to stop.
+    pub(super) fn start(metrics: Arc<Metrics>, draining: CancellationToken) -> Arc<Self> {
         let begin = Totals { at: Timestamp::now(), counts: [0; 4] };
-        Self(Mutex::new(VecDeque::from([begin])))
+        let history = Arc::new(Self(Mutex::new(VecDeque::from([begin]))));
+        let kept = Arc::clone(&history);
+        let mut minutes = interval(INTERVAL);
+        minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let work = async move {
+            minutes.tick().await;
+            loop {
+                minutes.tick().await;
+                kept.push(totals(&metrics));
+            }
+        };
+        tokio::spawn(async move { draining.run_until_cancelled(work).await });
+        history
     }
 
     fn push(&self, totals: Totals) {
@@ -75,20 +88,6 @@ pub(crate) struct Minute {
     failed: u64,
     /// Cancelled tasks.
     cancelled: u64,
-}
-
-/// Takes note of each minute until the server begins to stop.
-pub(super) async fn run(history: Arc<History>, metrics: Arc<Metrics>, draining: CancellationToken) {
-    let mut minutes = interval(INTERVAL);
-    minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    minutes.tick().await;
-    let work = async {
-        loop {
-            minutes.tick().await;
-            history.push(totals(&metrics));
-        }
-    };
-    draining.run_until_cancelled(work).await;
 }
 
 fn totals(metrics: &Metrics) -> Totals {

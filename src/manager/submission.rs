@@ -94,42 +94,31 @@ impl Submission {
         files: &Arc<Files>,
     ) -> Result<Box<NewTask>, Vec<Fault>> {
         let mut faults = self.check_limits();
-        let parsed = match registry.find(&self.task_type) {
-            Some((task_type, registered)) => {
-                let parameters = check_parameters(registered, self.parameters, &mut faults);
-                Some((task_type, registered.paths(), parameters))
-            }
-            None => {
-                let names = registry.names();
-                let loc = ["task_type"];
-                faults.push(Fault::choice(&loc, "task type", &self.task_type, names));
-                None
-            }
-        };
-        let uses = parsed.as_ref().map_or(Paths::NONE, |(_, paths, _)| *paths);
+        let found = registry.find(&self.task_type);
+        if found.is_none() {
+            let names = registry.names();
+            faults.push(Fault::choice(&["task_type"], "task type", &self.task_type, names));
+        }
+        let parsed = found.map(|(task_type, registered)| {
+            (task_type, check_parameters(registered, self.parameters, &mut faults))
+        });
+        let uses = found.map_or(Paths::NONE, |(_, registered)| registered.paths());
         let paths = GivenPaths { input: self.input_file_path, output: self.output_file_path };
-        let output_key = match paths.missing(uses, &self.task_type) {
-            missing if !missing.is_empty() => {
-                faults.extend(missing);
-                None
+        let missing = paths.missing(uses, &self.task_type);
+        let (input, output) = paths.used(uses);
+        let mut output_key = None;
+        if missing.is_empty() && (input.is_some() || output.is_some()) {
+            // Each byte of this future is moved with every submission: what few need is apart.
+            match Box::pin(check_paths(input, output, files)).await {
+                Ok(key) => output_key = key,
+                Err(found) => faults.extend(found),
             }
-            _ => {
-                let (input, output) = paths.used(uses);
-                // Each byte of this future is moved with every submission: what few need is apart.
-                let checked = match input.is_some() || output.is_some() {
-                    true => Box::pin(check_paths(input, output, files)).await,
-                    false => Ok(None),
-                };
-                checked.unwrap_or_else(|found| {
-                    faults.extend(found);
-                    None
-                })
-            }
-        };
+        }
+        faults.extend(missing);
         let now = Timestamp::now();
         let tags = to_raw_value(&self.tags).expect("strings are JSON");
         match parsed {
-            Some((task_type, _, Some((parameters, code)))) if faults.is_empty() => {
+            Some((task_type, Some((parameters, code)))) if faults.is_empty() => {
                 Ok(Box::new(NewTask {
                     id: TaskId::new(),
                     task_type: task_type.name(),

@@ -197,6 +197,26 @@ pub(crate) struct AttemptEnd {
     pub(crate) cancel_requested_at: Option<Timestamp>,
 }
 
+impl AttemptEnd {
+    /// An end without a result, after which the task is pending again.
+    pub(crate) fn pending(seq: i64, epoch: i64, id: TaskId) -> Self {
+        Self {
+            seq,
+            epoch,
+            id,
+            status: TaskStatus::Pending,
+            progress: 0.0,
+            message: String::new(),
+            result: None,
+            error: None,
+            pause: None,
+            attempt_given_back: false,
+            unrunnable: false,
+            cancel_requested_at: None,
+        }
+    }
+}
+
 /// Request to cancel a task.
 #[derive(Debug)]
 pub(crate) struct Cancellation {

@@ -12,6 +12,13 @@ pub(crate) struct Limits {
     pub(crate) by_type: Vec<(&'static str, usize)>,
 }
 
+impl Limits {
+    /// Limit of a type; `None` if this server does not know it.
+    pub(crate) fn of_type(&self, task_type: &str) -> Option<usize> {
+        self.by_type.iter().find(|(name, _)| *name == task_type).map(|&(_, limit)| limit)
+    }
+}
+
 /// Free slots: in all, and for each type.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct FreeSlots {
@@ -120,8 +127,8 @@ impl Slots {
     /// Whether tasks of its kind may have waited for the end of this one, though there were slots for
     /// tasks of other kinds.
     fn is_rationed(&self, task: &Running) -> bool {
-        let limit = self.limits.by_type.iter().find(|(name, _)| *name == task.task_type);
-        task.suspect || limit.is_some_and(|&(_, limit)| limit < self.limits.total)
+        let limit = self.limits.of_type(&task.task_type);
+        task.suspect || limit.is_some_and(|limit| limit < self.limits.total)
     }
 }
 

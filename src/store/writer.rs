@@ -168,9 +168,7 @@ impl Writer {
         self.claims_left |= results.claims_left;
         let mut changes = Vec::with_capacity(size + claimed.len());
         let mut claims = Vec::new();
-        for seq in results.unrunnable {
-            self.counts.set_unrunnable(seq);
-        }
+        results.unrunnable.into_iter().for_each(|seq| self.counts.set_unrunnable(seq));
         let (mut submitted, mut erased) = (submitted.into_iter(), erased.into_iter());
         for change in batch {
             match change {

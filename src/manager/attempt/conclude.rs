@@ -35,21 +35,8 @@ pub(super) enum Outcome {
 pub(super) async fn conclude(attempt: &Attempt, outcome: Outcome) -> AttemptEnd {
     let output = attempt.output.lock().take();
     let info = &attempt.claimed;
-    let percent = attempt.progress.read().percent;
-    let mut end = AttemptEnd {
-        seq: attempt.seq,
-        epoch: attempt.epoch,
-        id: info.task_id,
-        status: TaskStatus::Pending,
-        progress: percent,
-        message: String::new(),
-        result: None,
-        error: None,
-        pause: None,
-        attempt_given_back: false,
-        unrunnable: false,
-        cancel_requested_at: None,
-    };
+    let mut end = AttemptEnd::pending(attempt.seq, attempt.epoch, info.task_id);
+    end.progress = attempt.progress.read().percent;
     let finished = match outcome {
         Outcome::Returned(Ok(result)) => finish(attempt, &result, output.as_ref()).await,
         Outcome::Returned(Err(TaskError::Cancelled)) => {

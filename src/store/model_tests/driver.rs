@@ -289,9 +289,6 @@ fn new_task(new: &NewTask, ids: &Ids) -> crate::store::NewTask {
 
 fn attempt_end(id: TaskId, seq: i64, epoch: i64, end: End) -> AttemptEnd {
     AttemptEnd {
-        seq,
-        epoch,
-        id,
         status: end.status(),
         progress: end.progress(),
         message: end.message().to_owned(),
@@ -301,6 +298,7 @@ fn attempt_end(id: TaskId, seq: i64, epoch: i64, end: End) -> AttemptEnd {
         attempt_given_back: end.gives_back(),
         unrunnable: end == End::SetAside,
         cancel_requested_at: (end == End::Cancelled).then(Timestamp::now),
+        ..AttemptEnd::pending(seq, epoch, id)
     }
 }
 

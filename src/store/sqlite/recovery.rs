@@ -18,6 +18,24 @@ const COUNT_WAIT: Duration = Duration::from_millis(250);
 /// The interruption after which a task is not tried again.
 const MAX_INTERRUPTIONS: i64 = 3;
 
+const RECOVER: &str = "UPDATE tasks SET \
+         interruptions = interruptions + 1, \
+         attempt = attempt - 1, \
+         updated_at = ?1, \
+         status = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' \
+                       WHEN interruptions + 1 >= ?2 THEN 'failed' \
+                       ELSE 'pending' END, \
+         completed_at = iif(cancel_requested_at IS NOT NULL OR interruptions + 1 >= ?2, \
+                            ?1, NULL), \
+         message = CASE WHEN cancel_requested_at IS NOT NULL THEN ?4 \
+                        WHEN interruptions + 1 >= ?2 THEN 'Task failed: ' || ?3 \
+                        ELSE '' END, \
+         error = iif(cancel_requested_at IS NULL AND interruptions + 1 >= ?2, ?3, error), \
+         progress = iif(cancel_requested_at IS NOT NULL OR interruptions + 1 >= ?2, \
+                        progress, 0) \
+     WHERE task_type IN (SELECT name FROM task_types) AND status = 'running' \
+     RETURNING id, task_type, status, error";
+
 /// Ends the attempts that a crash interrupted: they run again, unless the task was to be cancelled
 /// or the server has died too often while it ran.
 pub(super) async fn recover(
@@ -39,25 +57,7 @@ pub(super) async fn recover(
     }
 
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let recovered: Vec<SqliteRow> = sqlx::query(
-        "UPDATE tasks SET \
-             interruptions = interruptions + 1, \
-             attempt = attempt - 1, \
-             updated_at = ?1, \
-             status = CASE WHEN cancel_requested_at IS NOT NULL THEN 'cancelled' \
-                           WHEN interruptions + 1 >= ?2 THEN 'failed' \
-                           ELSE 'pending' END, \
-             completed_at = iif(cancel_requested_at IS NOT NULL OR interruptions + 1 >= ?2, \
-                                ?1, NULL), \
-             message = CASE WHEN cancel_requested_at IS NOT NULL THEN ?4 \
-                            WHEN interruptions + 1 >= ?2 THEN 'Task failed: ' || ?3 \
-                            ELSE '' END, \
-             error = iif(cancel_requested_at IS NULL AND interruptions + 1 >= ?2, ?3, error), \
-             progress = iif(cancel_requested_at IS NOT NULL OR interruptions + 1 >= ?2, \
-                            progress, 0) \
-         WHERE task_type IN (SELECT name FROM task_types) AND status = 'running' \
-         RETURNING id, task_type, status, error",
-    )
+    let recovered: Vec<SqliteRow> = sqlx::query(RECOVER)
     .bind(Timestamp::now().as_micros())
     .bind(MAX_INTERRUPTIONS)
     .bind(format!(

@@ -15,18 +15,9 @@ use crate::store::{Limits, NewTask, Opened, StoredProgress, TaskRecord, open};
 
 fn end_of(record: &TaskRecord, epoch: i64) -> Arc<AttemptEnd> {
     Arc::new(AttemptEnd {
-        seq: record.seq,
-        epoch,
-        id: record.info.task_id,
         status: TaskStatus::Completed,
         progress: 100.0,
-        message: String::new(),
-        result: None,
-        error: None,
-        pause: None,
-        attempt_given_back: false,
-        unrunnable: false,
-        cancel_requested_at: None,
+        ..AttemptEnd::pending(record.seq, epoch, record.info.task_id)
     })
 }
 
