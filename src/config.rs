@@ -30,9 +30,9 @@ pub struct Settings {
     database: Option<PathBuf>,
 
     /// Folder that tasks may read and write; repeatable [default: the working directory]
-    #[arg(long = "root", env = "TASK_SERVER_ROOT", value_name = "DIR", value_delimiter = ',')]
-    #[serde(rename = "root", deserialize_with = "one_or_many")]
-    roots: Vec<PathBuf>,
+    #[arg(long, env = "TASK_SERVER_ROOT", value_name = "DIR", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_many")]
+    root: Vec<PathBuf>,
 
     /// Number of tasks that run at once [default: 64]
     #[arg(long, env = "TASK_SERVER_MAX_RUNNING", value_name = "N")]
@@ -47,9 +47,9 @@ pub struct Settings {
     max_pending: Option<usize>,
 
     /// Number of tasks of one type that run at once; repeatable
-    #[arg(long = "limit", env = "TASK_SERVER_LIMIT", value_name = "TYPE=N", value_delimiter = ',')]
-    #[serde(rename = "limit", deserialize_with = "one_or_many")]
-    limits: Vec<TypeLimit>,
+    #[arg(long, env = "TASK_SERVER_LIMIT", value_name = "TYPE=N", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_many")]
+    limit: Vec<TypeLimit>,
 
     /// Age at which finished tasks are erased, such as 30d [default: never]
     #[arg(long, env = "TASK_SERVER_RETENTION", value_name = "TIME")]
@@ -62,24 +62,14 @@ pub struct Settings {
 
     /// Web origin that may use the API; repeatable
     /// [default: http://localhost:3000, http://127.0.0.1:3000]
-    #[arg(
-        long = "cors-origin",
-        env = "TASK_SERVER_CORS_ORIGIN",
-        value_name = "ORIGIN",
-        value_delimiter = ','
-    )]
-    #[serde(rename = "cors-origin", deserialize_with = "one_or_many")]
-    cors_origins: Vec<String>,
+    #[arg(long, env = "TASK_SERVER_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_many")]
+    cors_origin: Vec<String>,
 
     /// Host name to accept besides loopback names and the listen address; repeatable
-    #[arg(
-        long = "allowed-host",
-        env = "TASK_SERVER_ALLOWED_HOST",
-        value_name = "HOST",
-        value_delimiter = ','
-    )]
-    #[serde(rename = "allowed-host", deserialize_with = "one_or_many")]
-    allowed_hosts: Vec<String>,
+    #[arg(long, env = "TASK_SERVER_ALLOWED_HOST", value_name = "HOST", value_delimiter = ',')]
+    #[serde(deserialize_with = "one_or_many")]
+    allowed_host: Vec<String>,
 
     /// File of API keys (see `task-server key new`); clients send `Authorization: Bearer KEY`
     #[arg(long, env = "TASK_SERVER_API_KEY_FILE", value_name = "FILE")]
@@ -189,12 +179,14 @@ impl Config {
             )));
         }
         let cores = available_parallelism().map_or(2, usize::from);
-        let limits = first_given([flags.limits, file.limits], &[]);
-        let hosts = first_given([flags.allowed_hosts, file.allowed_hosts], &[]);
+        let limits = first_given([flags.limit, file.limit], &[]);
+        let unauthenticated = flags.allow_unauthenticated.or(file.allow_unauthenticated);
+        let grace = flags.shutdown_grace.or(file.shutdown_grace);
+        let hosts = first_given([flags.allowed_host, file.allowed_host], &[]);
         Ok(Self {
             listen: flags.listen.or(file.listen).unwrap_or_else(|| "127.0.0.1:8000".to_owned()),
             database,
-            roots: first_given([flags.roots, file.roots], &[PathBuf::from(".")]),
+            roots: first_given([flags.root, file.root], &[PathBuf::from(".")]),
             max_running: at_least_one("max-running", flags.max_running.or(file.max_running), 64)?,
             cpu_slots: at_least_one("cpu-slots", flags.cpu_slots.or(file.cpu_slots), cores)?,
             max_pending: flags.max_pending.or(file.max_pending).unwrap_or(100_000),
@@ -202,19 +194,13 @@ impl Config {
             retention: flags.retention.or(file.retention),
             exclusive: flags.exclusive.or(file.exclusive).unwrap_or(false),
             cors_origins: first_given(
-                [flags.cors_origins, file.cors_origins],
+                [flags.cors_origin, file.cors_origin],
                 &["http://localhost:3000".to_owned(), "http://127.0.0.1:3000".to_owned()],
             ),
             allowed_hosts: hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
             api_key_file: flags.api_key_file.or(file.api_key_file),
-            allow_unauthenticated: flags
-                .allow_unauthenticated
-                .or(file.allow_unauthenticated)
-                .unwrap_or(false),
-            shutdown_grace: flags
-                .shutdown_grace
-                .or(file.shutdown_grace)
-                .map_or(Duration::from_secs(30), HumanDuration::get),
+            allow_unauthenticated: unauthenticated.unwrap_or(false),
+            shutdown_grace: grace.map_or(Duration::from_secs(30), HumanDuration::get),
             log_format: flags.log_format.or(file.log_format).unwrap_or_default(),
             file: PathBuf::new(),
         })

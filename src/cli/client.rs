@@ -11,6 +11,7 @@ use clap::Args;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
+use hyper::http::request;
 use hyper::{Method, Response, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{self, connect::HttpConnector};
@@ -72,37 +73,35 @@ pub(super) struct Client {
 
 #[derive(Debug)]
 pub(super) struct Request {
-    method: Method,
+    builder: request::Builder,
     /// Path and query.
     path: String,
-    header: Option<(&'static str, String)>,
-    body: Option<Value>,
+    body: Bytes,
     /// Exit code for status 409.
     conflict: Exit,
 }
 
 impl Request {
     pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), header: None, body: None, conflict: Exit::Data }
+        let builder = request::Builder::new().method(method);
+        Self { builder, path: path.into(), body: Bytes::new(), conflict: Exit::Data }
     }
 
     pub(super) fn get(path: impl Into<String>) -> Self {
         Self::new(Method::GET, path)
     }
 
-    pub(super) fn header(mut self, name: &'static str, value: &str) -> Self {
-        self.header = Some((name, value.to_owned()));
-        self
+    pub(super) fn header(self, name: &str, value: &str) -> Self {
+        Self { builder: self.builder.header(name, value), ..self }
     }
 
-    pub(super) fn conflict(mut self, exit: Exit) -> Self {
-        self.conflict = exit;
-        self
+    pub(super) fn conflict(self, conflict: Exit) -> Self {
+        Self { conflict, ..self }
     }
 
-    pub(super) fn json(mut self, body: Value) -> Self {
-        self.body = Some(body);
-        self
+    pub(super) fn json(self, body: &Value) -> Self {
+        let body = Bytes::from(body.to_string());
+        Self { body, ..self }.header("content-type", "application/json")
     }
 }
 
@@ -169,25 +168,15 @@ impl Client {
     }
 
     fn prepare(&self, request: Request) -> Result<hyper::Request<Full<Bytes>>, Failure> {
-        let mut builder = hyper::Request::builder()
-            .method(request.method)
+        let mut builder = request
+            .builder
             .uri(format!("{}{}", self.base, request.path))
             .header("user-agent", concat!("task-server/", env!("CARGO_PKG_VERSION")));
         if let Some(authorization) = &self.authorization {
             builder = builder.header("authorization", authorization);
         }
-        if let Some((name, value)) = request.header {
-            builder = builder.header(name, value);
-        }
-        let body = match request.body {
-            Some(body) => {
-                builder = builder.header("content-type", "application/json");
-                Bytes::from(body.to_string())
-            }
-            None => Bytes::new(),
-        };
         builder
-            .body(Full::new(body))
+            .body(Full::new(request.body))
             .map_err(|error| Failure::new(Exit::Usage, format!("invalid request: {error}")))
     }
 

@@ -89,7 +89,7 @@ pub(super) async fn run(mut args: SubmitArgs) -> Outcome {
     let body = args.body(args.task.parameters(&schema.unwrap_or_default())?);
     let path = if args.dry_run { "/tasks?dry_run=true" } else { "/tasks" };
     // A conflict passes: another task is unfinished in exclusive mode, or writes the same output.
-    let mut request = Request::new(Method::POST, path).json(body).conflict(Exit::TryLater);
+    let mut request = Request::new(Method::POST, path).json(&body).conflict(Exit::TryLater);
     if let Some(key) = &args.idempotency_key {
         request = request.header("idempotency-key", key);
     }

@@ -1,6 +1,6 @@
 //! Progress display: bars on a terminal, lines elsewhere, or JSON.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, IsTerminal};
 
@@ -37,24 +37,14 @@ pub(super) struct Bars {
 #[derive(Default)]
 struct Tally {
     tasks: usize,
-    ended: HashSet<String>,
-    failed: usize,
-    cancelled: usize,
-}
-
-impl Tally {
-    fn count(&mut self, id: &str, exit: Exit) {
-        if self.ended.insert(id.to_owned()) {
-            self.failed += usize::from(exit == Exit::Failed);
-            self.cancelled += usize::from(exit == Exit::Cancelled);
-        }
-    }
+    ended: HashMap<String, Exit>,
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{} ended", self.ended.len(), self.tasks)?;
-        for (count, what) in [(self.failed, "failed"), (self.cancelled, "cancelled")] {
+        for (exit, what) in [(Exit::Failed, "failed"), (Exit::Cancelled, "cancelled")] {
+            let count = self.ended.values().filter(|&&end| end == exit).count();
             if count > 0 {
                 write!(f, ", {count} {what}")?;
             }
@@ -82,7 +72,7 @@ impl Bars {
             bar.set_message(escape(&task.message));
         }
         if let Some(exit) = task.exit() {
-            self.tally.count(&id, exit);
+            self.tally.ended.insert(id.clone(), exit);
             match self.by_id.remove(&id) {
                 // Of several bars, ended ones make room for others.
                 Some(bar) if self.summary.is_some() => bar.finish_and_clear(),
@@ -161,7 +151,7 @@ mod tests {
         for (id, exit) in
             [("a", Exit::Done), ("b", Exit::Failed), ("b", Exit::Failed), ("c", Exit::Cancelled)]
         {
-            tally.count(id, exit);
+            tally.ended.insert(id.to_owned(), exit);
         }
         assert_eq!(tally.to_string(), "3/60 ended, 1 failed, 1 cancelled");
     }
