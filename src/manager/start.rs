@@ -19,7 +19,7 @@ use super::stats::History;
 use super::waiters::Waiters;
 use super::{Inner, TaskManager, due};
 use crate::store::{self, Limits, Opened, Writer};
-use crate::task::{CpuSlots, Files, FilesError, TaskType};
+use crate::task::{CpuSlots, Files, FilesError, TaskId, TaskType};
 use crate::tasks::{InvalidDefaults, TaskRegistry};
 
 /// Settings of a manager.
@@ -76,17 +76,11 @@ impl TaskManager {
         registry.check()?;
         let registry = Arc::new(registry);
         let database = store::real_path(&options.database)?;
-        let mut state_files = store::state_files(&database);
-        state_files.extend(options.state_files.iter().cloned());
+        let state_files = [store::state_files(&database), options.state_files.clone()].concat();
         let files = Arc::new(Files::open(&options.roots, &state_files)?);
-        let remove_partial = |path: &str, id, epoch| {
-            if files.remove_partial(path, id, epoch) {
-                tracing::info!(task.id = %id, path, "removed an unfinished output");
-            }
-        };
         let limits = limits(&options, &registry);
         let Opened { store, writer, due } =
-            store::open(&database, limits.clone(), remove_partial).await?;
+            store::open(&database, limits.clone(), remover(&files)).await?;
         tokio::spawn(store.clone().upkeep(options.retention));
 
         let attempts = Arc::new(Attempts::new());
@@ -133,6 +127,15 @@ impl TaskManager {
             interrupted,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+}
+
+/// Removes the output of an interrupted attempt.
+fn remover(files: &Files) -> impl Fn(&str, TaskId, i64) {
+    |path, id, epoch| {
+        if files.remove_partial(path, id, epoch) {
+            tracing::info!(task.id = %id, path, "removed an unfinished output");
+        }
     }
 }
 

@@ -87,6 +87,10 @@ pub(super) struct Cancelled {
 }
 
 impl Cancelled {
+    pub(super) fn effect(&self, id: TaskId) -> CancelEffect {
+        self.effects.get(&id).copied().unwrap_or(CancelEffect::Unknown)
+    }
+
     /// Whether one of the tasks was pending.
     pub(super) fn was_pending(&self) -> bool {
         self.effects.values().any(|effect| matches!(effect, CancelEffect::Cancelled { .. }))

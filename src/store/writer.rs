@@ -163,10 +163,10 @@ impl Writer {
         (results, begin): (Results, Instant),
         unpublished: &mut Unpublished,
     ) {
-        let (size, took) = (batch.len(), begin.elapsed());
+        let mut commit = Commit { size: batch.len(), took: begin.elapsed(), changes: Vec::new() };
+        let changes = &mut commit.changes;
         let Results { at, submitted, disowned, cancelled, erased, claimed, .. } = results;
         self.claims_left |= results.claims_left;
-        let mut changes = Vec::with_capacity(size + claimed.len());
         let mut claims = Vec::new();
         results.unrunnable.into_iter().for_each(|seq| self.counts.set_unrunnable(seq));
         let (mut submitted, mut erased) = (submitted.into_iter(), erased.into_iter());
@@ -192,8 +192,7 @@ impl Writer {
                     unpublished.answer(answer, ());
                 }
                 Change::Cancel(asked, answer) => {
-                    let effect = cancelled.effects.get(&asked.id).copied();
-                    unpublished.answer(answer, effect.unwrap_or(CancelEffect::Unknown));
+                    unpublished.answer(answer, cancelled.effect(asked.id));
                 }
                 Change::Erase(_, answer) => {
                     let erased = erased.next().expect("each erasure has its result");
@@ -216,7 +215,7 @@ impl Writer {
             self.slots.fill(&record);
             changes.push(Committed::Claimed { record, code });
         }
-        unpublished.commits.push(Commit { size, took, changes });
+        unpublished.commits.push(commit);
     }
 
     /// The same end may come again if the answer to the first was lost; it counts once.
