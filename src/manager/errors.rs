@@ -1,6 +1,5 @@
 //! Errors of the manager's methods. Nothing here knows of HTTP.
 
-use super::retry::RetryCounts;
 use crate::store::StoreError;
 use crate::task::{Fault, PathError, TaskId, TaskStatus};
 
@@ -34,21 +33,6 @@ pub(crate) enum RetryError {
     Unknown,
     #[error("Task cannot be retried, it is still {}: cancel it first", .0.name())]
     Unfinished(TaskStatus),
-    #[error(transparent)]
-    Submit(#[from] SubmitError),
-}
-
-/// Why a bulk retry ended early.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RetryAllError {
-    #[error(
-        "queue full (limit {limit}): submitted {} tasks, retry the rest later", counts.submitted
-    )]
-    QueueFull {
-        limit: usize,
-        /// Tasks before that.
-        counts: RetryCounts,
-    },
     #[error(transparent)]
     Submit(#[from] SubmitError),
 }

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::TaskManager;
-use super::errors::{RetryAllError, RetryError, SubmitError};
+use super::errors::{RetryError, SubmitError};
 use super::submission::Submission;
 use crate::store::{Idempotency, ListFilter, TaskRecord};
 use crate::task::{TaskId, TaskStatus};
@@ -22,6 +22,21 @@ pub(crate) struct RetryCounts {
     /// Matching tasks that cannot be submitted now: an unfinished task writes the same output, or the
     /// submission is no longer valid. Retrying such a task alone returns the reason.
     conflicts: usize,
+}
+
+/// Why a bulk retry ended early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RetryAllError {
+    #[error(
+        "queue full (limit {limit}): submitted {} tasks, retry the rest later", counts.submitted
+    )]
+    QueueFull {
+        limit: usize,
+        /// Tasks before that.
+        counts: RetryCounts,
+    },
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
 }
 
 impl TaskManager {

@@ -4,6 +4,7 @@ use image::metadata::Orientation;
 use image::{ColorType, ImageFormat};
 use tiff::tags::{CompressionMethod, Tag};
 
+use super::decoder::decoder;
 use super::fit::Plan;
 use super::format::Format;
 use super::input::Input;
@@ -88,7 +89,7 @@ impl Header {
         let (size, color) = match &wide {
             Some(wide) => (wide.size, wide.color),
             None => {
-                let decoder = input.decoder(format)?;
+                let decoder = decoder(input, format)?;
                 (decoder.dimensions(), decoder.color_type())
             }
         };

@@ -4,14 +4,10 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
-use image::{ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use image::{ImageError, ImageFormat, ImageReader};
 
-use super::png::{self, PngImage};
 use super::{MAX_BYTES, MAX_PIXELS, MAX_SIDE};
 use crate::task::{TaskContext, TaskError};
-
-/// Limit in bytes for a decoder, including the decoded image.
-const MAX_DECODER_BYTES: u64 = MAX_BYTES + (256 << 20);
 
 /// Limit in bytes for one read, so that cancellation is checked between reads.
 const MAX_READ: usize = 1 << 20;
@@ -70,28 +66,6 @@ impl<'a> Input<'a> {
             let expected = "expected JPEG, PNG, WebP, TIFF, BMP or GIF";
             TaskError::permanent(format!("`{}` is not an image: {expected}", self.path))
         })
-    }
-
-    /// Returns a decoder that has read a valid header.
-    pub(super) fn decoder(
-        &self,
-        format: ImageFormat,
-    ) -> Result<Box<dyn ImageDecoder + 'a>, TaskError> {
-        let explain = |error| self.explain(error);
-        if format == ImageFormat::Png {
-            return Ok(Box::new(PngImage(png::open(self)?)));
-        }
-        let mut reader = ImageReader::with_format(self.reader()?, format);
-        let mut limits = Limits::no_limits();
-        limits.max_alloc = Some(MAX_DECODER_BYTES);
-        reader.limits(limits.clone());
-        let mut decoder = reader.into_decoder().map_err(explain)?;
-        if format == ImageFormat::Gif {
-            // A frame may claim to be larger than its image.
-            limits.max_alloc = Some(decoder.total_bytes());
-            decoder.set_limits(limits).map_err(explain)?;
-        }
-        Ok(Box::new(decoder))
     }
 
     /// Refuses empty images and decompression bombs.

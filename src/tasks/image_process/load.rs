@@ -3,6 +3,7 @@
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder};
 
+use super::decoder::decoder;
 use super::fit::Plan;
 use super::format::Format;
 use super::header::Header;
@@ -41,7 +42,7 @@ pub(super) fn load(
     let frames = count_frames(input, format)?;
     input.ctx.check_cancelled()?;
     let mut decoder = match header.wide {
-        None => Some(input.decoder(format)?),
+        None => Some(decoder(input, format)?),
         Some(_) => None,
     };
     if let Some(decoder) = &decoder

@@ -9,6 +9,7 @@
 //! it misreads, [`wide`] decodes samples that it has no pixel type for, [`stripes`] resizes a PNG
 //! while decoding it, and [`mod@png`] and [`mod@gif`] bound the memory and time that it does not.
 
+mod decoder;
 mod encode;
 mod fit;
 mod format;
