@@ -1,22 +1,34 @@
 //! The encodings, and the tokens they make of a text.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use std::sync::Arc;
+
+use bpe::byte_pair_encoding::BytePairEncoding;
+use rustc_hash::FxHashMap;
 use tiktoken_rs::CoreBPE;
 
-use super::vocabulary::{Vocabulary, Workspace};
+use super::cache::WordCache;
+use super::long_words::{self, WINDOW};
 use super::words::WordRules;
+
+/// With this factor bpe's hash has no collisions in any of the vocabularies. Found by its
+/// `find_hash_factor_for_dictionary`.
+const HASH_FACTOR: u64 = 9_745_359_386_969_117_936;
+
+/// Takes the number of a special token among ordinary ones, since bpe knows no gaps. UTF-8 has no such
+/// bytes.
+const GAP: [u8; 2] = [0xff; 2];
 
 /// Tokens at which `flush` is called.
 const MANY: usize = 256 * 1024;
 
 /// Makes the tokens of a text, the same ones as tiktoken.
 ///
-/// Vocabulary and special tokens come from tiktoken-rs. Its own encoder is what the tests compare
-/// with. It is not used here because it fails on a megabyte of blanks, takes 400 MB of
-/// memory for a word of 8 MiB, and cannot be stopped meanwhile.
+/// Vocabulary and special tokens come from tiktoken-rs. Its own encoder serves as the reference in
+/// the tests. It fails on a megabyte of blanks, takes 400 MB of memory for a word of 8 MiB, and
+/// cannot be stopped meanwhile.
 pub(super) struct Encoder {
     words: WordRules,
-    vocabulary: Vocabulary,
+    vocabulary: Arc<BytePairEncoding>,
     special_tokens: FxHashMap<String, u32>,
 }
 
@@ -31,20 +43,23 @@ pub(super) struct SpecialToken<'a> {
 
 impl Encoder {
     pub(super) fn new(words: WordRules, source: CoreBPE) -> Self {
-        let special_tokens: FxHashMap<_, _> = source
-            .special_tokens()
-            .into_iter()
-            .map(|name| (name.to_owned(), source.encode_with_special_tokens(name)[0]))
-            .collect();
-        let special_numbers: FxHashSet<u32> = special_tokens.values().copied().collect();
-        // The only numbers without a token are above all ordinary ones.
-        let tokens: Vec<_> = (0..)
-            .map_while(|number| Some((source.decode_bytes(&[number]).ok()?, number)))
-            .filter(|(_, number)| !special_numbers.contains(number))
-            .collect();
-        // It takes more memory than what is made of it.
+        let special_tokens = special_tokens(&source);
+        let special_numbers: Vec<_> = special_tokens.values().collect();
+        let token = |number| match special_numbers.contains(&&number) {
+            true => Some(GAP.to_vec()),
+            false => source.decode_bytes(&[number]).ok(),
+        };
+        let tokens: Vec<_> = (0..).map_while(token).collect();
+        // It takes more memory than the vocabulary.
         drop(source);
-        Self { words, vocabulary: Vocabulary::new(tokens), special_tokens }
+        let vocabulary = BytePairEncoding::from_dictionary(tokens, Some(HASH_FACTOR));
+        Self { words, vocabulary: Arc::new(vocabulary), special_tokens }
+    }
+
+    /// The same encoder with the special tokens of `source`.
+    pub(super) fn with_special_tokens_of(&self, source: &CoreBPE) -> Self {
+        let (vocabulary, special_tokens) = (Arc::clone(&self.vocabulary), special_tokens(source));
+        Self { words: self.words, vocabulary, special_tokens }
     }
 
     /// Appends the tokens of `text`, in which special tokens are text like any other.
@@ -54,7 +69,7 @@ impl Encoder {
     pub(super) fn encode<E>(
         &self,
         text: &str,
-        space: &mut Workspace,
+        cache: &mut WordCache,
         tokens: &mut Vec<u32>,
         flush: &mut impl FnMut(&mut Vec<u32>) -> Result<(), E>,
     ) -> Result<(), E> {
@@ -64,7 +79,12 @@ impl Encoder {
                 flush(tokens)?;
             }
             let end = self.words.word_end(text, start);
-            self.vocabulary.encode(text.as_bytes(), start..end, space, tokens, flush)?;
+            let word = &text.as_bytes()[start..end];
+            if word.len() <= WINDOW {
+                cache.append(word, tokens, || self.vocabulary.encode_via_backtracking(word));
+            } else {
+                long_words::encode(&self.vocabulary, word, tokens, flush)?;
+            }
             start = end;
         }
         Ok(())
@@ -75,16 +95,16 @@ impl Encoder {
     pub(super) fn encode_with_special_tokens<E>(
         &self,
         mut text: &str,
-        space: &mut Workspace,
+        cache: &mut WordCache,
         tokens: &mut Vec<u32>,
         flush: &mut impl FnMut(&mut Vec<u32>) -> Result<(), E>,
     ) -> Result<(), E> {
         while let Some(special) = self.find_special_token(text) {
-            self.encode(&text[..special.offset], space, tokens, flush)?;
+            self.encode(&text[..special.offset], cache, tokens, flush)?;
             tokens.push(special.number);
             text = &text[special.offset + special.name.len()..];
         }
-        self.encode(text, space, tokens, flush)
+        self.encode(text, cache, tokens, flush)
     }
 
     /// The first special token in `text`.
@@ -99,10 +119,10 @@ impl Encoder {
         })
     }
 
-    /// How many ordinary tokens there are, and how many special ones.
+    /// Number of ordinary tokens and gaps, and number of special tokens.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize) {
-        (self.vocabulary.len(), self.special_tokens.len())
+        (self.vocabulary.num_tokens(), self.special_tokens.len())
     }
 
     /// The names of the special tokens.
@@ -112,18 +132,23 @@ impl Encoder {
     }
 }
 
+fn special_tokens(source: &CoreBPE) -> FxHashMap<String, u32> {
+    let number = |name| source.encode_with_special_tokens(name)[0];
+    source.special_tokens().into_iter().map(|name| (name.to_owned(), number(name))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::encodings::Encoding;
-    use super::super::vocabulary::Workspace;
+    use super::*;
 
     #[test]
     fn a_long_word_can_be_stopped() {
         let mut flush = |_: &mut Vec<u32>| Err("stop");
-        let (mut space, mut tokens) = (Workspace::new(), Vec::new());
+        let (mut cache, mut tokens) = (WordCache::new(), Vec::new());
         let word = "a".repeat(1024 * 1024);
         let encoder = Encoding::Cl100kBase.encoder();
-        let result = encoder.encode(&word, &mut space, &mut tokens, &mut flush);
+        let result = encoder.encode(&word, &mut cache, &mut tokens, &mut flush);
         assert_eq!(result, Err("stop"));
         assert!(tokens.len() < 100_000, "{} tokens were made before it stopped", tokens.len());
     }

@@ -31,20 +31,21 @@ pub(super) enum Encoding {
 }
 
 impl Encoding {
-    /// Loads the vocabulary at the first call, which takes up to half a second.
+    /// Loads the vocabulary at the first call, which takes up to 3 s.
     pub(super) fn encoder(self) -> &'static Encoder {
         static R50K_BASE: LazyLock<Encoder> =
-            LazyLock::new(|| load(WordRules::R50k, tiktoken_rs::r50k_base()));
+            LazyLock::new(|| Encoder::new(WordRules::R50k, whole(tiktoken_rs::r50k_base())));
         static P50K_BASE: LazyLock<Encoder> =
-            LazyLock::new(|| load(WordRules::R50k, tiktoken_rs::p50k_base()));
+            LazyLock::new(|| Encoder::new(WordRules::R50k, whole(tiktoken_rs::p50k_base())));
         static P50K_EDIT: LazyLock<Encoder> =
-            LazyLock::new(|| load(WordRules::R50k, tiktoken_rs::p50k_edit()));
+            LazyLock::new(|| P50K_BASE.with_special_tokens_of(&whole(tiktoken_rs::p50k_edit())));
         static CL100K_BASE: LazyLock<Encoder> =
-            LazyLock::new(|| load(WordRules::Cl100k, tiktoken_rs::cl100k_base()));
+            LazyLock::new(|| Encoder::new(WordRules::Cl100k, whole(tiktoken_rs::cl100k_base())));
         static O200K_BASE: LazyLock<Encoder> =
-            LazyLock::new(|| load(WordRules::O200k, tiktoken_rs::o200k_base()));
-        static O200K_HARMONY: LazyLock<Encoder> =
-            LazyLock::new(|| load(WordRules::O200k, tiktoken_rs::o200k_harmony()));
+            LazyLock::new(|| Encoder::new(WordRules::O200k, whole(tiktoken_rs::o200k_base())));
+        static O200K_HARMONY: LazyLock<Encoder> = LazyLock::new(|| {
+            O200K_BASE.with_special_tokens_of(&whole(tiktoken_rs::o200k_harmony()))
+        });
         match self {
             Self::Gpt2 | Self::R50kBase => &R50K_BASE,
             Self::P50kBase => &P50K_BASE,
@@ -56,8 +57,8 @@ impl Encoding {
     }
 }
 
-fn load<E: fmt::Debug>(words: WordRules, vocabulary: Result<CoreBPE, E>) -> Encoder {
-    Encoder::new(words, vocabulary.expect("tiktoken-rs can read its own vocabularies"))
+fn whole<E: fmt::Debug>(vocabulary: Result<CoreBPE, E>) -> CoreBPE {
+    vocabulary.expect("tiktoken-rs can read its own vocabularies")
 }
 
 #[cfg(test)]
@@ -68,9 +69,9 @@ mod tests {
     #[test]
     fn vocabularies_are_whole() {
         for (encoding, ordinary, special) in [
-            (Encoding::Gpt2, 50_256, 1),
-            (Encoding::P50kBase, 50_280, 1),
-            (Encoding::P50kEdit, 50_280, 4),
+            (Encoding::Gpt2, 50_257, 1),
+            (Encoding::P50kBase, 50_281, 1),
+            (Encoding::P50kEdit, 50_281, 4),
             (Encoding::Cl100kBase, 100_256, 5),
             (Encoding::O200kBase, 199_998, 2),
             (Encoding::O200kHarmony, 199_998, 1_090),

@@ -1,19 +1,18 @@
 //! Turns a text file into the tokens of a language model.
 //!
 //! The text is read in [`pieces`] that can be encoded each by itself, so that a file of any size
-//! takes the same memory. An [`encoder`] splits a piece into [`words`], and each of them into tokens
-//! of the [`vocabulary`].
+//! takes the same memory. An [`encoder`] splits a piece into [`words`], which the crate [`bpe`]
+//! turns into tokens.
 
-mod caches;
+mod cache;
 mod encoder;
 mod encodings;
 mod kinds;
+mod long_words;
 mod output;
 mod pieces;
-mod prefixes;
 #[cfg(test)]
 mod tests;
-mod vocabulary;
 mod words;
 
 use std::fs::File;
@@ -24,11 +23,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
+use self::cache::WordCache;
 use self::encoder::SpecialToken;
 use self::encodings::Encoding;
 use self::output::{Counts, TokenFile};
 use self::pieces::{Limits, Piece, Pieces, ReadError};
-use self::vocabulary::Workspace;
 use crate::task::{Paths, Task, TaskContext, TaskError, TaskResult, async_trait};
 
 /// Upper limit of `sleep_duration`: a hundred years, in seconds.
@@ -78,15 +77,19 @@ impl Task for TokenizeTask {
 
     async fn execute(self: Box<Self>, ctx: TaskContext) -> TaskResult {
         let encoding = self.encoding;
-        let input = ctx
-            .run_blocking(move |ctx| {
-                ctx.update_progress(10.0, "Reading input file");
-                let input = ctx.open_input()?;
-                ctx.update_progress(20.0, "Initializing tokenizer");
-                encoding.encoder();
-                Ok(input)
-            })
-            .await?;
+        let prepare = ctx.run_blocking(move |ctx| {
+            ctx.update_progress(10.0, "Reading input file");
+            let input = ctx.open_input()?;
+            ctx.update_progress(20.0, "Loading the vocabulary");
+            encoding.encoder();
+            Ok(input)
+        });
+        // Loading takes seconds and cannot be stopped: a cancelled task leaves it to its thread.
+        let input = tokio::select! {
+            biased;
+            () = ctx.cancelled() => return Err(TaskError::Cancelled),
+            input = prepare => input?,
+        };
         self.sleep(&ctx).await?;
         let counts = ctx.run_blocking(move |ctx| self.tokenize_file(ctx, input)).await?;
         Ok(json!({
@@ -133,10 +136,10 @@ impl TokenizeTask {
                 }))
             },
             || {
-                let mut space = Workspace::new();
+                let mut cache = WordCache::new();
                 move |piece: Piece, send| {
                     let mut tokens = Vec::with_capacity(piece.text.len().min(LIMITS.piece) / 2);
-                    self.encode(&piece, path, &mut space, &mut tokens, &mut |tokens| {
+                    self.encode(&piece, path, &mut cache, &mut tokens, &mut |tokens| {
                         ctx.check_cancelled()?;
                         if tokens.is_empty() {
                             return Ok(());
@@ -165,17 +168,17 @@ impl TokenizeTask {
         &self,
         piece: &Piece,
         path: &str,
-        space: &mut Workspace,
+        cache: &mut WordCache,
         tokens: &mut Vec<u32>,
         flush: &mut impl FnMut(&mut Vec<u32>) -> Result<(), TaskError>,
     ) -> Result<(), TaskError> {
         let encoder = self.encoding.encoder();
         let text = &piece.text;
         match self.special_tokens {
-            SpecialTokens::Text => encoder.encode(text, space, tokens, flush),
-            SpecialTokens::Encode => encoder.encode_with_special_tokens(text, space, tokens, flush),
+            SpecialTokens::Text => encoder.encode(text, cache, tokens, flush),
+            SpecialTokens::Encode => encoder.encode_with_special_tokens(text, cache, tokens, flush),
             SpecialTokens::Reject => match encoder.find_special_token(text) {
-                None => encoder.encode(text, space, tokens, flush),
+                None => encoder.encode(text, cache, tokens, flush),
                 Some(SpecialToken { offset, name, .. }) => Err(TaskError::permanent(format!(
                     "`{path}` has the special token `{name}` at byte {}, expected none as \
                      special_tokens is \"reject\"",

@@ -38,15 +38,15 @@ fn keep<E>(_: &mut Vec<u32>) -> Result<(), E> {
 }
 
 fn encode(encoding: Encoding, text: &str) -> Vec<u32> {
-    let mut space = Workspace::new();
+    let mut cache = WordCache::new();
     let mut encode = || {
         let mut tokens = Vec::new();
         let flush = &mut keep::<Infallible>;
-        let Ok(()) = encoding.encoder().encode(text, &mut space, &mut tokens, flush);
+        let Ok(()) = encoding.encoder().encode(text, &mut cache, &mut tokens, flush);
         tokens
     };
     let tokens = encode();
-    assert_eq!(encode(), tokens, "the caches have other tokens");
+    assert_eq!(encode(), tokens, "the cache has other tokens");
     tokens
 }
 
@@ -63,10 +63,10 @@ fn encode_in_pieces(
 ) -> Result<Vec<u32>, TaskError> {
     let limits = Limits { piece, uncut: 1 << 16 };
     let mut pieces = Pieces::new(text.as_bytes(), limits);
-    let (mut space, mut tokens) = (Workspace::new(), Vec::new());
+    let (mut cache, mut tokens) = (WordCache::new(), Vec::new());
     while let Some(piece) = pieces.next_piece()? {
         let task = task(encoding, special_tokens);
-        task.encode(&piece, "text", &mut space, &mut tokens, &mut keep)?;
+        task.encode(&piece, "text", &mut cache, &mut tokens, &mut keep)?;
     }
     Ok(tokens)
 }
