@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::common::server::proc_number;
 use crate::common::table::Table;
 
 #[derive(Clone, Debug)]
@@ -25,7 +26,7 @@ pub(crate) struct Sample {
 
 #[derive(Debug)]
 pub(crate) struct Sampler {
-    process: PathBuf,
+    process: u32,
     database: PathBuf,
     log: PathBuf,
 }
@@ -33,25 +34,17 @@ pub(crate) struct Sampler {
 impl Sampler {
     /// `folder` is where the server has its database.
     pub(crate) fn new(process: u32, folder: &Path) -> Self {
-        Self {
-            process: format!("/proc/{process}").into(),
-            database: folder.join("tasks.db"),
-            log: folder.join("tasks.db-wal"),
-        }
+        Self { process, database: folder.join("tasks.db"), log: folder.join("tasks.db-wal") }
     }
 
     pub(crate) fn take(&self, at: Duration, tasks: u64) -> Sample {
-        let status = fs::read_to_string(self.process.join("status")).unwrap();
-        let number = |name: &str| -> u64 {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            line.split_whitespace().next().unwrap().parse().unwrap()
-        };
+        let number = |name: &str| proc_number(self.process, "status", name).unwrap();
         let size = |path: &Path| path.metadata().map_or(0, |file| file.len());
         Sample {
             at,
             tasks,
             memory: 1024 * number("VmRSS:"),
-            files: fs::read_dir(self.process.join("fd")).unwrap().count() as u64,
+            files: fs::read_dir(format!("/proc/{}/fd", self.process)).unwrap().count() as u64,
             threads: number("Threads:"),
             database: size(&self.database),
             log: size(&self.log),

@@ -32,7 +32,8 @@ pub(crate) fn serve(task: String) {
             .route("/tasks", post(submit))
             .route("/tasks/{id}", get(task_info))
             .with_state(Bytes::from(task));
-        eprintln!("listening on http://{}", listener.local_addr().unwrap());
+        // Logged as INFO, which the bench does not print.
+        eprintln!(" INFO listening on http://{}", listener.local_addr().unwrap());
         axum::serve(listener, router).await.unwrap();
     });
 }

@@ -2,6 +2,7 @@
 
 mod answer;
 pub(crate) mod blocks;
+mod log;
 mod process;
 pub(crate) mod skips;
 
@@ -18,16 +19,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 pub(crate) use answer::Answer;
-use process::Process;
+use log::Logged;
+pub(crate) use process::PATIENCE;
+use process::command;
 
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_task-server");
-/// How long anything may take before a test gives up on it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(100);
 
 /// A running server. Dropping it kills the process and removes the folder.
 pub(crate) struct Server {
-    process: Process,
+    run: Logged,
     address: String,
     client: Client,
     folder: TempDir,
@@ -51,79 +52,79 @@ impl Server {
 
     /// Starts this test binary again, as a server that `test` is.
     pub(crate) fn start_self(folder: TempDir, test: &str, env: &[(&str, &str)]) -> Self {
-        let process = spawn_self(folder.path(), test, env);
-        let address = process.wait_for_address();
-        Self::with_process(process, address, folder)
+        let run = spawn_self(folder.path(), test, env);
+        let address = run.process.wait_for_address();
+        Self::with_run(run, address, folder)
     }
 
     fn start_with(binary: &Path, folder: TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let (process, address) = listen(binary, folder.path(), args, env);
-        Self::with_process(process, address, folder)
+        let (run, address) = listen(binary, folder.path(), args, env);
+        Self::with_run(run, address, folder)
     }
 
-    fn with_process(process: Process, address: String, folder: TempDir) -> Self {
+    fn with_run(run: Logged, address: String, folder: TempDir) -> Self {
         let client = Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
-        Self { process, address, client, folder }
+        Self { run, address, client, folder }
     }
 
     /// Kills the server if it still runs and starts another one in the same folder.
     pub(crate) fn restart(&mut self, args: &[&str]) {
         self.kill();
-        (self.process, self.address) = listen(Path::new(BINARY), self.folder.path(), args, &[]);
+        (self.run, self.address) = listen(Path::new(BINARY), self.folder.path(), args, &[]);
     }
 
     /// Starts a server again, after [`kill`](Self::kill), in the same folder and at the same address.
     pub(crate) fn come_back(&mut self) {
         let args = ["--listen", self.address.as_str()];
-        self.process = Process::spawn(Path::new(BINARY), self.folder.path(), &args, &[]);
-        self.process.wait_for_address();
+        self.run = Logged::spawn(command(Path::new(BINARY), self.folder.path(), &args, &[]));
+        self.run.process.wait_for_address();
     }
 
     /// As [`restart`](Self::restart), for a server that is this test binary.
     pub(crate) fn restart_self(&mut self, test: &str, env: &[(&str, &str)]) {
         self.kill();
-        self.process = spawn_self(self.folder.path(), test, env);
-        self.address = self.process.wait_for_address();
+        self.run = spawn_self(self.folder.path(), test, env);
+        self.address = self.run.process.wait_for_address();
     }
 
     /// As [`restart_self`](Self::restart_self), for a server that may die before it listens.
     pub(crate) fn run_self_to_its_end(&mut self, test: &str, env: &[(&str, &str)]) -> ExitStatus {
-        self.process = spawn_self(self.folder.path(), test, env);
+        self.run = spawn_self(self.folder.path(), test, env);
         self.wait_exit()
     }
 
     pub(crate) fn process_id(&self) -> u32 {
-        self.process.id()
+        self.run.process.id()
     }
 
     /// The power goes out: SIGKILL.
     pub(crate) fn kill(&mut self) {
-        self.process.kill();
+        self.run.process.kill();
     }
 
     /// Starts another server in the same folder and kills it after that time, or as soon as it
     /// listens, which is told.
     pub(crate) fn restart_and_kill(&mut self, args: &[&str], after: Duration) -> bool {
         self.kill();
-        self.process = spawn(Path::new(BINARY), self.folder.path(), args, &[]);
-        let listened = self.process.address_within(after).is_some();
+        self.run = spawn(Path::new(BINARY), self.folder.path(), args, &[]);
+        let listened = self.run.process.address_within(after).is_some();
         self.kill();
         listened
     }
 
     /// A polite stop: SIGTERM.
     pub(crate) fn terminate(&self) {
-        self.process.terminate();
+        self.run.process.terminate();
     }
 
     /// Waits until the process has ended by itself.
     pub(crate) fn wait_exit(&mut self) -> ExitStatus {
-        self.process.wait_exit()
+        self.run.process.wait_exit()
     }
 
     /// What it has logged so far; all of it once it has ended.
     pub(crate) fn log(&self) -> String {
-        self.process.log()
+        self.run.log.text()
     }
 
     /// Waits for the first line of the log that contains all of `parts`.
@@ -145,9 +146,7 @@ impl Server {
 
     /// The most memory that its process has had, in KiB, if the system tells.
     pub(crate) fn peak_memory(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        peak.trim().strip_suffix(" kB")?.parse().ok()
+        Some(self.run.process.peak_memory()? / 1024)
     }
 
     /// Where it runs: the place of its database, and its only root.
@@ -281,43 +280,44 @@ impl Server {
 
 /// Runs a server that is expected to refuse to start; returns its exit code and what it said.
 pub(crate) fn refusal(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
-    let mut process = Process::spawn(Path::new(BINARY), folder, args, env);
-    let code = process.wait_exit().code();
-    (code, process.log())
+    let mut run = Logged::spawn(command(Path::new(BINARY), folder, args, env));
+    let code = run.process.wait_exit().code();
+    (code, run.log.text())
 }
 
 /// Runs the program to its end; for what is no server.
 pub(crate) fn run(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
-    process::command(Path::new(BINARY), folder, args, env).output().unwrap()
+    command(Path::new(BINARY), folder, args, env).output().unwrap()
 }
 
 /// Runs the program with nobody at the other end of what it says; returns its exit code.
 pub(crate) fn run_unheard(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Option<i32> {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let mut command = process::command(Path::new(BINARY), folder, args, env);
-    command.stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap().code()
+    let mut program = command(Path::new(BINARY), folder, args, env);
+    program.stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap().code()
 }
 
 /// Starts the program with pipes for what it says.
 pub(crate) fn piped(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Child {
-    let mut command = process::command(Path::new(BINARY), folder, args, env);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    let mut program = command(Path::new(BINARY), folder, args, env);
+    program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn listen(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Process, String) {
-    let process = spawn(binary, folder, args, env);
-    let address = process.wait_for_address();
-    (process, address)
+fn listen(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Logged, String) {
+    let run = spawn(binary, folder, args, env);
+    let address = run.process.wait_for_address();
+    (run, address)
 }
 
-fn spawn_self(folder: &Path, test: &str, env: &[(&str, &str)]) -> Process {
+fn spawn_self(folder: &Path, test: &str, env: &[(&str, &str)]) -> Logged {
     let binary = std::env::current_exe().unwrap();
-    Process::spawn(&binary, folder, &["--exact", test, "--nocapture"], env)
+    Logged::spawn(command(&binary, folder, &["--exact", test, "--nocapture"], env))
 }
 
-fn spawn(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Process {
-    Process::spawn(binary, folder, &[&["--listen", "127.0.0.1:0"], args].concat(), env)
+fn spawn(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Logged {
+    let args = [&["--listen", "127.0.0.1:0"], args].concat();
+    Logged::spawn(command(binary, folder, &args, env))
 }
 
 /// A submission of one dummy task that sleeps that many seconds.
