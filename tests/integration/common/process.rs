@@ -73,7 +73,7 @@ impl Process {
     pub(crate) fn kill(&mut self) {
         // Fails if the process has exited already.
         let _ = self.child.kill();
-        self.child.wait().unwrap();
+        let _ = self.child.wait();
     }
 
     /// Waits until the process exits by itself and its log has been read.
@@ -96,8 +96,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
