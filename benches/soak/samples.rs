@@ -1,4 +1,4 @@
-//! What the kernel and the file system say of the server at one moment.
+//! Resource usage of the server at one moment, from the kernel and the file system.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,18 @@ use crate::common::table::Table;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
-    /// Since the load began.
+    /// Time since the start of the load.
     pub(crate) at: Duration,
-    /// Tasks that have ended so far.
+    /// Number of ended tasks so far.
     pub(crate) tasks: u64,
-    /// Bytes of physical memory.
+    /// Resident memory in bytes.
     pub(crate) memory: u64,
-    /// Open file descriptors.
+    /// Number of open file descriptors.
     pub(crate) files: u64,
     pub(crate) threads: u64,
-    /// Bytes of the database.
+    /// Size of the database in bytes.
     pub(crate) database: u64,
-    /// Bytes of its write-ahead log.
+    /// Size of the write-ahead log in bytes.
     pub(crate) log: u64,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Sampler {
 }
 
 impl Sampler {
-    /// `folder` is where the server has its database.
+    /// `folder` is the folder of the server's database.
     pub(crate) fn new(process: u32, folder: &Path) -> Self {
         Self { process, database: folder.join("tasks.db"), log: folder.join("tasks.db-wal") }
     }
@@ -52,7 +52,7 @@ impl Sampler {
     }
 }
 
-/// The first and the last sample, and some of those between.
+/// The idle sample, some samples under load, and the final one.
 pub(crate) fn table(idle: &Sample, samples: &[Sample], after: &Sample, rows: usize) -> Table<7> {
     let mut table = Table::new(["", "tasks", "memory MB", "files", "threads", "db MB", "WAL MB"]);
     let mut push = |name: String, sample: &Sample| {
