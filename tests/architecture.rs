@@ -1,4 +1,4 @@
-//! The architecture rules that the compiler does not know: which layer may import which.
+//! Architecture rules the compiler does not check: which layer may import which.
 //!
 //! Lower layers never import upper ones; only `app` and `cli` import everything.
 
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The packages that the project is built on.
+/// Packages the project is built on.
 const PACKAGES: [&str; 10] = [
     "tokio",
     "axum",
@@ -20,9 +20,9 @@ const PACKAGES: [&str; 10] = [
     "async-trait",
 ];
 
-/// The first versions of packages without a fault that was published, and what the fault was. A
-/// package that is not used is not asked for.
-const FLOORS: [(&str, &str, &str); 7] = [
+/// First version of each package without a published fault, and that fault. Packages missing from
+/// `Cargo.lock` are not checked.
+const FIXED_IN: [(&str, &str, &str); 7] = [
     ("tokio", "1.44.2", "a broadcast channel clones values without a lock"),
     ("bytes", "1.11.1", "an integer overflows in BytesMut::reserve"),
     ("h2", "0.4.16", "published advisories"),
@@ -32,10 +32,10 @@ const FLOORS: [(&str, &str, &str); 7] = [
     ("tracing-subscriber", "0.3.20", "log lines carry the terminal escapes of clients"),
 ];
 
-/// The layers, from the lowest up.
+/// Layers, lowest first.
 const LAYERS: [&str; 8] = ["task", "tasks", "store", "manager", "http", "config", "app", "cli"];
 
-/// What a file, named by its path below `src`, may import from this crate; `None` for everything.
+/// Layers a file may import; `None` if it may import all. `file` is a path below `src`.
 fn allowed(file: &str) -> Option<&'static [&'static str]> {
     let layer = layer(file);
     Some(match layer {
@@ -47,16 +47,16 @@ fn allowed(file: &str) -> Option<&'static [&'static str]> {
         "http" => &["http", "manager", "tasks", "task"],
         "config" => &["config", "task"],
         "app" | "cli" | "main" | "lib" => return None,
-        other => panic!("src/{file}: there is no layer `{other}`"),
+        other => panic!("src/{file}: unknown layer `{other}`"),
     })
 }
 
-/// The layer that a file, named by its path below `src`, belongs to.
+/// Layer of a file; `file` is a path below `src`.
 fn layer(file: &str) -> &str {
     file.split('/').next().map_or("", |first| first.strip_suffix(".rs").unwrap_or(first))
 }
 
-/// The imports of `source` that its layer does not allow, each in a sentence.
+/// Forbidden imports in `source`, one sentence each.
 fn violations(file: &str, source: &str) -> Vec<String> {
     let Some(allowed) = allowed(file) else { return Vec::new() };
     imported_layers(file, source)
@@ -66,12 +66,12 @@ fn violations(file: &str, source: &str) -> Vec<String> {
         .collect()
 }
 
-/// The first names of all paths that start at the root of the crate.
+/// First segments of all paths that start at the crate root.
 fn imported_layers(file: &str, source: &str) -> BTreeSet<String> {
     let code = without_comments(source);
     let mut found: BTreeSet<String> = code.split("crate::").skip(1).flat_map(first_names).collect();
-    // `super` as often as the file is deep leads to the root as well. In an inline module it does
-    // not, so there only names of layers count.
+    // A `super` for each level of the file's path leads to the crate root as well. In an inline
+    // module it does not, so only names of layers count there.
     let depth = file.split('/').filter(|part| *part != "mod.rs").count();
     let to_root = "super::".repeat(depth);
     let by_super = code.split(&to_root).skip(1).flat_map(first_names);
@@ -79,7 +79,7 @@ fn imported_layers(file: &str, source: &str) -> BTreeSet<String> {
     found
 }
 
-/// `a` of `a::b`, and `a` and `c` of `{a::b, c}`.
+/// Extracts `a` from `a::b`, and `a` and `c` from `{a::b, c}`.
 fn first_names(path: &str) -> Vec<String> {
     let name = |path: &str| -> String {
         path.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
@@ -108,7 +108,7 @@ fn without_comments(source: &str) -> String {
         .join("\n")
 }
 
-/// Every Rust file of `src`: its path below that folder, and its text.
+/// Path below `src` and text of each source file.
 fn sources() -> Vec<(String, String)> {
     fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).expect("a folder of the sources") {
@@ -152,7 +152,7 @@ fn the_packages_of_the_project_are_dependencies_and_are_used() {
         fs::read_to_string(manifest).expect("Cargo.toml").parse().expect("TOML");
     let code: Vec<_> = sources().iter().map(|(_, source)| without_comments(source)).collect();
     for package in PACKAGES {
-        assert!(manifest["dependencies"].get(package).is_some(), "{package} is no dependency");
+        assert!(manifest["dependencies"].get(package).is_some(), "{package} is not a dependency");
         let path = format!("{}::", package.replace('-', "_"));
         assert!(code.iter().any(|code| code.contains(&path)), "{package} is not used");
     }
@@ -203,38 +203,36 @@ fn the_check_knows_the_rules_of_each_layer() {
     }
 }
 
-/// `1.44.2` as numbers; what follows a `-` or `+` does not count.
+/// Parses `1.44.2` into its numbers. Ignores a suffix after `-` or `+`.
 fn version(text: &str) -> Vec<u64> {
     let numbers = text.split(['-', '+']).next().expect("a version");
     numbers.split('.').map(|number| number.parse().expect("a number")).collect()
 }
 
-/// Name and version of each package that `Cargo.lock` holds, as far as they are below their floor.
-fn below_their_floor(lock: &str) -> Vec<String> {
+/// Packages in `Cargo.lock` below their minimum version, one sentence each.
+fn outdated(lock: &str) -> Vec<String> {
     let lock: toml::Table = lock.parse().expect("TOML");
     let mut found = Vec::new();
     for package in lock["package"].as_array().expect("packages") {
         let text = |key: &str| package[key].as_str().expect("a string");
-        for (name, floor, fault) in FLOORS {
-            if text("name") == name && version(text("version")) < version(floor) {
-                found.push(format!(
-                    "{name} {}: below {floor} there is a fault: {fault}",
-                    text("version")
-                ));
+        for (name, fixed, fault) in FIXED_IN {
+            if text("name") == name && version(text("version")) < version(fixed) {
+                found.push(format!("{name} {}: fixed in {fixed}: {fault}", text("version")));
             }
         }
     }
     found
 }
 
-/// What `cargo deny check advisories` says where it can fetch the list of advisories.
+/// Offline replacement for `cargo deny check advisories`, which has to fetch the list of
+/// advisories.
 #[test]
 fn no_package_is_older_than_the_repair_of_its_known_faults() {
     let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
     let lock = fs::read_to_string(lock).expect("Cargo.lock");
     assert!(lock.contains("name = \"tokio\""), "Cargo.lock names no packages");
-    let found = below_their_floor(&lock);
+    let found = outdated(&lock);
     assert!(found.is_empty(), "{found:#?}");
     let old = "[[package]]\nname = \"tokio\"\nversion = \"1.44.1\"\n";
-    assert_eq!(below_their_floor(old).len(), 1);
+    assert_eq!(outdated(old).len(), 1);
 }

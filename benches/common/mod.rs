@@ -1,4 +1,4 @@
-//! What all benches need: a server to measure, and a table to print.
+//! Shared by all benches: a server process and a table.
 
 pub(crate) mod server;
 pub(crate) mod table;

@@ -1,4 +1,4 @@
-//! A table of text, with its columns aligned.
+//! Text tables with aligned columns.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
         Self { rows: vec![heading.map(str::to_owned)] }
     }
 
-    /// Whether there is nothing below the heading.
+    /// True if there are no rows below the heading.
     pub(crate) fn is_empty(&self) -> bool {
         self.rows.len() == 1
     }

@@ -1,4 +1,4 @@
-//! Texts to tokenize, found on the machine that the bench runs on.
+//! Texts to tokenize, found on this machine.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -9,14 +9,14 @@ use std::process::Command;
 
 use crate::message_catalog::translations;
 
-/// Larger source files mostly are tables that a program wrote.
+/// Larger source files are mostly generated tables.
 const LONGEST_SOURCE: u64 = 256 << 10;
-/// Less text than this is not worth to be repeated.
+/// Minimum amount of text worth repeating.
 const LEAST_TEXT: usize = 1 << 20;
-/// Files that are read by one call of gzip.
+/// Number of files per call of gzip.
 const BATCH: usize = 256;
 
-/// Languages whose words have no spaces between them.
+/// Languages without spaces between words.
 const CHINESE_AND_JAPANESE: [&str; 3] = ["ja", "zh_CN", "zh_TW"];
 
 /// Text of one kind.
@@ -25,7 +25,7 @@ pub(crate) struct Corpus {
     pub(crate) text: String,
 }
 
-/// Rust sources from the registry of cargo.
+/// Rust sources from the cargo registry.
 pub(crate) fn source_code(bytes: usize) -> Option<Corpus> {
     let is_source = |path: &Path| {
         path.extension() == Some(OsStr::new("rs"))
@@ -34,7 +34,7 @@ pub(crate) fn source_code(bytes: usize) -> Option<Corpus> {
     gather("source code", bytes, shuffled(files(&registry(), &is_source)), plain_text)
 }
 
-/// English manual pages, and what programs and crates say of themselves.
+/// English manual pages, and the documentation of programs and crates.
 pub(crate) fn prose(bytes: usize) -> Option<Corpus> {
     let mut found = Vec::new();
     for section in 1..=8 {
@@ -49,7 +49,7 @@ pub(crate) fn prose(bytes: usize) -> Option<Corpus> {
     gather("prose", bytes, shuffled(found), plain_text)
 }
 
-/// Manual pages and messages of programs in Chinese and Japanese.
+/// Chinese and Japanese manual pages and program messages.
 pub(crate) fn chinese_and_japanese(bytes: usize) -> Option<Corpus> {
     let mut found = Vec::new();
     for language in CHINESE_AND_JAPANESE {
@@ -67,7 +67,7 @@ pub(crate) fn chinese_and_japanese(bytes: usize) -> Option<Corpus> {
             .collect(),
         _ => plain_text(batch),
     };
-    // Pages and catalogs do not meet in a batch.
+    // A batch has either pages or catalogs.
     let mut batches: Vec<_> = pages.chunks(BATCH).chain(catalogs.chunks(BATCH)).collect();
     batches.retain(|batch| !batch.is_empty());
     gather_batches("Chinese and Japanese", bytes, batches, read)
@@ -79,7 +79,7 @@ fn registry() -> PathBuf {
     cargo.unwrap_or_default().join("registry/src")
 }
 
-/// The files below a folder, without links, as those would bring a text in twice.
+/// Files below a folder. Skips links, which would duplicate texts.
 fn files(folder: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -93,7 +93,7 @@ fn files(folder: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
     found
 }
 
-/// In an order that is always the same, but has nothing to do with the names.
+/// Sorts paths by their hash, for a fixed order unrelated to the names.
 fn shuffled(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
     paths.sort_by_cached_key(hash);
     paths
@@ -105,7 +105,7 @@ fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
     hasher.finish()
 }
 
-/// The text of some files, unpacked where they are packed.
+/// Text of the files, decompressed if necessary.
 fn plain_text(paths: &[PathBuf]) -> String {
     let output = Command::new("gzip").args(["-dcfq", "--"]).args(paths).output();
     let bytes = output.map(|output| output.stdout).unwrap_or_default();
@@ -121,7 +121,7 @@ fn gather(
     gather_batches(name, bytes, paths.chunks(BATCH).collect(), read)
 }
 
-/// Reads until there is enough, repeats what there is until there is, and says what came of it.
+/// Reads batches until there is enough text, repeats it if there is not, and prints a summary.
 fn gather_batches(
     name: &'static str,
     bytes: usize,
@@ -136,7 +136,7 @@ fn gather_batches(
         }
     }
     if text.len() < LEAST_TEXT {
-        println!("{name}: NOT FOUND on this machine, so it is left out");
+        println!("{name}: NOT FOUND on this machine, skipped");
         return None;
     }
     text.truncate(text.floor_char_boundary(bytes));
@@ -144,7 +144,7 @@ fn gather_batches(
     let distinct: usize = text.lines().filter(|line| seen.insert(hash(*line))).map(str::len).sum();
     let times = bytes as f64 / text.len() as f64;
     println!(
-        "{name}: {:.1} MB of text, {:.1} MB of it in lines that are no copies, repeated {:.1} times",
+        "{name}: {:.1} MB of text, {:.1} MB of it in distinct lines, repeated {:.1} times",
         text.len() as f64 / 1e6,
         distinct as f64 / 1e6,
         times.max(1.0),

@@ -15,7 +15,7 @@ use crate::task::TaskServer;
 const ROUNDS: usize = 7;
 const JPEG_TARGET: f64 = 1.7;
 const PNG_TARGET: f64 = 4.0;
-/// Levels of 255 by which a sample may differ from Pillow's, as both round.
+/// Allowed difference of a sample from Pillow's in levels of 255, because both round.
 const TOLERANCE: u8 = 2;
 
 pub(crate) async fn measure(is_wanted: &impl Fn(&str) -> bool, push: &mut impl FnMut(Row)) {
@@ -36,7 +36,7 @@ pub(crate) async fn measure(is_wanted: &impl Fn(&str) -> bool, push: &mut impl F
     push(compare("image_process PNG", &png, PNG_TARGET).await);
 }
 
-/// Has a picture resized by both, turn by turn, into the format that it has.
+/// Resizes a picture with both, in turns, without changing its format.
 async fn compare(name: &str, input: &Path, target: f64) -> Row {
     let what = format!("{name} {WIDTH}x{HEIGHT} to 800x600");
     println!("measuring {what}");
@@ -61,7 +61,7 @@ async fn compare(name: &str, input: &Path, target: f64) -> Row {
         println!("  output of Pillow {}", kilobytes(&theirs));
         let difference = greatest_difference(&ours, &theirs);
         println!("  no sample differs from Pillow's by more than {difference} levels of 255");
-        // Decoders of JPEG may round each in its own way; those of PNG may not.
+        // JPEG decoders may round differently; PNG decoders may not.
         assert!(extension != "png" || difference <= TOLERANCE);
     }
     Row {

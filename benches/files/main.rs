@@ -1,13 +1,13 @@
-//! Measures `tokenize` and `image_process` through the HTTP API, turn by turn with the libraries
-//! that they are held against: tiktoken-rs on one thread, and Pillow.
+//! Measures `tokenize` and `image_process` through the HTTP API, in turns with their reference
+//! libraries: tiktoken-rs on one thread, and Pillow.
 //!
-//! `cargo bench --bench files -- NAME` measures only what has `NAME` in its name. Pillow is looked
-//! for in the Python that the environment variable `PYTHON` names, else in `python3`.
+//! `cargo bench --bench files -- NAME` runs only the measurements with `NAME` in their name. Pillow
+//! is imported by the Python interpreter in the environment variable `PYTHON`, or `python3`.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 #[path = "../common/mod.rs"]
-#[allow(dead_code, reason = "each bench uses a part of it")]
+#[allow(dead_code, reason = "each bench uses only part of it")]
 mod common;
 mod corpus;
 mod images;
@@ -20,7 +20,7 @@ mod tokenize;
 
 use report::{Report, Row};
 
-/// As the server has it, so that the reference in this process is not held back by another one.
+/// The server's allocator, for a fair comparison with the reference in this process.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

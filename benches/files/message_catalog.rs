@@ -1,9 +1,9 @@
-//! The translations in a compiled message catalog of gettext (`.mo`).
+//! Translations in a compiled message catalog of gettext (`.mo`).
 
-/// What marks a catalog of this machine's byte order.
+/// Magic number of a catalog in the byte order of this machine.
 const MAGIC: u32 = 0x9504_12DE;
 
-/// All translations that are not plain ASCII, a line each; nothing if this is no catalog.
+/// All translations with non-ASCII characters, one per line; empty if this is not a catalog.
 pub(crate) fn translations(catalog: &[u8]) -> String {
     let number = |at: usize| Some(u32::from_ne_bytes(*catalog.get(at..)?.first_chunk()?) as usize);
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! A picture that compresses like a photograph, always the same.
+//! A deterministic picture that compresses like a photograph.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -13,7 +13,7 @@ pub(crate) const HEIGHT: u16 = 4000;
 
 const SHAPES: u32 = 400;
 
-/// Light that changes slowly, things with edges before it, and the noise of a sensor over all.
+/// Smooth light, objects with edges in front, and sensor noise over all.
 pub(crate) fn paint() -> RgbImage {
     let mut random = Random(0x9E37_79B9_7F4A_7C15);
     let mut picture = RgbImage::from_fn(WIDTH.into(), HEIGHT.into(), |x, y| {
@@ -53,14 +53,14 @@ fn paint_shape(picture: &mut RgbImage, random: &mut Random) {
     }
 }
 
-/// Colours in half resolution, as cameras have them.
+/// Chroma in half resolution, as in cameras.
 pub(crate) fn save_jpeg(picture: &RgbImage, path: &Path) {
     let mut encoder = jpeg_encoder::Encoder::new_file(path, 90).unwrap();
     encoder.set_sampling_factor(SamplingFactor::F_2_2);
     encoder.encode(picture, WIDTH, HEIGHT, ColorType::Rgb).unwrap();
 }
 
-/// With the level of compression that most programs use.
+/// With the compression level of most programs.
 pub(crate) fn save_png(picture: &RgbImage, path: &Path) {
     let file = BufWriter::new(File::create(path).unwrap());
     let encoder =
@@ -68,7 +68,7 @@ pub(crate) fn save_png(picture: &RgbImage, path: &Path) {
     picture.write_with_encoder(encoder).unwrap();
 }
 
-/// Xorshift: quick, and the same everywhere.
+/// Xorshift: fast and deterministic.
 struct Random(u64);
 
 impl Random {

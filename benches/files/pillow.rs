@@ -1,10 +1,10 @@
-//! Pillow in a Python process of its own.
+//! Pillow in its own Python process.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// A fresh process, so that its peak memory is that of the images it was given.
+/// A fresh process, so that its peak memory is due to its images.
 pub(crate) struct Pillow {
     process: Child,
     jobs: ChildStdin,
@@ -14,7 +14,7 @@ pub(crate) struct Pillow {
 }
 
 impl Pillow {
-    /// `None` if this machine has no Python with Pillow.
+    /// Starts Pillow; `None` if this machine has no Python with Pillow.
     pub(crate) fn start() -> Option<Self> {
         let python = std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into());
         let mut command = Command::new(python);
@@ -32,7 +32,7 @@ impl Pillow {
         }
     }
 
-    /// Resizes an image to 800 x 600; returns the seconds that took.
+    /// Resizes an image to 800 x 600; returns the seconds it took.
     pub(crate) fn run(&mut self, (input, output): (&Path, &Path)) -> f64 {
         writeln!(self.jobs, "{}\t{}", input.display(), output.display()).unwrap();
         let answer = self.answers.next().expect("Pillow failed").unwrap();

@@ -1,4 +1,4 @@
-//! What was measured, and whether it is as it should be.
+//! Results and targets.
 
 use std::fmt;
 
@@ -7,21 +7,21 @@ use crate::common::table::Table;
 /// One kind of work.
 pub(crate) struct Row {
     pub(crate) what: String,
-    /// How much there was to do, in millions of `unit`.
+    /// Amount of work, in millions of `unit`.
     pub(crate) amount: f64,
     pub(crate) unit: &'static str,
     pub(crate) rounds: Vec<Round>,
-    /// How many times faster than the reference it should be.
+    /// Target speedup over the reference.
     pub(crate) target: Option<f64>,
-    /// Seconds of CPU time of the server for a round.
+    /// Seconds of server CPU time per round.
     pub(crate) cpu_seconds: f64,
-    /// Bytes of physical memory that the server had at most.
+    /// Peak memory of the server in bytes.
     pub(crate) peak_memory: u64,
-    /// And should have had at most.
+    /// Limit of the peak memory.
     pub(crate) memory_target: Option<u64>,
 }
 
-/// The same work done twice, in seconds.
+/// Seconds of the same work on both sides.
 pub(crate) struct Round {
     pub(crate) ours: f64,
     pub(crate) reference: Option<f64>,

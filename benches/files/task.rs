@@ -1,4 +1,4 @@
-//! A server whose root is a folder of files, and one task after the other for it.
+//! A server for tasks on files, run one after the other.
 
 use std::path::Path;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::common::server::Server;
 
-/// A fresh server, so that its peak memory is that of the tasks it was given.
+/// A fresh server, so that its peak memory is due to its tasks.
 pub(crate) struct TaskServer {
     server: Server,
     client: Client,
@@ -17,12 +17,12 @@ pub(crate) struct TaskServer {
 impl TaskServer {
     pub(crate) fn start(root: &Path) -> Self {
         let server = Server::start(&["--root", root.to_str().unwrap()]);
-        // The server closes a connection that was idle while the reference had its turn.
+        // The server closes idle connections during the reference's turn.
         let client = Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
         Self { server, client }
     }
 
-    /// Submits a task and waits for its end. Returns the seconds from the one to the other.
+    /// Submits a task and waits for its end; returns the seconds between.
     pub(crate) async fn run(
         &self,
         task_type: &str,
@@ -50,12 +50,12 @@ impl TaskServer {
         }
     }
 
-    /// CPU time that it has taken so far.
+    /// CPU time so far.
     pub(crate) fn cpu_seconds(&self) -> f64 {
         self.server.cpu_seconds()
     }
 
-    /// The most bytes of physical memory that it ever had.
+    /// Peak memory in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
         self.server.peak_memory()
     }

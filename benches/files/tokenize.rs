@@ -16,14 +16,14 @@ use crate::task::TaskServer;
 
 /// Bytes of the mix: two fifths source code, two fifths prose, one fifth Chinese and Japanese.
 const MIX: usize = 100_000_000;
-/// The mix is repeated that often to make a large file of it.
+/// Repetitions of the mix in the large file.
 const LARGE: usize = 10;
 const ROUNDS: usize = 3;
-/// How many times faster than tiktoken-rs it should be on two cores.
+/// Target speedup over tiktoken-rs on two cores.
 const TARGET: f64 = 6.0;
-/// Bytes of memory that a file of any size should take at most.
+/// Memory limit in bytes for a file of any size.
 const MEMORY_TARGET: u64 = 150_000_000;
-/// What tiktoken-rs is given at once: in a long text each match of its regular expression is slow.
+/// Bytes per call of tiktoken-rs: in a long text each match of its regular expression is slow.
 const CHUNK: usize = 64 << 10;
 
 pub(crate) async fn measure(is_wanted: &impl Fn(&str) -> bool, push: &mut impl FnMut(Row)) {
@@ -49,7 +49,7 @@ pub(crate) async fn measure(is_wanted: &impl Fn(&str) -> bool, push: &mut impl F
     push(large(what, &mix).await);
 }
 
-/// Has a text tokenized by both, turn by turn, and compares all tokens.
+/// Tokenizes a text with both, in turns, and compares all tokens.
 async fn compare(what: String, text: &str, reference: &CoreBPE) -> Row {
     let folder = folder();
     let (input, output) = (folder.path().join("text"), folder.path().join("tokens.json"));
@@ -84,7 +84,7 @@ async fn compare(what: String, text: &str, reference: &CoreBPE) -> Row {
     }
 }
 
-/// Has a large file tokenized once, for the memory that it takes.
+/// Tokenizes a large file once, to measure memory.
 async fn large(what: String, text: &str) -> Row {
     let folder = folder();
     let (input, output) = (folder.path().join("text"), folder.path().join("tokens.json"));
@@ -107,7 +107,7 @@ async fn large(what: String, text: &str) -> Row {
     }
 }
 
-/// A server that has its vocabulary ready, as the reference has.
+/// A server with its vocabulary loaded, like the reference.
 async fn warm_server(root: &Path) -> TaskServer {
     let server = TaskServer::start(root);
     let (input, output) = (root.join("first"), root.join("first.json"));
@@ -126,8 +126,8 @@ struct TokenFile {
     tokens: Vec<u32>,
 }
 
-/// Cuts a text between a word or number in ASCII and a space in ASCII, where a cut changes no
-/// token: none of the rules for words lets a letter or digit be followed by a space.
+/// Splits a text between an ASCII letter or digit and an ASCII space, where a split changes no
+/// token: no rule for words lets a letter or digit be followed by a space.
 fn chunks(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! Those who keep the server busy, each kind in its own way.
+//! Clients that keep the server busy, each kind in its own way.
 
 use std::fs;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use crate::session::{Session, endless, nothing};
 
-/// How many of each kind.
+/// Number of clients of each kind.
 const SUBMITTERS: usize = 24;
 const TOKENIZERS: usize = 2;
 const CANCELLERS: usize = 4;
@@ -45,7 +45,7 @@ pub(crate) fn spawn(session: &Session) -> Vec<JoinHandle<()>> {
     clients
 }
 
-/// Submits tasks that do nothing, waits for them, and now and then submits one again.
+/// Submits empty tasks, waits for them, and retries some.
 async fn submit(session: Session, client: usize) {
     for round in 0_u64.. {
         if session.is_over() {
@@ -66,7 +66,7 @@ async fn submit(session: Session, client: usize) {
     }
 }
 
-/// Turns a file into tokens again and again.
+/// Tokenizes the same file repeatedly.
 async fn tokenize(session: Session, client: usize) {
     let output = format!("out-{client}.json");
     while !session.is_over() {
@@ -85,13 +85,13 @@ async fn tokenize(session: Session, client: usize) {
     }
 }
 
-/// Submits tasks without an end and cancels them, with somebody waiting for them.
+/// Submits endless tasks and cancels them while a request waits for their end.
 async fn cancel(session: Session) {
     while !session.is_over() {
         let Some(id) = session.submit(&endless(), None).await else { continue };
         let waiting = session.wait_for(&id, "cancelled");
         let cancelling = async {
-            // Not at once, so that most of them are cancelled while they run.
+            // Delayed, so that most tasks are cancelled while they run.
             tokio::time::sleep(Duration::from_millis(20)).await;
             session.send(session.delete(&format!("/tasks/{id}")), &[200, 202]).await;
         };
@@ -100,7 +100,7 @@ async fn cancel(session: Session) {
     }
 }
 
-/// Looks at tasks, with and without the tag of the last answer.
+/// Reads tasks, with and without an `If-None-Match` header.
 async fn poll(session: Session, client: usize) {
     for round in 0_usize.. {
         if session.is_over() {
@@ -114,13 +114,13 @@ async fn poll(session: Session, client: usize) {
         if round % 2 == 0 {
             request = request.header(header::IF_NONE_MATCH, "\"0\"");
         }
-        // Erased, if retention was faster.
+        // 404 if retention has erased it.
         session.send(request, &[200, 404]).await;
         session.count("polls");
     }
 }
 
-/// Lists tasks, by status and by tag too.
+/// Lists tasks, also by status and by tag.
 async fn list(session: Session) {
     for round in 0_usize.. {
         if session.is_over() {
@@ -138,7 +138,7 @@ async fn list(session: Session) {
     }
 }
 
-/// Breaks connections off in every way that a client can.
+/// Drops connections at various points of a request.
 async fn drop_connections(session: Session, client: usize) {
     let Some(endless) = session.submit(&endless(), None).await else { return };
     for round in client.. {
@@ -146,20 +146,20 @@ async fn drop_connections(session: Session, client: usize) {
             return;
         }
         let request = match round % 4 {
-            // Half a head.
+            // Incomplete headers.
             0 => "GET /tasks HTTP/1.1\r\nHost: loc".to_owned(),
-            // Half a body.
+            // An incomplete body.
             1 => "POST /tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                   Content-Length: 1000\r\n\r\n{\"task_type\":"
                 .to_owned(),
-            // A long poll that nobody waits for.
+            // An abandoned long-poll.
             2 => format!("GET /tasks/{endless}?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n"),
-            // A long answer of which only the beginning is read.
+            // A long response that is read only in part.
             _ => "GET /tasks?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(),
         };
         match TcpStream::connect(session.address()).await {
             Ok(mut stream) => {
-                // The server may close it first.
+                // The server may close the connection first.
                 let _ = stream.write_all(request.as_bytes()).await;
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 let _ = stream.try_read(&mut [0; 100]);

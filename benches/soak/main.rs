@@ -1,14 +1,14 @@
-//! Keeps the server at full load for a long time, and looks whether it stays as it is: memory,
-//! open files, threads, database and write-ahead log (Linux).
+//! Keeps the server at full load for a long time and checks that its resource usage stays stable:
+//! memory, open files, threads, database and write-ahead log (Linux).
 //!
-//! `cargo bench --bench soak` takes ten minutes, or as many seconds as `SOAK_SECONDS` says.
-//! `SOAK_SERVER` names another binary than the one that was built for this bench.
+//! `cargo bench --bench soak` takes ten minutes, or `SOAK_SECONDS`. `SOAK_SERVER` names a binary
+//! other than the one built for this bench.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 mod clients;
 #[path = "../common/mod.rs"]
-#[allow(dead_code, reason = "each bench uses a part of it")]
+#[allow(dead_code, reason = "each bench uses only part of it")]
 mod common;
 mod samples;
 mod session;
@@ -23,9 +23,9 @@ use common::server::{BINARY, Server, folder};
 use samples::{Sample, Sampler};
 use session::Session;
 
-/// How many samples are taken in all.
+/// Number of samples in all.
 const SAMPLES: u32 = 200;
-/// How many rows the table has.
+/// Number of rows in the table.
 const ROWS: usize = 12;
 
 fn main() -> ExitCode {
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 async fn soak(binary: &Path, duration: Duration) -> ExitCode {
     let folder = folder();
     let path = folder.path().to_owned();
-    // Far shorter than the run, so that the database has to come to rest.
+    // Far shorter than the run, so that the size of the database settles.
     let retention = format!("{}s", (duration.as_secs() / 40).max(3));
     let flags = ["--listen", "127.0.0.1:0", "--retention", &retention];
     let server = Server::start_program(binary, folder, &flags);

@@ -1,57 +1,50 @@
-//! What the kernel and the file system say of the server at one moment.
+//! Resource usage of the server at one moment, from the kernel and the file system.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::common::server::proc_number;
 use crate::common::table::Table;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
-    /// Since the load began.
+    /// Time since the start of the load.
     pub(crate) at: Duration,
-    /// Tasks that have ended so far.
+    /// Number of ended tasks so far.
     pub(crate) tasks: u64,
-    /// Bytes of physical memory.
+    /// Resident memory in bytes.
     pub(crate) memory: u64,
-    /// Open file descriptors.
+    /// Number of open file descriptors.
     pub(crate) files: u64,
     pub(crate) threads: u64,
-    /// Bytes of the database.
+    /// Size of the database in bytes.
     pub(crate) database: u64,
-    /// Bytes of its write-ahead log.
+    /// Size of the write-ahead log in bytes.
     pub(crate) log: u64,
 }
 
 #[derive(Debug)]
 pub(crate) struct Sampler {
-    process: PathBuf,
+    process: u32,
     database: PathBuf,
     log: PathBuf,
 }
 
 impl Sampler {
-    /// `folder` is where the server has its database.
+    /// `folder` is the folder of the server's database.
     pub(crate) fn new(process: u32, folder: &Path) -> Self {
-        Self {
-            process: format!("/proc/{process}").into(),
-            database: folder.join("tasks.db"),
-            log: folder.join("tasks.db-wal"),
-        }
+        Self { process, database: folder.join("tasks.db"), log: folder.join("tasks.db-wal") }
     }
 
     pub(crate) fn take(&self, at: Duration, tasks: u64) -> Sample {
-        let status = fs::read_to_string(self.process.join("status")).unwrap();
-        let number = |name: &str| -> u64 {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            line.split_whitespace().next().unwrap().parse().unwrap()
-        };
+        let number = |name: &str| proc_number(self.process, "status", name).unwrap();
         let size = |path: &Path| path.metadata().map_or(0, |file| file.len());
         Sample {
             at,
             tasks,
             memory: 1024 * number("VmRSS:"),
-            files: fs::read_dir(self.process.join("fd")).unwrap().count() as u64,
+            files: fs::read_dir(format!("/proc/{}/fd", self.process)).unwrap().count() as u64,
             threads: number("Threads:"),
             database: size(&self.database),
             log: size(&self.log),
@@ -59,7 +52,7 @@ impl Sampler {
     }
 }
 
-/// The first and the last sample, and some of those between.
+/// The idle sample, some samples under load, and the final one.
 pub(crate) fn table(idle: &Sample, samples: &[Sample], after: &Sample, rows: usize) -> Table<7> {
     let mut table = Table::new(["", "tasks", "memory MB", "files", "threads", "db MB", "WAL MB"]);
     let mut push = |name: String, sample: &Sample| {

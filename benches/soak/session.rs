@@ -1,4 +1,4 @@
-//! What all clients share: the server's address, what they did, and what went wrong.
+//! State shared by all clients: the server's address, counts and faults.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 
-/// How many ids are kept for those who poll.
+/// Number of recent ids kept for polling clients.
 const RECENT: usize = 1000;
-/// How long anything may take.
+/// Timeout of every request and wait.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// More faults than these are counted, and not told.
+/// Number of faults to print; the rest is only counted.
 const TOLD: usize = 20;
 
 #[derive(Clone, Debug)]
@@ -49,12 +49,12 @@ impl Session {
         &self.0.address
     }
 
-    /// Where the server runs.
+    /// Working directory of the server.
     pub(crate) fn folder(&self) -> &Path {
         &self.0.folder
     }
 
-    /// Tells the clients to go home.
+    /// Makes the clients stop.
     pub(crate) fn end(&self) {
         self.0.over.set(true);
     }
@@ -63,7 +63,7 @@ impl Session {
         self.0.over.get()
     }
 
-    /// Counts something that was done.
+    /// Increments a count.
     pub(crate) fn count(&self, what: &'static str) {
         *self.0.counts.borrow_mut().entry(what).or_default() += 1;
     }
@@ -73,13 +73,13 @@ impl Session {
         counts.iter().map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
     }
 
-    /// How many tasks have ended.
+    /// Number of ended tasks.
     pub(crate) fn done(&self) -> u64 {
         let counts = self.0.counts.borrow();
         counts.iter().filter(|(what, _)| what.ends_with("tasks")).map(|(_, count)| count).sum()
     }
 
-    /// In seconds, of those that were not meant to wait.
+    /// Seconds of the slowest request, except those that wait.
     pub(crate) fn slowest(&self) -> f64 {
         self.0.slowest.get().as_secs_f64()
     }
@@ -95,7 +95,7 @@ impl Session {
         faults.iter().take(TOLD).cloned().chain(rest).collect()
     }
 
-    /// One of the tasks that were submitted last.
+    /// Id of one of the latest tasks.
     pub(crate) fn some_id(&self, number: usize) -> Option<String> {
         let recent = self.0.recent.borrow();
         number.checked_rem(recent.len()).map(|index| recent[index].clone())
@@ -113,7 +113,7 @@ impl Session {
         self.0.client.borrow().delete(format!("http://{}{path}", self.0.address))
     }
 
-    /// Sends a request; an answer with another status is a fault.
+    /// Sends a request; records a fault on any other status.
     pub(crate) async fn send(&self, request: RequestBuilder, expected: &[u16]) -> (u16, Value) {
         let sent = Instant::now();
         let (client, request) = request.build_split();
@@ -156,14 +156,14 @@ impl Session {
         Some(id)
     }
 
-    /// Waits until a task has ended as it should.
+    /// Waits until a task has ended; records a fault on any other status.
     pub(crate) async fn wait_for(&self, id: &str, expected: &str) {
         let begin = Instant::now();
         while begin.elapsed() < PATIENCE {
             let (status, task) = self.send(self.get(&format!("/tasks/{id}?wait=30")), &[200]).await;
             if status != 200 || task["completed_at"].is_string() {
                 if task["status"] != expected {
-                    self.fault(format!("{id} should have ended {expected}: {task}"));
+                    self.fault(format!("{id} should have ended as {expected}: {task}"));
                 }
                 return;
             }
@@ -171,13 +171,13 @@ impl Session {
         self.fault(format!("{id} does not end"));
     }
 
-    /// Closes the connections that are open, and cancels what the clients left running.
+    /// Closes idle connections, and cancels tasks the clients left behind.
     pub(crate) async fn clear(&self) {
         self.0.client.replace(client());
         self.send(self.post("/tasks/cancel?status=pending,running"), &[200]).await;
     }
 
-    /// Waits until nothing runs; returns how many seconds it took.
+    /// Waits until all tasks have ended; returns the seconds it took.
     pub(crate) async fn until_at_rest(&self) -> f64 {
         let begin = Instant::now();
         loop {
@@ -200,12 +200,12 @@ fn client() -> Client {
     Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()
 }
 
-/// A submission of a task that does nothing.
+/// Submission of an empty task.
 pub(crate) fn nothing() -> Value {
     json!({ "task_type": "dummy_short", "parameters": { "duration": 0, "steps": 1 } })
 }
 
-/// A submission of a task that goes on until it is cancelled.
+/// Submission of a task that runs until it is cancelled.
 pub(crate) fn endless() -> Value {
     json!({ "task_type": "dummy_very_long", "parameters": { "duration": 1e6, "steps": 1_000_000 } })
 }

@@ -1,18 +1,18 @@
-//! Whether the server has stayed as it was.
+//! Checks that resource usage stayed stable.
 
 use crate::samples::Sample;
 
-/// What the last quarter may be above the second one, beside a tenth of it.
+/// Allowed growth from the second to the last quarter, in addition to a tenth.
 const MEMORY_SLACK: u64 = 8_000_000;
-/// The connections that read the database are opened when they are needed.
+/// Read connections to the database are opened on demand.
 const FILES_SLACK: u64 = 16;
 const THREADS_SLACK: u64 = 4;
 const DATABASE_SLACK: u64 = 8_000_000;
-/// The write-ahead log is cut back to 64 MiB, and grows beyond that only while somebody reads.
+/// The write-ahead log is truncated to 64 MiB, and grows beyond that only during reads.
 const LOG_LIMIT: u64 = 2 * 64 * 1024 * 1024;
 
-/// What grew, each in a sentence. The first quarter is left out: it fills caches and the database
-/// up to the retention.
+/// Resources that grew, one sentence each. Skips the first quarter, which fills caches and the
+/// database up to its retention.
 pub(crate) fn faults(idle: &Sample, samples: &[Sample], after: &Sample) -> Vec<String> {
     let quarter = samples.len() / 4;
     let (second, last) = (&samples[quarter..2 * quarter], &samples[3 * quarter..]);

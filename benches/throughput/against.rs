@@ -1,5 +1,5 @@
-//! The present build against an older one, in alternating pairs (A B, B A, …), each server on a
-//! fresh database, so that neither the drift of the machine nor the order favours one of them.
+//! This build against an older one, in alternating pairs (A B, B A, …). Each server has a fresh
+//! database, so neither drift of the machine nor order favours a side.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,17 +15,16 @@ use crate::requests::Requests;
 use crate::single;
 use crate::submits::{NO_LIMIT, dummy, submit};
 
-/// Submits have to become faster, and nothing else may become slower.
+/// Required ratio of submits, and of everything else.
 const FASTER: f64 = 1.05;
 const NOT_SLOWER: f64 = 0.95;
-/// How many tasks the plain list has to choose from.
+/// Number of tasks behind the plain list.
 const LISTED: usize = 500;
-/// Half the width of an interval around a median of n values that has the true one in it 19 times of
-/// 20, in interquartile ranges by the root of n.
-/// Source: McGill, Tukey, Larsen: Variations of Box Plots, 1978.
+/// Half the width of the 95 % confidence interval around a median of n values, in interquartile
+/// ranges divided by the root of n. Source: McGill, Tukey, Larsen: Variations of Box Plots, 1978.
 const NOTCH: f64 = 1.57;
 
-/// What one pair measures.
+/// Subject of a pair.
 #[derive(Clone, Copy, Debug)]
 enum Measurement {
     Submits,
@@ -45,7 +44,7 @@ const ALL: [Measurement; 6] = [
     Measurement::Idle,
 ];
 
-/// Measures all whose name has one of the wanted parts. False if a ratio is missed.
+/// Runs the selected measurements. Returns false if a ratio misses its target.
 pub(crate) async fn run(program: PathBuf, args: &Args) -> bool {
     let mut table = Table::new([
         "per second",
@@ -91,7 +90,7 @@ pub(crate) async fn run(program: PathBuf, args: &Args) -> bool {
     missed.is_empty()
 }
 
-/// The rates of the old program and of the new one, pair by pair.
+/// Rates of the old and the new program, pair by pair.
 async fn pairs(measurement: Measurement, program: &Path, args: &Args) -> Vec<(f64, f64)> {
     let duration = args.duration();
     let mut rates = Vec::new();
@@ -131,12 +130,12 @@ impl Measurement {
     fn is_met_by(self, ratio: &Ratio) -> bool {
         match self {
             Self::Submits => ratio.median >= FASTER,
-            // Only what the spread cannot explain.
+            // Allows for the spread.
             _ => ratio.median + ratio.error >= NOT_SLOWER,
         }
     }
 
-    /// What this program does per second, on a fresh database.
+    /// Rate of a program per second, on a fresh database.
     async fn rate(self, program: &Path, duration: Duration) -> f64 {
         let mut flags = vec!["--listen", "127.0.0.1:0"];
         flags.extend(NO_LIMIT);
@@ -175,7 +174,7 @@ impl Measurement {
     }
 }
 
-/// How many tasks would go through one after the other, by the median of their times.
+/// Tasks per second one after the other, from the median of their times.
 async fn idle(connection: &mut Connection, duration: Duration) -> f64 {
     single::times(connection, 20).await;
     // About a millisecond each.
@@ -184,7 +183,7 @@ async fn idle(connection: &mut Connection, duration: Duration) -> f64 {
     1e9 / f64::from(quantile(&mut times, 0.5))
 }
 
-/// The new as a part of the old: the median of the pairs, and how far off it may be.
+/// Ratio of new to old: median of the pairs, and its error.
 #[derive(Debug)]
 struct Ratio {
     median: f64,
@@ -199,13 +198,13 @@ impl Ratio {
     }
 }
 
-/// Median, and the interquartile range as a part of it.
+/// Median, and interquartile range in percent of it.
 fn figures(mut rates: Vec<f64>) -> [String; 2] {
     let [low, median, high] = quartiles(&mut rates);
     [format!("{median:.0}"), format!("{:.1} %", 100.0 * (high - low) / median)]
 }
 
-/// Quartiles of a few values, where the one below or above would favour a side.
+/// Quartiles, interpolated because picking a neighbour would favour a side among few values.
 fn quartiles(values: &mut [f64]) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
     [0.25, 0.5, 0.75].map(|part| {

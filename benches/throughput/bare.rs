@@ -1,4 +1,4 @@
-//! The least that a server with this API could do: axum, serde and a fresh id; nothing is stored.
+//! A minimal server with this API: axum, serde and a fresh id, without storage.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::common::server::{self, Server};
 
-/// The first argument of this program when it is to be the bare server.
+/// First argument that makes this program the bare server.
 pub(crate) const ARGUMENT: &str = "--bare-server";
 
 /// Starts a bare server that answers every `GET` of a task with this JSON.
@@ -23,7 +23,7 @@ pub(crate) fn start(task: &str) -> Server {
     Server::start_program(&program, server::folder(), &[ARGUMENT, task])
 }
 
-/// Serves for ever.
+/// Serves forever.
 pub(crate) fn serve(task: String) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
@@ -32,7 +32,8 @@ pub(crate) fn serve(task: String) {
             .route("/tasks", post(submit))
             .route("/tasks/{id}", get(task_info))
             .with_state(Bytes::from(task));
-        eprintln!("listening on http://{}", listener.local_addr().unwrap());
+        // Logged as INFO, which the bench does not print.
+        eprintln!(" INFO listening on http://{}", listener.local_addr().unwrap());
         axum::serve(listener, router).await.unwrap();
     });
 }

@@ -1,5 +1,5 @@
-//! One keep-alive connection that sends prepared requests and reads no more of an answer than it
-//! has to.
+//! A keep-alive connection that sends prepared requests and parses as little of a response as
+//! possible.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,7 +13,7 @@ pub(crate) struct Connection {
     answer: Vec<u8>,
 }
 
-/// An answer, without its body.
+/// A response without its body.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -28,7 +28,7 @@ impl Connection {
         Self { stream, answer: Vec::with_capacity(128 * 1024) }
     }
 
-    /// Sends a request; returns the body of the answer, which has to be a 200.
+    /// Sends a request; returns the body of the response, which must be a 200.
     pub(crate) async fn exchange(&mut self, request: &[u8]) -> &[u8] {
         let head = self.receive(request).await;
         assert!(
@@ -40,7 +40,7 @@ impl Connection {
         &self.answer[head..]
     }
 
-    /// Sends a request; returns what matters of any answer.
+    /// Sends a request; returns the relevant parts of any response.
     pub(crate) async fn answer(&mut self, request: &[u8]) -> Answer {
         let head = self.receive(request).await;
         let head = std::str::from_utf8(&self.answer[..head]).unwrap();
@@ -56,7 +56,7 @@ impl Connection {
         Answer { status: status.parse().unwrap(), next }
     }
 
-    /// Sends a request and reads the whole answer; returns where its body begins.
+    /// Sends a request and reads the whole response; returns the offset of its body.
     async fn receive(&mut self, request: &[u8]) -> usize {
         self.stream.write_all(request).await.unwrap();
         self.answer.clear();
@@ -75,7 +75,7 @@ impl Connection {
         head
     }
 
-    /// Gets this path and query; returns the body.
+    /// Sends a `GET` of this path and query; returns the body.
     pub(crate) async fn get(&mut self, path: &str) -> String {
         let request = get(path);
         String::from_utf8(self.exchange(&request).await.to_vec()).unwrap()
@@ -87,12 +87,12 @@ impl Connection {
     }
 }
 
-/// The bytes of a `GET`.
+/// Bytes of a `GET`.
 pub(crate) fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
 }
 
-/// The bytes of a `POST /tasks`.
+/// Bytes of a `POST /tasks`.
 pub(crate) fn post_task(body: &str) -> Vec<u8> {
     let length = body.len();
     format!(

@@ -1,5 +1,4 @@
-//! Two servers under the same load, turn by turn, so that whatever else the machine does meets
-//! both.
+//! Two servers under the same load, in turns, so that other activity on the machine affects both.
 
 use std::time::Duration;
 
@@ -15,12 +14,12 @@ use crate::requests::Requests;
 const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_secs(3);
 const WARM_UP: Duration = Duration::from_millis(500);
-/// How often a server is asked whether it has done its tasks: it costs the server something.
+/// Interval between polls for the end of the tasks; polls cost the server time.
 const POLL: Duration = Duration::from_millis(5);
-/// How long the tasks of a round may take after its last submission.
+/// Time limit of the tasks of a round after its last submission.
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// One of the two.
+/// One side of a comparison.
 #[derive(Debug)]
 pub(crate) struct Side<'a> {
     pub(crate) what: String,
@@ -30,27 +29,28 @@ pub(crate) struct Side<'a> {
     pub(crate) counts: Counts,
 }
 
-/// What is counted, and how long a round lasts.
+/// Unit of the rate, which also determines the end of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Counts {
-    /// Requests, to the last answer.
+    /// Requests, until the last response.
     Answers,
     /// Submitted tasks, until all have completed.
     CompletedTasks,
 }
 
-/// What all rounds of one side have shown.
+/// Results of all rounds of one side.
 #[derive(Debug, Default)]
 struct Rounds {
     rates: Vec<f64>,
-    /// Answers per second while the load lasted.
+    /// Responses per second under load.
     answer_rates: Vec<f64>,
     latencies: Vec<u32>,
     server_cpu: f64,
     own_cpu: f64,
 }
 
-/// Measures both. The rate of the second as a part of the first's is held against the target.
+/// Measures both sides. Compares the ratio of the second side's rate to the first's with the
+/// target.
 pub(crate) async fn compare(base: Side<'_>, side: Side<'_>, at_least: f64) -> Vec<Row> {
     let sides = [base, side];
     for side in &sides {
@@ -68,7 +68,7 @@ pub(crate) async fn compare(base: Side<'_>, side: Side<'_>, at_least: f64) -> Ve
     for (side, rounds) in sides.iter().zip(rounds) {
         rows.extend(rounds.rows(side));
     }
-    // The last one says how much was counted.
+    // The last row has the counted rate, so it gets the ratio.
     if let Some(row) = rows.last_mut() {
         row.measured = Some(Measured::Ratio(ratio));
         row.target = Some(Target::AtLeast(Measured::Ratio(at_least)));
@@ -77,7 +77,7 @@ pub(crate) async fn compare(base: Side<'_>, side: Side<'_>, at_least: f64) -> Ve
 }
 
 impl Side<'_> {
-    /// Answers of one round, what was counted per second, and the CPU time of the server.
+    /// Runs a round; returns its load, the rate, and the CPU time of the server.
     pub(crate) async fn round(&self, duration: Duration) -> (Load, f64, f64) {
         let address = self.server.address();
         let cpu = self.server.cpu_seconds();
@@ -94,7 +94,7 @@ impl Side<'_> {
         (load, rate, self.server.cpu_seconds() - cpu)
     }
 
-    /// The task that was the last not to complete, as a list of one or none.
+    /// JSON list with the latest task that failed or was cancelled, if any.
     async fn not_completed(&self) -> Option<String> {
         match self.counts {
             Counts::Answers => None,
@@ -148,7 +148,7 @@ async fn until_idle(address: &str) {
     loop {
         let body = connection.get("/health/ready").await;
         let ready: Value = serde_json::from_str(&body).unwrap();
-        // A task on its way from one count to the other may be in neither: the list tells.
+        // A task between pending and running may be in neither count, so the list decides.
         if ready["pending"] == 0
             && ready["running"] == 0
             && connection.get("/tasks?status=pending,running&limit=1").await == "[]"

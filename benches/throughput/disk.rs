@@ -1,4 +1,4 @@
-//! What the disk itself takes to make a write durable.
+//! Latency of durable writes on the disk itself.
 
 use std::fs::File;
 use std::io::Write;
@@ -9,10 +9,10 @@ use crate::report::{milliseconds, quantile};
 
 const APPENDS: usize = 500;
 const BYTES: [u8; 4096] = [7; 4096];
-/// A disk that takes longer is not the one that the targets were set for.
+/// Sync time up to which the targets are valid.
 const FAST_ENOUGH: Duration = Duration::from_micros(300);
 
-/// The median of an append of 4 KiB that is followed by an `fdatasync`.
+/// Median of appends of 4 KiB, each followed by an `fdatasync`.
 pub(crate) fn sync_time() -> Duration {
     let folder = folder();
     let mut file = File::create(folder.path().join("appended")).unwrap();
@@ -26,7 +26,7 @@ pub(crate) fn sync_time() -> Duration {
     quantile(&mut times, 0.5)
 }
 
-/// Says what kind of disk the figures come from, and how busy the machine is.
+/// Prints the sync time of the disk and the load of the machine.
 pub(crate) fn print_sync_time() {
     let time = sync_time();
     let remark = if time > FAST_ENOUGH { ", slower than the targets assume" } else { "" };

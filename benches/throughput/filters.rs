@@ -1,6 +1,6 @@
-//! Every pair and triple of the filters of a list over a long history, page by page, while another
-//! client looks at finished tasks one by one: a list costs a bounded amount of work, whatever it is
-//! asked for, and holds up nobody.
+//! Every pair and triple of list filters over a long history, page by page, while another client
+//! reads finished tasks one by one. A list must do a bounded amount of work for any filters and
+//! must not block other requests.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -18,20 +18,20 @@ use crate::report::milliseconds;
 use crate::requests::Random;
 use crate::submits::dummy;
 
-/// How long a page may take, and a look at one task meanwhile.
+/// Time limits of a page, and of a concurrent read of one task.
 const PAGE: Duration = Duration::from_millis(200);
 const POINT: Duration = Duration::from_millis(50);
-/// How many pages of each list are read.
+/// Number of pages read per list.
 const PAGES: usize = 10;
-/// The largest page that can be asked for.
+/// Maximum page size.
 const LIMIT: usize = 1000;
-/// How long the other client waits between two looks.
+/// Pause of the other client between reads.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// One filter: its name, and values that few and many tasks have.
+/// A filter: its name, and values that match few and many tasks.
 type Filter = (&'static str, Vec<String>);
 
-/// The worst of some requests, and what was asked.
+/// Worst times of some requests, and the query that took longest.
 #[derive(Clone, Debug, Default)]
 struct Worst {
     page: Duration,
@@ -40,14 +40,14 @@ struct Worst {
     refused: usize,
 }
 
-/// Asks for all of them. False if one was too slow.
+/// Runs all queries. Returns false if one was too slow.
 pub(crate) async fn run(args: &Args) -> bool {
     let begin = Instant::now();
     let history = History::make(args.rows, Mixed::Adverse).await;
     println!("made {} rows in {:.0} s", args.rows, begin.elapsed().as_secs_f64());
     let server = Server::start_in(history.copy(), &["--max-running", "3"]);
     let mut connection = Connection::open(server.address()).await;
-    // The newest tasks run, so that none of those is found between older times.
+    // Running tasks are the newest, so that none matches a range of older times.
     for _ in 0..3 {
         connection.exchange(&dummy(3600.0, 1)).await;
     }
@@ -109,7 +109,7 @@ async fn ask_for_all(
     (table, met)
 }
 
-/// Reads the first pages of one list.
+/// Reads the first pages of a list.
 async fn follow(address: &str, query: &str, worst: &mut Worst) {
     let mut connection = Connection::open(address).await;
     let mut next = Some(format!("/tasks?limit={LIMIT}&{query}"));
@@ -126,7 +126,7 @@ async fn follow(address: &str, query: &str, worst: &mut Worst) {
     }
 }
 
-/// Looks at finished tasks at random, and notes the longest time that one took.
+/// Reads random finished tasks and records the longest time.
 async fn look(address: String, tasks: u64, slowest: Rc<Cell<Duration>>) {
     let mut random = Random::new(0);
     let mut connection = Connection::open(&address).await;
@@ -135,14 +135,14 @@ async fn look(address: String, tasks: u64, slowest: Rc<Cell<Duration>>) {
         let begin = Instant::now();
         let answer = connection.answer(&request).await;
         let time = begin.elapsed();
-        // A refusal is as bad as an answer that does not come.
+        // A refusal counts as a second.
         let time = if answer.status == 200 { time } else { time.max(Duration::from_secs(1)) };
         slowest.set(slowest.get().max(time));
         sleep(PAUSE).await;
     }
 }
 
-/// What [`Mixed::Adverse`] deals out.
+/// Filters with the values of [`Mixed::Adverse`].
 fn filters(rows: u64) -> Vec<Filter> {
     let values = |values: &[&str]| values.iter().map(|it| (*it).to_owned()).collect();
     let time = |row: u64| {
@@ -158,7 +158,7 @@ fn filters(rows: u64) -> Vec<Filter> {
     ]
 }
 
-/// Every choice of two or three of so many.
+/// All pairs and triples of `count` indices.
 fn sets(count: usize) -> Vec<Vec<usize>> {
     let chosen = |bits: usize| (0..count).filter(|index| bits >> index & 1 == 1).collect();
     let sets = (0..1 << count).map(chosen);
@@ -168,7 +168,7 @@ fn sets(count: usize) -> Vec<Vec<usize>> {
     sets
 }
 
-/// Every combination of the values.
+/// All combinations of the filters' values, as query strings.
 fn queries(filters: &[&Filter]) -> Vec<String> {
     filters.iter().fold(vec![String::new()], |queries, (name, values)| {
         let with = |query: &String| -> Vec<String> {

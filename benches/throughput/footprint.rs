@@ -1,4 +1,4 @@
-//! How soon the server is there, and how much room it takes.
+//! Start time, memory and binary size of the server.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use crate::report::{Measured, Row, Target, quantile};
 
 const BOOTS: usize = 3;
 const PENDING: u64 = 100_000;
-/// After that long a server that has nothing to do has come to rest.
+/// Time for an idle server to settle.
 const REST: Duration = Duration::from_secs(1);
 
-/// Memory of a server that has nothing to do and nothing stored.
+/// Memory of an idle server with an empty database.
 pub(crate) async fn idle(what: &str, at_most: u64) -> Vec<Row> {
     let server = Server::start(&[]);
     Connection::open(server.address()).await.get("/health/ready").await;
@@ -23,8 +23,8 @@ pub(crate) async fn idle(what: &str, at_most: u64) -> Vec<Row> {
     vec![memory(what, &server, at_most)]
 }
 
-/// Start with a long history and a long queue: time to the first answer, and memory after that.
-/// The file was written just before, so the kernel still has it in memory.
+/// Start with a long history and a long queue: time to the first response, and memory after it. The
+/// file was just written, so the kernel has it in its cache.
 pub(crate) async fn boot(
     what: &str,
     million: &Million,
@@ -53,9 +53,9 @@ pub(crate) async fn boot(
     [time].into_iter().chain(last).collect()
 }
 
-/// The program as it was built for this bench.
+/// Size of the binary built for this bench.
 pub(crate) fn binary(what: &str, at_most: u64) -> Vec<Row> {
-    // Settings in the environment make the bench profile another one than that of a release.
+    // Environment variables may make the bench profile differ from the release profile.
     let changed = std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PROFILE_BENCH_"));
     let changed: String = changed.map(|(name, value)| format!(", {name}={value}")).collect();
     vec![Row {

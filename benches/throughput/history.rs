@@ -1,4 +1,4 @@
-//! Databases that look as if the server had worked for months.
+//! Databases like those of a server that has run for months.
 
 use std::fs::{self, File};
 use std::time::Instant;
@@ -11,19 +11,21 @@ use tokio::sync::OnceCell;
 use crate::client;
 use crate::common::server::{Server, folder};
 
-/// The server's default, in the folder it runs in.
+/// Default path of the database, relative to the server's working directory.
 const DATABASE: &str = "tasks.db";
-/// When the first task was submitted, in milliseconds, and how many after that the next one was.
+/// Submission time of the first task, and time between tasks, in milliseconds.
 const BEGIN: u64 = 1_735_689_600_000;
 const STEP: u64 = 30_000;
 
-/// Which types, statuses and tags the tasks of a history have, by their number `n` of `?1`.
+/// Distribution of types, statuses and tags over the tasks of a history. SQL of task number `n` of
+/// `?1`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Mixed {
-    /// Dealt out by digits of the number, so that each combination has its share of any thousand rows.
+    /// By the digits of the number, so that each combination has its share of any thousand rows.
     Evenly,
-    /// What is rare is far from what else is rare: failures are among the oldest third, images among
-    /// the newest, tasks that wait are a few in all of them. All have a tag, a few another value of it.
+    /// Rare values are far from each other: failures are in the oldest third, images among the
+    /// newest, and a few pending tasks everywhere. All tasks have a tag, and a few of them a
+    /// different value of it.
     Adverse,
 }
 
@@ -107,7 +109,7 @@ const TAGS: &str = "INSERT INTO task_tags (key, value, task_seq) \
      SELECT tag.key AS key, tag.value AS value, seq FROM tasks, json_each(tags) AS tag \
      ORDER BY key, value, seq";
 
-/// In the year 2100, in microseconds: what waits for that stays as it is.
+/// A `run_at` in the year 2100, in microseconds: these tasks stay pending.
 const LATER: &str = "4102444800000000";
 
 const PENDING: &str = "
@@ -118,7 +120,7 @@ const PENDING: &str = "
            '{\"duration\":3600,\"steps\":1}', '{}', ?2 * 1000 + n, ?2 * 1000 + n
     FROM numbers";
 
-/// A database with so many finished tasks.
+/// A database with this many finished tasks.
 #[derive(Debug)]
 pub(crate) struct History {
     folder: TempDir,
@@ -127,7 +129,7 @@ pub(crate) struct History {
 
 impl History {
     pub(crate) async fn make(finished: u64, mixed: Mixed) -> Self {
-        // The server itself makes the schema. Once it answers it listens for signals, too.
+        // The server creates the schema. It handles signals by the time it responds.
         let server = Server::start(&[]);
         client::Connection::open(server.address()).await.get("/health/ready").await;
         let folder = server.stop();
@@ -138,7 +140,7 @@ impl History {
             .replace("{status}", mixed.status())
             .replace("{tags}", mixed.tags())
             .replace("{later}", LATER);
-        // All of it stands in this file.
+        // The parts of the statement are constants of this file.
         sqlx::query(AssertSqlSafe(insert))
             .bind(finished as i64)
             .bind(BEGIN as i64)
@@ -156,7 +158,7 @@ impl History {
         self.finished
     }
 
-    /// The database in a folder of its own, and on the disk, so that nothing is left to write.
+    /// Copies the database into a new folder and syncs it, so that no writes are pending.
     pub(crate) fn copy(&self) -> TempDir {
         let copy = folder();
         let path = copy.path().join(DATABASE);
@@ -165,7 +167,7 @@ impl History {
         copy
     }
 
-    /// A copy in which so many tasks wait to sleep for an hour.
+    /// A copy with pending tasks that would sleep for an hour each.
     pub(crate) async fn copy_with_pending(&self, pending: u64) -> TempDir {
         let copy = self.copy();
         let mut connection = open(&copy).await;
@@ -180,7 +182,7 @@ impl History {
     }
 }
 
-/// Made when it is first asked for.
+/// A history of a million tasks, created on first use.
 #[derive(Debug, Default)]
 pub(crate) struct Million(OnceCell<History>);
 
@@ -201,7 +203,7 @@ impl Million {
     }
 }
 
-/// The id of a task by its number.
+/// Id of a task by its number.
 pub(crate) fn id(number: u64) -> String {
     let ms = millisecond(number);
     let node = (number * 2_654_435_761) & 0xffff_ffff_ffff;
@@ -214,7 +216,7 @@ pub(crate) fn id(number: u64) -> String {
     )
 }
 
-/// When a task was submitted, in milliseconds since 1970, by its number.
+/// Submission time of a task by its number, in milliseconds since 1970.
 pub(crate) fn millisecond(number: u64) -> u64 {
     BEGIN + number * STEP
 }

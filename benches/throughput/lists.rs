@@ -1,4 +1,4 @@
-//! Whether a page of a list takes longer the more tasks there are.
+//! Latency of a list page against the number of tasks.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use crate::report::{Measured, Row, Target, quantile};
 
 const FEW: u64 = 1000;
 const REQUESTS: usize = 300;
-/// How many tasks a page has if the client does not say.
+/// Default page size.
 const PAGE: usize = 100;
 
-/// The first page of each kind of list, from a few tasks and from many.
+/// First page of each kind of list, from a few tasks and from many.
 pub(crate) async fn first_pages(what: &str, million: &Million, at_most: f64) -> Vec<Row> {
     let (many, few) = (million.get().await, History::make(FEW, Mixed::Evenly).await);
     let servers = [&few, many].map(|history| Server::start_in(history.copy(), &[]));
@@ -54,7 +54,7 @@ pub(crate) async fn first_pages(what: &str, million: &Million, at_most: f64) -> 
     rows
 }
 
-/// Fills in a time that more than a page of tasks, of this many, comes after.
+/// Fills in a time after which more than a page of `tasks` was submitted.
 fn with_time(filter: &str, count: u64) -> String {
     if !filter.ends_with('=') {
         return filter.to_owned();

@@ -1,5 +1,5 @@
-//! Drives a server as fast as it answers, with a fixed number of connections that send one request
-//! after another. Runs on the one thread of the bench.
+//! Load generator: a fixed number of connections that send one request after another. Runs on the
+//! single thread of the bench.
 
 use std::time::{Duration, Instant};
 
@@ -10,23 +10,23 @@ use crate::client::Connection;
 use crate::common::server::cpu_seconds;
 use crate::requests::Requests;
 
-/// How long the last answer may take.
+/// Time limit of the last response.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What one stretch of load has shown.
+/// Results of one run of the load.
 #[derive(Debug)]
 pub(crate) struct Load {
-    /// When the first request was sent.
+    /// Time of the first request.
     pub(crate) begin: Instant,
-    /// Until the last answer.
+    /// Time until the last response.
     pub(crate) elapsed: Duration,
-    /// One for each request, in nanoseconds.
+    /// Latency of each request in nanoseconds.
     pub(crate) latencies: Vec<u32>,
-    /// Seconds of CPU time that this process has spent.
+    /// CPU seconds of this process.
     pub(crate) own_cpu: f64,
 }
 
-/// Sends requests for this long.
+/// Sends requests for `duration`.
 pub(crate) async fn drive(
     address: &str,
     connections: usize,

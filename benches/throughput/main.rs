@@ -1,8 +1,8 @@
-//! Measures the server against a bare one, turn by turn on this machine, and holds the ratios
-//! against what they should be.
+//! Measures the server against a minimal one, in turns on this machine, and compares the ratios
+//! with targets.
 //!
-//! `cargo bench --bench throughput -- NAME` measures only what has `NAME` in its name; `--against` an
-//! older program compares with that, and `--filters` looks for lists that are slow.
+//! `cargo bench --bench throughput -- NAME` runs only the measurements with `NAME` in their name;
+//! `--against` compares with an older program, and `--filters` searches for slow lists.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
@@ -33,7 +33,7 @@ use args::Args;
 use history::Million;
 use report::{Report, Row};
 
-/// As the server has it, so that a bare one is its equal.
+/// The server's allocator, for a fair comparison with the bare server.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     let met = runtime.block_on(async {
         disk::print_sync_time();
         if let Some(program) = &args.against {
-            // Each server runs in a folder of its own.
+            // Absolute, because each server runs in its own folder.
             against::run(std::path::absolute(program).unwrap(), &args).await
         } else if args.filters {
             filters::run(&args).await
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
 
 struct Bench {
     args: Args,
-    /// What could be wanted.
+    /// Names of all measurements.
     names: Vec<&'static str>,
     report: Report,
 }

@@ -1,4 +1,4 @@
-//! How fast one task is looked at.
+//! Throughput of reads of single tasks.
 
 use crate::bare;
 use crate::client::{Connection, get};
@@ -11,7 +11,7 @@ use crate::submits::{dummy, submit};
 
 const CONNECTIONS: usize = 64;
 
-/// A task that runs, asked for again and again.
+/// Repeated reads of one running task.
 pub(crate) async fn live(what: &str, at_least: f64) -> Vec<Row> {
     let server = Server::start(&[]);
     let mut connection = Connection::open(server.address()).await;
@@ -27,7 +27,7 @@ pub(crate) async fn until_running(connection: &mut Connection, id: &str) -> Stri
     path
 }
 
-/// Finished tasks, one after another at random.
+/// Reads of random finished tasks.
 pub(crate) async fn finished(what: &str, million: &Million, at_least: f64) -> Vec<Row> {
     let history = million.get().await;
     let server = Server::start_in(history.copy(), &[]);
@@ -44,7 +44,7 @@ pub(crate) async fn finished(what: &str, million: &Million, at_least: f64) -> Ve
     against_bare(what, &server, &id, requests, at_least).await
 }
 
-/// The bare server answers with the bytes of this task.
+/// Compares with a bare server that responds with the bytes of this task.
 async fn against_bare(
     what: &str,
     server: &Server,

@@ -1,32 +1,32 @@
-//! What was measured, as one table.
+//! Results as one table.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::common::table::Table;
 
-/// One line of the table: a name, and of the figures those that it has.
+/// A line of the table: a name and the figures it has.
 #[derive(Debug, Default)]
 pub(crate) struct Row {
     pub(crate) what: String,
     /// Requests or tasks per second.
     pub(crate) rate: Option<f64>,
-    /// Median and 99th percentile of the time to the answer.
+    /// Median and 99th percentile of the latency.
     pub(crate) latency: Option<(Duration, Duration)>,
     pub(crate) measured: Option<Measured>,
     pub(crate) target: Option<Target>,
-    /// Seconds of CPU time that the server spends on a request or task.
+    /// Seconds of server CPU time per request or task.
     pub(crate) server_cpu: Option<f64>,
-    /// Seconds of CPU time that the load generator spends on a request.
+    /// Seconds of the load generator's CPU time per request.
     pub(crate) own_cpu: Option<f64>,
-    /// The most bytes of memory that the server had.
+    /// Peak memory of the server in bytes.
     pub(crate) peak_memory: Option<u64>,
 }
 
-/// What is compared with the target.
+/// Value to compare with the target.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Measured {
-    /// As a part of what another server reaches, or as a multiple of it.
+    /// Multiple of another server's rate.
     Ratio(f64),
     Seconds(f64),
     Bytes(u64),
@@ -38,7 +38,7 @@ pub(crate) enum Target {
     AtMost(Measured),
 }
 
-/// All that was measured, in order.
+/// All results, in order.
 #[derive(Debug)]
 pub(crate) struct Report(Table<10>);
 
@@ -126,7 +126,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// The value below which that part of the values lies.
+/// Quantile of the values.
 pub(crate) fn quantile<T: Copy + PartialOrd>(values: &mut [T], part: f64) -> T {
     let index = ((values.len() - 1) as f64 * part).round() as usize;
     let order = |a: &T, b: &T| a.partial_cmp(b).expect("a number");

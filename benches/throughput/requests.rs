@@ -1,17 +1,17 @@
-//! What the load consists of: bytes that are made before the clock runs.
+//! Requests of the load, built before the clock starts.
 
 use std::ops::Range;
 
-/// An endless row of requests.
+/// An endless sequence of requests.
 #[derive(Clone, Debug)]
 pub(crate) enum Requests {
-    /// The same one again and again.
+    /// The same request each time.
     Same(Vec<u8>),
-    /// One id after another, at random, in one place of the same request.
+    /// Random ids at a fixed place in the request.
     RandomIds {
         bytes: Vec<u8>,
         place: Range<usize>,
-        /// The id of a number below `count`.
+        /// Id of a number below `count`.
         id: fn(u64) -> String,
         count: u64,
         random: Random,
@@ -19,7 +19,7 @@ pub(crate) enum Requests {
 }
 
 impl Requests {
-    /// The same kind of requests, in an order of their own.
+    /// The same kind of requests in a different order.
     pub(crate) fn for_connection(&self, index: usize) -> Self {
         let mut requests = self.clone();
         if let Self::RandomIds { random, .. } = &mut requests {
@@ -39,7 +39,7 @@ impl Requests {
     }
 }
 
-/// The same numbers in every run (SplitMix64).
+/// The same random numbers in every run (SplitMix64).
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -48,7 +48,7 @@ impl Random {
         Self(seed)
     }
 
-    /// A number below this one.
+    /// Random number below `limit`.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;

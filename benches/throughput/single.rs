@@ -1,4 +1,4 @@
-//! How long one task takes on a server that has nothing else to do.
+//! Latency of a single task on an idle server.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use crate::submits::{dummy, submit};
 
 const TASKS: usize = 500;
 const REPORTS: u32 = 1_000_000;
-/// What a task may take on top of three syncs: pending, running and completed are stored.
+/// Time limit of a task beyond its three syncs: pending, running and completed are stored.
 const HANDLING: Duration = Duration::from_micros(500);
 
-/// From the submission of a task that does nothing to the answer that it has completed.
+/// Time from the submission of an empty task to the response that shows it completed.
 pub(crate) async fn to_completed(what: &str) -> Vec<Row> {
     let at_most = 3 * disk::sync_time() + HANDLING;
     let server = Server::start(&[]);
@@ -34,7 +34,7 @@ pub(crate) async fn to_completed(what: &str) -> Vec<Row> {
     }]
 }
 
-/// Has so many tasks done, one after the other; returns what each took, in nanoseconds.
+/// Runs tasks one after the other; returns the nanoseconds of each.
 pub(crate) async fn times(connection: &mut Connection, tasks: usize) -> Vec<u32> {
     let request = dummy(0.0, 1);
     let mut times = Vec::with_capacity(tasks);
@@ -47,11 +47,11 @@ pub(crate) async fn times(connection: &mut Connection, tasks: usize) -> Vec<u32>
     times
 }
 
-/// A task that reports its progress as fast as it can.
+/// A task that reports progress as fast as it can.
 pub(crate) async fn reports(what: &str, at_most: f64) -> Vec<Row> {
     let server = Server::start(&[]);
     let mut connection = Connection::open(server.address()).await;
-    // The first one also writes what is written only once.
+    // The first task also causes one-time writes.
     run(&server, &mut connection, 1).await;
     let (_, fewest) = run(&server, &mut connection, 1).await;
     let cpu = server.cpu_seconds();
@@ -67,7 +67,7 @@ pub(crate) async fn reports(what: &str, at_most: f64) -> Vec<Row> {
     }]
 }
 
-/// Runs a task to its end; returns the seconds that it ran, and how often the server wrote.
+/// Runs a task to its end; returns its seconds and the server's number of writes.
 async fn run(server: &Server, connection: &mut Connection, reports: u32) -> (f64, u64) {
     let writes = server.writes();
     let id = submit(connection, &dummy(0.0, reports)).await;

@@ -1,4 +1,4 @@
-//! How many tasks go in, and how many of them through.
+//! Throughput of submissions and of whole tasks.
 
 use serde_json::{Value, json};
 
@@ -10,10 +10,10 @@ use crate::history::Million;
 use crate::report::Row;
 use crate::requests::Requests;
 
-/// So many tasks may wait that none is refused.
+/// A queue limit that refuses no task.
 pub(crate) const NO_LIMIT: [&str; 2] = ["--max-pending", "100000000"];
 
-/// The submission of a dummy that sleeps.
+/// Submission of a dummy task that sleeps.
 pub(crate) fn dummy(seconds: f64, steps: u32) -> Vec<u8> {
     let parameters = json!({ "duration": seconds, "steps": steps });
     post_task(&json!({ "task_type": "dummy_short", "parameters": parameters }).to_string())
@@ -25,7 +25,7 @@ pub(crate) async fn submit(connection: &mut Connection, request: &[u8]) -> Strin
     answer["task_id"].as_str().unwrap().to_owned()
 }
 
-/// Tasks that do nothing, each stored as pending, running and completed.
+/// Empty tasks, each stored as pending, running and completed.
 pub(crate) async fn whole(
     what: &str,
     connections: usize,
@@ -36,7 +36,7 @@ pub(crate) async fn whole(
     against_bare(what, &server, connections, Counts::CompletedTasks, at_least).await
 }
 
-/// The same with a million finished tasks in the database, held against an empty one.
+/// The same with a million finished tasks in the database, compared with an empty one.
 pub(crate) async fn with_history(what: &str, million: &Million, at_least: f64) -> Vec<Row> {
     let history = million.get().await.copy();
     let servers = [Server::start(&NO_LIMIT), Server::start_in(history, &NO_LIMIT)];
@@ -52,7 +52,7 @@ pub(crate) async fn with_history(what: &str, million: &Million, at_least: f64) -
     compare(side(empty, &servers[0]), side(what, &servers[1]), at_least).await
 }
 
-/// Submissions behind a task that never ends: they are stored, and that is all.
+/// Submissions behind an endless task: they are only stored.
 pub(crate) async fn accepted(what: &str, connections: usize, at_least: f64) -> Vec<Row> {
     let server = Server::start(&[&["--max-running", "1"], &NO_LIMIT[..]].concat());
     Connection::open(server.address()).await.exchange(&dummy(3600.0, 1)).await;

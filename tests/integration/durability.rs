@@ -1,5 +1,5 @@
-//! A 200 to a submission says that the disk has it. A killed process cannot show that, because the
-//! system keeps what was written; so this looks at the order of the system calls.
+//! A 200 to a submission means that the task is on disk. Killing the process cannot show that,
+//! because the system keeps written data; so this checks the order of system calls.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -8,25 +8,25 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use crate::common::{Server, endless, tokenize};
 use tempfile::TempDir;
 
-/// What the disk and the client see of the server, in order.
+/// Events at the disk and the client, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
     Submission,
-    /// The write-ahead log has reached the disk, all that was written before.
+    /// All data written to the write-ahead log so far is on disk.
     Synced,
     Answer,
 }
 
-/// An strace that is attached to a server.
+/// A running strace of a server.
 struct Trace {
     strace: Child,
-    /// It writes a line here for each new thread, and would end if nobody could read it.
+    /// Receives a line for each new thread. Kept open, because strace would exit on a closed pipe.
     _said: BufReader<ChildStderr>,
     folder: TempDir,
 }
 
 impl Trace {
-    /// `None` where there is no strace, or where it may not look.
+    /// `None` where strace is not installed or not permitted.
     fn of(server: &Server) -> Option<Self> {
         let folder = TempDir::new().unwrap();
         let mut strace = Command::new("strace")
@@ -47,7 +47,7 @@ impl Trace {
         Some(Self { strace, _said: said, folder })
     }
 
-    /// Returns the lines that it has written.
+    /// Stops the trace; returns its output.
     fn finish(mut self) -> String {
         let stop = format!("kill -INT {}", self.strace.id());
         assert!(Command::new("sh").args(["-c", &stop]).status().unwrap().success());
@@ -60,11 +60,12 @@ fn log(folder: &TempDir) -> PathBuf {
     folder.path().join("strace.log")
 }
 
-/// Reads lines such as `12 fdatasync(9</tmp/tasks.db-wal>) = 0`, of which another thread's line may
-/// make two: `12 fdatasync(9</tmp/tasks.db-wal> <unfinished ...>`, `12 <... fdatasync resumed>) = 0`.
+/// Parses lines such as `12 fdatasync(9</tmp/tasks.db-wal>) = 0`. A line of another thread may
+/// split them in two: `12 fdatasync(9</tmp/tasks.db-wal> <unfinished ...>`, `12 <... fdatasync
+/// resumed>) = 0`.
 fn events(log: &str) -> Vec<Event> {
     let mut events = Vec::new();
-    // The threads whose sync began after the last submission had come.
+    // Threads whose sync began after the last submission had arrived.
     let mut syncing = Vec::new();
     for line in log.lines() {
         let Some((thread, call)) = line.split_once(' ') else { continue };
@@ -90,14 +91,12 @@ fn events(log: &str) -> Vec<Event> {
 async fn the_disk_has_a_task_before_its_client_is_answered() {
     let server = Server::start(&[]);
     let Some(trace) = Trace::of(&server) else {
-        crate::common::skips::skip(
-            "there is no strace here, or it may not look at other processes",
-        );
+        crate::common::skips::skip("strace is not installed or not permitted");
         return;
     };
     const SUBMISSIONS: usize = 5;
     for _ in 0..SUBMISSIONS {
-        // They go on for ever, so that no end of one is stored in between.
+        // Endless tasks, so that no end of a task is stored in between.
         server.submit(endless()).await;
     }
     let events = events(&trace.finish());
@@ -109,9 +108,7 @@ async fn the_disk_has_a_task_before_its_client_is_answered() {
 async fn the_disk_has_the_folders_of_an_output_before_its_task_is_completed() {
     let server = Server::start(&[]);
     let Some(trace) = Trace::of(&server) else {
-        crate::common::skips::skip(
-            "there is no strace here, or it may not look at other processes",
-        );
+        crate::common::skips::skip("strace is not installed or not permitted");
         return;
     };
     server.write("in.txt", "some text");

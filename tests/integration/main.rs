@@ -1,7 +1,7 @@
-//! The server as its users meet it: the real binary, a real socket, a real database. One crate for all of
-//! it, because linking one takes as long as running many tests.
+//! End-to-end tests: the real binary, real sockets, real databases. All in one crate, because
+//! linking a second test binary takes longer than running many tests.
 
-#![allow(clippy::unwrap_used, reason = "tests fail by panicking, their helpers too")]
+#![allow(clippy::unwrap_used, reason = "tests and their helpers fail by panicking")]
 
 mod api;
 mod cli;

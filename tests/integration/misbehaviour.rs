@@ -1,5 +1,5 @@
-//! Tasks that behave badly: each harms itself alone. They run in a server inside this process, on
-//! a real socket and a real database, because no task that ships behaves like that.
+//! Misbehaving tasks: each may harm only itself. They run in a server inside this process, on a
+//! real socket and a real database, because no shipped task behaves like that.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -22,7 +22,8 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Where tasks and tests wait for each other, by name.
+/// Named gates where tasks and tests wait for each other. Both sides open gates; `changed` wakes
+/// all waiters, which check for their own gate under the lock.
 struct Gates {
     open: Mutex<HashSet<String>>,
     changed: Condvar,
@@ -32,7 +33,7 @@ static GATES: std::sync::LazyLock<Gates> =
     std::sync::LazyLock::new(|| Gates { open: Mutex::default(), changed: Condvar::new() });
 
 impl Gates {
-    /// Returns whether it was closed.
+    /// Opens a gate; returns true if it was closed.
     fn open(&self, name: &str) -> bool {
         let was_closed = self.open.lock().unwrap().insert(name.to_owned());
         self.changed.notify_all();
@@ -49,13 +50,13 @@ impl Gates {
     }
 }
 
-/// Does as it is told, for better or worse.
+/// A task that follows a script.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Scripted {
     /// What to do.
     act: String,
-    /// Which gate to wait at.
+    /// Gate to wait at.
     gate: String,
 }
 
@@ -126,7 +127,7 @@ impl Task for Scripted {
                 })
                 .await?;
             }
-            // What async code must not do, though it awaits in between: compute.
+            // Computes between awaits, which async code must not do.
             "spin" => {
                 GATES.open(&format!("{gate} reached"));
                 while !ctx.is_cancelled() {
@@ -137,7 +138,7 @@ impl Task for Scripted {
                     tokio::task::yield_now().await;
                 }
             }
-            // What async code must not do: hold its thread.
+            // Blocks its thread, which async code must not do.
             "hold the thread" => {
                 GATES.open(&format!("{gate} reached"));
                 GATES.wait(&gate);
@@ -174,13 +175,13 @@ impl Task for Scripted {
                 GATES.open(&format!("{gate} reached"));
                 GATES.wait_async(gate).await;
             }
-            other => return Err(TaskError::permanent(format!("no such act: {other}"))),
+            other => return Err(TaskError::permanent(format!("unknown act: {other}"))),
         }
         Ok(json!({ "done": true }))
     }
 }
 
-/// An error that has a cause.
+/// An error with a cause.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot load the model")]
 struct Outer(#[source] std::io::Error);
@@ -220,7 +221,7 @@ impl Server {
         Self { folder, address, client, shutdown, served }
     }
 
-    /// Stops it, and starts another one on the same files.
+    /// Stops the server and starts another one on the same files.
     async fn restart(self) -> Self {
         self.shutdown.cancel();
         self.served.await.unwrap();
@@ -251,7 +252,7 @@ impl Server {
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
-    /// The task once it has ended.
+    /// Waits until the task has ended; returns its record.
     async fn ended(&self, id: &str) -> Value {
         loop {
             let task = self.get(&format!("/tasks/{id}?wait=60")).await;
@@ -261,7 +262,7 @@ impl Server {
         }
     }
 
-    /// That the server still does its work.
+    /// Asserts that the server still runs tasks.
     async fn works(&self) {
         let id = self.submit("fail for good", "", json!({})).await;
         assert_eq!(self.ended(&id).await["error"], "never");
@@ -298,7 +299,7 @@ async fn a_panic_fails_its_task_with_its_message() {
     server.works().await;
 }
 
-/// A second attempt is made from the row, whose parameters are checked again.
+/// The second attempt starts from the row, so its parameters are checked again.
 #[tokio::test]
 async fn a_slow_check_of_stored_parameters_holds_up_nobody_else() {
     let server = Server::start().await;
@@ -307,7 +308,7 @@ async fn a_slow_check_of_stored_parameters_holds_up_nobody_else() {
     reached("slow check").await;
     let others = tokio::time::timeout(Duration::from_secs(30), server.works()).await;
     GATES.open("slow check");
-    assert!(others.is_ok(), "the check held up the others");
+    assert!(others.is_ok(), "the check blocked other tasks");
     assert_eq!(server.ended(&id).await["status"], "completed");
 }
 
@@ -394,7 +395,7 @@ async fn a_timeout_ends_a_task_that_ignores_it_and_frees_its_slots() {
     assert_eq!(task["error"], "the task did not end within its timeout of 0.05 s");
     let ready = server.get("/health/ready").await;
     assert_eq!(ready["abandoned_threads"], 1, "{ready}");
-    // The only running slot and the only CPU slot serve others again.
+    // The only run slot and the only CPU slot are free again.
     let id = server.submit("panic in a thread", "", json!({})).await;
     server.ended(&id).await;
     GATES.open("abandoned");
@@ -418,7 +419,7 @@ async fn abandoned_threads_hold_their_slots_and_as_many_more_are_lent_once() {
     assert_eq!(ready["status"], "blocked", "{ready}");
     let reason = ready["reason"].as_str().unwrap();
     assert!(reason.starts_with("4 abandoned threads hold all CPU slots"), "{reason}");
-    // There is no slot left for blocking work, and all others work on.
+    // Blocking work has no CPU slot left; all other tasks continue.
     let waiting = server.submit("panic in a thread", "", limits).await;
     while server.get(&format!("/tasks/{waiting}")).await["message"]
         != "Waiting for one of 2 CPU slots"
@@ -429,7 +430,7 @@ async fn abandoned_threads_hold_their_slots_and_as_many_more_are_lent_once() {
     assert_eq!(server.ended(&waiting).await["error"], "the task panicked: no thread");
     while server.get("/health/ready").await["abandoned_threads"] != 0 {}
     assert_eq!(server.get("/health/ready").await["status"], "ok");
-    // Nothing is lent any more.
+    // No extra CPU slot is lent any more.
     let first = server.submit("ignore everything", "again", json!({})).await;
     let second = server.submit("ignore everything", "again", json!({})).await;
     let third = server.submit("ignore everything", "again", json!({})).await;
@@ -470,7 +471,7 @@ async fn the_wait_for_a_cpu_slot_is_told_and_not_counted_as_time() {
 #[tokio::test]
 async fn code_that_holds_its_threads_does_not_hold_up_the_server() {
     let server = Server::start().await;
-    // More than there are threads that run tasks.
+    // More than there are threads for tasks.
     let holders = std::thread::available_parallelism().unwrap().get() + 2;
     let limits = json!({ "timeout_seconds": 0.1 });
     let mut ids = Vec::new();
@@ -497,7 +498,8 @@ async fn tasks_that_compute_between_awaits_do_not_starve_the_others() {
     for spinner in 0..spinners {
         reached(&format!("spinner {spinner}")).await;
     }
-    // Where each step waits for the polls of two spinners, they take more than two minutes.
+    // If each step waited for the polls of two spinners, the victims would take more than two
+    // minutes.
     let body = json!({
         "task_type": "dummy_long",
         "parameters": { "duration": 1.0, "steps": 400 },
@@ -550,7 +552,7 @@ async fn an_output_appears_when_the_task_has_returned() {
 async fn a_cancelled_task_publishes_nothing_and_keeps_what_was_there() {
     let server = Server::start().await;
     std::fs::write(server.path().join("out.txt"), "before").unwrap();
-    // The second one comes back with a success, which is too late to count.
+    // The second act returns success after its cancellation, which does not count.
     for act in ["write and wait", "write and return at last"] {
         let output = json!({ "output_file_path": "out.txt" });
         let id = server.submit(act, act, output).await;

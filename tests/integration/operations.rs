@@ -1,5 +1,4 @@
-//! docs/OPERATIONS.md and the files beside it: what they set is what the server knows, and their
-//! lines do what they say.
+//! docs/OPERATIONS.md and the files beside it: their settings exist, and their commands work.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -16,30 +15,30 @@ const CONTAINERFILE: &str = include_str!("../../docs/operations/Containerfile");
 const IGNORED: &str = include_str!("../../docs/operations/Containerfile.dockerignore");
 const UNIT: &str = include_str!("../../docs/operations/task-server.service");
 
-/// The block of the document that is this file.
+/// Block of the document with this file.
 fn file(title: &str) -> String {
     let found = fenced_blocks(DOCUMENT).into_iter().find(|block| block.title == Some(title));
     found.unwrap_or_else(|| panic!("the document has no {title}")).text
 }
 
-/// Runs a tool in this folder; `None`, aloud, if it is not here.
+/// Runs a tool in this folder. Skips the test and returns `None` if it is not installed.
 fn tool(name: &str, args: &[&str], folder: &Path) -> Option<Output> {
     match Command::new(name).args(args).current_dir(folder).output() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            crate::common::skips::skip(&format!("there is no {name}"));
+            crate::common::skips::skip(&format!("{name} is not installed"));
             None
         }
         output => Some(output.unwrap()),
     }
 }
 
-/// The value of a setting of the unit.
+/// Value of a setting of the systemd unit.
 fn of_unit(name: &str) -> &'static str {
     let found = UNIT.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
     found.unwrap_or_else(|| panic!("the unit sets no {name}"))
 }
 
-/// What stands in brackets behind that instruction, each time that it is there.
+/// Bracketed arguments of each occurrence of an instruction in the Containerfile.
 fn of_container(instruction: &str) -> Vec<Vec<String>> {
     let lines = CONTAINERFILE.lines().filter_map(|line| line.trim().strip_prefix(instruction));
     lines.map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -202,7 +201,7 @@ async fn a_backup_of_a_running_server_is_whole() {
         format!("set -eu\ncommand -v sqlite3 > /dev/null || exit 127\n{}", script.unwrap().text);
     let Some(said) = tool("sh", &["-c", &script], server.folder()) else { return };
     if said.status.code() == Some(127) {
-        return crate::common::skips::skip("there is no sqlite3");
+        return crate::common::skips::skip("sqlite3 is not installed");
     }
     assert_eq!(String::from_utf8_lossy(&said.stdout), "ok\n", "{said:?}");
 

@@ -1,9 +1,9 @@
-//! What clients of the ported service do, replayed: they work without a change.
+//! Replayed requests of clients of the ported service, which work without a change.
 
 use crate::common::{Server, dummy, endless, tokenize};
 use serde_json::{Value, json};
 
-/// The fields of a task that those clients know.
+/// Task fields known to those clients.
 const PORTED_FIELDS: [&str; 13] = [
     "task_id",
     "task_type",

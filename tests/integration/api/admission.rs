@@ -1,4 +1,4 @@
-//! What a server refuses because of what it has already accepted.
+//! Submissions refused because of earlier ones.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -96,7 +96,7 @@ async fn a_faulty_submission_is_told_its_faults_even_if_there_is_no_room() {
     assert!(answer.only_fault().starts_with("enum body.task_type: "), "{answer}");
 }
 
-/// Pending tasks that this build cannot run, put in by hand: one of an unknown type, one with unknown
+/// Inserts pending tasks this build cannot run: one of an unknown type, one with unknown
 /// parameters.
 async fn add_unrunnable(server: &Server) -> [String; 2] {
     let ids = [1, 2].map(|number| format!("0000000{number}-0000-7000-8000-000000000000"));
@@ -111,13 +111,13 @@ async fn add_unrunnable(server: &Server) -> [String; 2] {
     ids
 }
 
-/// Waits until the server has found out that it cannot run these tasks.
-async fn until_set_aside(server: &Server, ids: &[String]) {
-    let set_aside = |task: &serde_json::Value| {
+/// Waits until the server has marked these tasks as unrunnable.
+async fn until_unrunnable(server: &Server, ids: &[String]) {
+    let unrunnable = |task: &serde_json::Value| {
         task["waiting_because"].as_str().is_some_and(|it| it.contains("does not know"))
     };
     for id in ids {
-        server.until(&format!("/tasks/{id}"), set_aside).await;
+        server.until(&format!("/tasks/{id}"), unrunnable).await;
     }
 }
 
@@ -130,7 +130,7 @@ async fn what_can_never_run_does_not_count_for_an_exclusive_server() {
     server.kill();
     let unrunnable = add_unrunnable(&server).await;
     server.restart(&["--exclusive"]);
-    until_set_aside(&server, &unrunnable).await;
+    until_unrunnable(&server, &unrunnable).await;
     let refused = server.post("/tasks", &endless()).await;
     assert_eq!(refused.error(409), format!("A task is already running: {scheduled}"));
     assert_eq!(server.delete(&format!("/tasks/{scheduled}")).await.status, 200);
@@ -152,7 +152,7 @@ async fn what_can_never_run_takes_no_place_in_the_queue() {
     server.kill();
     let unrunnable = add_unrunnable(&server).await;
     server.restart(&["--max-running", "1", "--max-pending", "1"]);
-    until_set_aside(&server, &unrunnable).await;
+    until_unrunnable(&server, &unrunnable).await;
     let running = server.submit(endless()).await;
     server.until_running(&running).await;
     server.submit(endless()).await;

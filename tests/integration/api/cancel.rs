@@ -97,7 +97,7 @@ async fn a_running_task_that_nobody_here_runs_is_not_asked_for_without_end() {
 async fn a_task_whose_cancellation_was_accepted_never_completes() {
     let server = Server::start(&["--max-running", "4"]);
     for _ in 0..20 {
-        // So short that the cancellation often meets the end.
+        // So short that the cancellation often coincides with the end.
         let id = server.submit(dummy(0.0)).await;
         let answer = server.delete(&format!("/tasks/{id}")).await;
         let expected = match answer.status {

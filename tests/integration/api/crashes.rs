@@ -1,4 +1,4 @@
-//! kill -9, and what comes after.
+//! Recovery after SIGKILL.
 
 use serde_json::json;
 

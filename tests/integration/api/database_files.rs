@@ -1,5 +1,4 @@
-//! The files of the database while a server uses them: under other names, deleted, replaced, in other
-//! hands.
+//! Database files under a running server: aliased, deleted, replaced, or opened by other programs.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::common::{Server, dummy, endless, refusal, tokenize};
 
-/// What a second server says that is started in this folder.
+/// Log of a second server started in this folder.
 #[track_caller]
 fn refused(folder: &Path) -> String {
     let (code, said) = refusal(folder, &["--listen", "127.0.0.1:0"], &[]);
@@ -31,11 +30,11 @@ async fn a_second_server_through_a_hard_link_refuses_to_start() {
     server.wait_for(&id, "completed").await;
 }
 
-/// A file that is mounted in another place, until this is dropped.
+/// A bind mount of a file, unmounted on drop.
 struct BindMount(TempDir);
 
 impl BindMount {
-    /// `None`, and said aloud, where that is not allowed.
+    /// Skips the test and returns `None` where mounts are not allowed.
     fn of(file: &Path) -> Option<Self> {
         let folder = TempDir::new().unwrap();
         let target = folder.path().join("tasks.db");
@@ -66,7 +65,8 @@ async fn a_second_server_through_a_bind_mount_refuses_to_start() {
     server.wait_for(&id, "completed").await;
 }
 
-/// How many of SQLite's locks on a file the server holds; they go when any handle of it is closed.
+/// Number of SQLite's locks the server holds on a file. All of them go when any handle of the file
+/// is closed.
 fn locks(server: &Server, file: &Path) -> usize {
     let (process, file) = (server.process_id().to_string(), file.metadata().unwrap().ino());
     let held = fs::read_to_string("/proc/locks").unwrap();
@@ -97,8 +97,7 @@ async fn the_server_keeps_the_locks_of_sqlite_whatever_tasks_read() {
     }
 }
 
-/// What is answered when a file of the database is not there any more: nothing more is accepted, and
-/// it is said why and what to do.
+/// After a database file has vanished, submissions are refused with the reason and advice.
 async fn refuses_everything(server: &Server, file: &str) {
     let begin = std::time::Instant::now();
     while server.get("/health/ready").await.status == 200 {

@@ -1,11 +1,11 @@
-//! Which databases a server opens: its own alone, the ported service's once.
+//! Databases a server opens: only its own, and once that of the ported service.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::common::{Server, dummy, endless, refusal, run_sql};
 
-/// What the ported service's database looks like.
+/// Schema of the ported service's database.
 const PORTED_SCHEMA: &str = "CREATE TABLE tasks (
     task_id TEXT PRIMARY KEY, task_type TEXT NOT NULL, status TEXT NOT NULL,
     progress REAL DEFAULT 0.0, message TEXT DEFAULT '',
@@ -27,7 +27,7 @@ const PORTED_ROWS: &str = r#"INSERT INTO tasks VALUES
     ('0b9f7a52-3a54-4c1e-8d7b-5f0f6a9d1e04', 'dummy_long', 'pending', 0.0,
      '', '2026-01-01T15:34:00', NULL, NULL, NULL, NULL, NULL, NULL, NULL)"#;
 
-/// A folder with a `tasks.db` of the ported service.
+/// Creates a folder with a `tasks.db` of the ported service.
 async fn ported_folder() -> TempDir {
     let folder = TempDir::new().unwrap();
     run_sql(&folder.path().join("tasks.db"), &[PORTED_SCHEMA, PORTED_ROWS]).await;
@@ -196,8 +196,8 @@ async fn a_cancelled_task_that_nobody_could_run_stays_as_it_was_after_a_restart(
     run_sql(&server.folder().join("tasks.db"), &[&spoil]).await;
     server.restart(&["--max-running", "2"]);
     let path = format!("/tasks/{id}");
-    let set_aside = |task: &Value| task["waiting_because"].to_string().contains("does not know");
-    server.until(&path, set_aside).await;
+    let unrunnable = |task: &Value| task["waiting_because"].to_string().contains("does not know");
+    server.until(&path, unrunnable).await;
     assert_eq!(server.delete(&path).await.status, 200);
     let before = server.task(&id).await;
     assert_eq!(before["message"], "Task cancelled by user", "{before:#}");

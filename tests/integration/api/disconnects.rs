@@ -1,4 +1,4 @@
-//! Clients that go away in the midst of a submission, thousands of them.
+//! Thousands of clients that disconnect in the middle of a submission.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use tokio::net::TcpStream;
 
 use crate::common::{Server, dummy};
 
-/// How many go away if `DISCONNECTS` does not say another number, such as 10000.
+/// Number of disconnecting clients unless `DISCONNECTS` sets another, such as 10000.
 const CLIENTS: usize = 3000;
-/// How many are there at once.
+/// Number of concurrent clients.
 const AT_ONCE: usize = 64;
 
 fn key(number: usize) -> String {
     format!("client {number}")
 }
 
-/// Sends a submission up to some point and goes away; every third one when all is sent.
+/// Sends part of a submission and disconnects; every third client sends all of it.
 async fn goes_away(address: &str, number: usize) {
     let body = dummy(0.0).to_string();
     let request = format!(
@@ -34,20 +34,20 @@ async fn goes_away(address: &str, number: usize) {
         body.len()
     );
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // A stride that meets every byte in the course of time.
+    // A stride that cuts at every byte over time.
     let sent = if number.is_multiple_of(3) { request.len() } else { number * 101 % request.len() };
     stream.write_all(&request.as_bytes()[..sent]).await.unwrap();
-    // Those who have sent all go away sooner or later in the course of its commit.
+    // Clients that have sent all disconnect at different times during the commit.
     for _ in 0..if sent == request.len() { number % 50 } else { 0 } {
         tokio::task::yield_now().await;
     }
     if number.is_multiple_of(2) {
-        // The connection is reset, where the others are closed.
+        // Resets the connection instead of closing it.
         set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
     }
 }
 
-/// Sends the same submission properly; twice, now and then. Returns the id of its task.
+/// Sends the same submission completely, for some clients twice. Returns the id of its task.
 async fn comes_back(server: &Server, client: &Client, number: usize) -> String {
     let mut ids = HashSet::new();
     for _ in 0..if number.is_multiple_of(10) { 2 } else { 1 } {
@@ -60,14 +60,14 @@ async fn comes_back(server: &Server, client: &Client, number: usize) -> String {
     ids.into_iter().next().unwrap()
 }
 
-/// So many clients go away and come back. Returns how many tasks there were between the two, and the
-/// ids of all of them.
+/// Runs a round of clients that disconnect and come back. Returns the number of tasks between the
+/// two, and the ids of all of them.
 async fn round(server: &Server, numbers: std::ops::Range<usize>) -> (usize, HashSet<String>) {
     let address = server.address();
     let away = iter(numbers.clone()).map(|number| goes_away(address, number));
     away.buffer_unordered(AT_ONCE).collect::<()>().await;
     let stored = all_ids(server).await.len();
-    // Its connections are closed when it is dropped, unlike those of the server's own client.
+    // Its connections are closed on drop, unlike those of the server's own client.
     let client = Client::builder().no_proxy().build().unwrap();
     let back = iter(numbers).map(|number| comes_back(server, &client, number));
     (stored, back.buffer_unordered(AT_ONCE).collect().await)
@@ -95,7 +95,7 @@ async fn clients_that_go_away_leave_nothing_behind_but_one_task_each() {
     let descriptors = format!("/proc/{}/fd", server.process_id());
     let open = || std::fs::read_dir(&descriptors).map(Iterator::count);
     let idle = |ready: &Value| ready["pending"] == 0 && ready["running"] == 0;
-    // Whatever is opened once and kept is open after this.
+    // Afterwards everything that is opened once and kept is open.
     let (_, mut ids) = round(&server, 0..200).await;
     let before = server.until("/health/ready", idle).await;
     let open_before = open();
@@ -115,7 +115,7 @@ async fn clients_that_go_away_leave_nothing_behind_but_one_task_each() {
         }
     }
 
-    // Nobody holds a transaction open: there is one to be had, and the log can be emptied.
+    // No transaction is left open: a new one can begin, and the write-ahead log can be truncated.
     let options = SqliteConnectOptions::new().filename(server.folder().join("tasks.db"));
     let mut database = options.connect().await.unwrap();
     let transaction = database.begin_with("BEGIN IMMEDIATE").await.unwrap();

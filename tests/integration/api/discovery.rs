@@ -1,4 +1,4 @@
-//! What the server tells about itself: types, OpenAPI, documentation, health.
+//! Self-description of the server: types, OpenAPI, documentation, health.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ async fn the_roots_are_listed_with_a_hash_of_the_machine() {
     }
 }
 
-/// The operations of an OpenAPI document, as `get /tasks/{}`.
+/// Operations of an OpenAPI document, as `get /tasks/{}`.
 fn operations(document: &Value) -> Vec<String> {
     let mut operations = Vec::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
@@ -82,7 +82,7 @@ async fn the_openapi_document_has_every_operation() {
     }
 }
 
-/// Whatever a request asks for, these may be its answer.
+/// Any operation may respond with these.
 #[tokio::test]
 async fn the_openapi_document_has_the_answers_that_no_handler_gives() {
     let server = Server::start(&[]);
@@ -98,7 +98,7 @@ async fn the_openapi_document_has_the_answers_that_no_handler_gives() {
     }
 }
 
-/// The specification demands it, and generators of clients refuse a document without.
+/// The specification requires it, and client generators reject a document without it.
 #[tokio::test]
 async fn every_answer_in_the_openapi_document_is_described() {
     let server = Server::start(&[]);
@@ -149,7 +149,7 @@ async fn every_reference_of_the_openapi_document_leads_somewhere() {
     }
 }
 
-/// The values of `src` and `href` in a page.
+/// Values of `src` and `href` in a page.
 fn links(html: &str) -> Vec<&str> {
     let after = |attribute: &'static str| {
         html.split(attribute).skip(1).map(|rest| rest.split('"').next().unwrap())

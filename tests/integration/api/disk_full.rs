@@ -1,4 +1,4 @@
-//! A full disk: refused with a sentence, and over when there is room again.
+//! A full disk: requests are refused with a clear error, and work again once there is space.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -10,11 +10,11 @@ use tempfile::TempDir;
 
 use crate::common::{Server, dummy, endless, refusal, tokenize};
 
-/// A small disk of its own, taken away with the folder.
+/// A small temporary disk, unmounted on drop.
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    /// `None`, and said aloud, where that is not allowed.
+    /// Skips the test and returns `None` where mounts are not allowed.
     fn mount() -> Option<Self> {
         let folder = TempDir::new().unwrap();
         let mut mount = Command::new("mount");
@@ -30,7 +30,7 @@ impl SmallDisk {
         self.0.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// Leaves no room at all.
+    /// Fills the disk completely.
     fn fill(&self) {
         let mut filler = File::create(self.path("filler")).unwrap();
         let full = loop {
@@ -41,12 +41,12 @@ impl SmallDisk {
         assert_eq!(full.kind(), ErrorKind::StorageFull);
     }
 
-    /// There is room again.
+    /// Frees the space again.
     fn clear(&self) {
         std::fs::remove_file(self.path("filler")).unwrap();
     }
 
-    /// A server with its database here and its files elsewhere.
+    /// Starts a server with its database on this disk and its files elsewhere.
     fn server(&self, args: &[&str]) -> Server {
         Server::start(&[&["--database", &self.path("tasks.db")], args].concat())
     }
@@ -125,7 +125,7 @@ async fn a_task_that_is_cancelled_stops_even_if_that_cannot_be_stored() {
     disk.fill();
     let refused = server.delete(&format!("/tasks/{running}")).await;
     assert!(refused.error(507).contains("disk"), "{refused}");
-    // Its work has ended, and it is not said to be cancelled before that is stored.
+    // Its work has ended, but it is not reported as cancelled before that is stored.
     server.until_logged(&["cannot store the end", &running]);
     let task = server.task(&running).await;
     assert_eq!(task["status"], "running", "{task:#}");
@@ -135,12 +135,12 @@ async fn a_task_that_is_cancelled_stops_even_if_that_cannot_be_stored() {
     assert_eq!(all.status, 507, "{all}");
     assert_eq!(server.task(&pending).await["status"], "pending");
     disk.clear();
-    // Nobody asks again.
+    // Needs no second request.
     server.wait_for(&running, "cancelled").await;
     server.until_running(&pending).await;
 }
 
-/// A task that runs, on a disk that is full.
+/// Fills the disk while a task runs; returns the id of the task.
 async fn running_on_a_full_disk(server: &Server, disk: &SmallDisk) -> String {
     for seconds in [1.0, 5.0, 25.0] {
         let id = server.submit(dummy(seconds)).await;
@@ -148,7 +148,7 @@ async fn running_on_a_full_disk(server: &Server, disk: &SmallDisk) -> String {
         if server.task(&id).await["completed_at"].is_null() {
             return id;
         }
-        // This machine is slow today.
+        // The task was faster: tries a longer one.
         disk.clear();
     }
     panic!("no task lasts until the disk is full");
@@ -163,7 +163,7 @@ async fn a_task_that_ends_on_a_full_disk_is_completed_when_there_is_room() {
     assert_eq!(server.task(&id).await["status"], "running");
     disk.clear();
     server.wait_for(&id, "completed").await;
-    // Its place is free again.
+    // Its run slot is free again.
     let next = server.submit(dummy(0.0)).await;
     server.wait_for(&next, "completed").await;
 }
@@ -235,7 +235,7 @@ async fn a_task_whose_output_finds_no_room_fails_and_leaves_nothing() {
     image::RgbImage::new(8, 8).save(server.folder().join("in.png")).unwrap();
     let output = disk.path("out.json");
     disk.fill();
-    // More than what is buffered, and less.
+    // Output larger than the buffer, and smaller.
     for body in [
         tokenize("large.txt", &output),
         tokenize("small.txt", &output),

@@ -1,4 +1,4 @@
-//! `POST /tasks?dry_run=true`: would it work?
+//! `POST /tasks?dry_run=true`: validation without a submission.
 
 use serde_json::{Value, json};
 

@@ -17,7 +17,7 @@ struct Event {
     task: Value,
 }
 
-/// A stream that is being read.
+/// An open stream.
 struct Stream {
     response: Response,
     text: String,
@@ -40,7 +40,7 @@ impl Stream {
         Self { response, text: String::new() }
     }
 
-    /// The next event; `None` at the end.
+    /// Next event; `None` at the end.
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
@@ -60,7 +60,7 @@ impl Stream {
         }
     }
 
-    /// The next event that is not about progress.
+    /// Next event that is not about progress.
     async fn next_state(&mut self) -> Option<Event> {
         loop {
             let event = self.next().await?;
@@ -70,7 +70,7 @@ impl Stream {
         }
     }
 
-    /// The task of the next state, which is this one.
+    /// Task of the next state event, which must have this status.
     async fn state(&mut self, status: &str) -> Value {
         let event = self.next_state().await.expect("the stream has ended");
         assert_eq!((&*event.name, &event.task["status"]), ("state", &json!(status)), "{event:?}");
@@ -205,7 +205,7 @@ async fn a_client_that_comes_back_misses_nothing() {
     let over = request.header("last-event-id", &last.id).send().await.unwrap();
     assert_eq!(over.status(), 204);
 
-    // Seen by a browser that was cut off in the midst of the beginning: not all of it.
+    // A browser that was cut off within the initial events has not seen all of them.
     let mut begun = Stream::open(&server, "/events").await;
     assert_eq!(begun.next().await.unwrap().id, "");
     assert!(!begun.next().await.unwrap().id.is_empty());
@@ -240,7 +240,7 @@ async fn progress_is_told_ten_times_a_second_and_the_last_of_it_always() {
     let most = begin.elapsed().as_millis() as usize / 100 + 2;
     assert!((1..=most).contains(&told), "{told} of at most {most}");
 
-    // This one reports once, and then not for seconds.
+    // This task reports once, and then not for seconds.
     let body = json!({ "task_type": "dummy_short", "parameters": { "duration": 6, "steps": 2 } });
     let mut stream = Stream::open(&server, &events_of(&server.submit(body).await)).await;
     stream.state("running").await;
@@ -269,7 +269,7 @@ async fn streams_end_when_the_server_does() {
     let mut of_many = Stream::open(&server, "/events").await;
     of_one.state("running").await;
     server.terminate();
-    // Interrupted: it runs again after the next start.
+    // Interrupted, so it runs again after the next start.
     of_one.state("pending").await;
     assert!(of_one.next().await.is_none());
     while of_many.next().await.is_some() {}
@@ -303,7 +303,7 @@ async fn a_reader_who_does_not_read_is_let_go_of() {
     let mut begin = [0; 16];
     reader.read_exact(&mut begin).unwrap();
     let mut body = dummy(0.0);
-    // Two events each, so more than what fits into all buffers on the way.
+    // Two events per task exceed all buffers on the way.
     body["input_file_path"] = "x".repeat(4000).into();
     let mut last = String::new();
     for _ in 0..2500 {
@@ -311,7 +311,7 @@ async fn a_reader_who_does_not_read_is_let_go_of() {
     }
     server.wait_for(&last, "completed").await;
     let mut told = Vec::new();
-    // An end, though the server is there and there would be more to tell.
+    // The stream ends, although the server runs and has more events.
     reader.read_to_end(&mut told).unwrap();
     assert!(!String::from_utf8(told).unwrap().contains(&last));
     assert_eq!(server.get("/health/live").await.status, 200);

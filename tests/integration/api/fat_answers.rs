@@ -1,4 +1,5 @@
-//! Clients that ask for much and read little: what waits for them takes a bounded amount of memory.
+//! Clients that request much and read little: their pending responses take a bounded amount of
+//! memory.
 
 use std::time::Duration;
 
@@ -9,16 +10,16 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::common::{Server, dummy};
 
-/// Tasks whose results are as large as they may be. One page could have all of them.
+/// Number of tasks with the largest possible results. One page can contain all of them.
 const FAT_TASKS: usize = 64;
 const DO_NOT_READ: usize = 60;
 const TRICKLE: usize = 20;
-/// The most memory that the server may take, in KiB.
+/// Limit of the server's peak memory in KiB.
 const BOUND: u64 = 400 * 1024;
-/// When nobody is answered for so long, nobody will be before others have read.
+/// After this time without a response, no more will come until others have read.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// A server on a database with fat results.
+/// Starts a server with large results in its database.
 async fn fat_server() -> Server {
     let mut server = Server::start(&[]);
     for _ in 0..FAT_TASKS {
@@ -29,7 +30,7 @@ async fn fat_server() -> Server {
     let options =
         sqlx::sqlite::SqliteConnectOptions::new().filename(server.folder().join("tasks.db"));
     let mut database = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-    // A MiB of JSON, without the few bytes around the text.
+    // 1 MiB of JSON, less the few bytes around the text.
     let fatten = "UPDATE tasks SET result = json_object('text', hex(zeroblob(524200)))";
     sqlx::query(fatten).execute(&mut database).await.unwrap();
     database.close().await.unwrap();
@@ -37,7 +38,7 @@ async fn fat_server() -> Server {
     server
 }
 
-/// A client that has asked for all of it, and lets the system keep little for it.
+/// A client with a small receive buffer that has requested all of it.
 async fn asks_for_all(server: &Server) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -47,7 +48,7 @@ async fn asks_for_all(server: &Server) -> TcpStream {
     stream
 }
 
-/// Reads a few KB a second, until the server hangs up.
+/// Reads a few KB a second until the server closes the connection.
 async fn trickle(mut stream: TcpStream) {
     let mut some = [0; 512];
     while let Ok(1..) = stream.read(&mut some).await {
@@ -77,7 +78,7 @@ async fn readers_who_do_not_read_take_a_bounded_amount_of_memory() {
         tokio::spawn(trickle(asks_for_all(&server).await));
         check();
     }
-    // Whoever has the beginning of an answer takes as much memory as it ever will.
+    // A response takes its full memory once it has begun.
     let mut answers: FuturesUnordered<_> = waiting.iter().map(TcpStream::readable).collect();
     while let Ok(Some(_)) = tokio::time::timeout(QUIET, answers.next()).await {
         check();

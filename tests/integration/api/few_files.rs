@@ -1,4 +1,4 @@
-//! Servers that may open few files.
+//! Servers with a low limit of open files.
 
 use std::process::Command;
 
@@ -9,10 +9,11 @@ use tokio::io::AsyncReadExt;
 use crate::api::hostile_clients::client;
 use crate::common::{PATIENCE, Server, tokenize};
 
-/// Makes a script that starts the server with that limit.
+/// Creates a script that starts the server with this limit.
 fn starter(folder: &TempDir, files: u32) -> std::path::PathBuf {
     let starter = folder.path().join("start");
-    // Not written by this process: a child that another test starts just then would keep it open.
+    // Not written by this process: a child forked by another test at that moment would keep the
+    // file open.
     let write = format!(
         "printf '#!/bin/sh\\nulimit -n {files}\\nexec \"%s\" \"$@\"\\n' \"$1\" > \"$0\" && chmod +x \"$0\""
     );
@@ -49,7 +50,7 @@ async fn clients_cannot_use_up_the_files_of_tasks() {
     let starter = starter(&folder, 256);
     let server = Server::start_binary(&starter, folder, &["--max-running", "8"]);
     server.write("in.txt", "some text");
-    // The client of this test has its connection already when the others take the rest.
+    // The client of this test has its connection before the others take the rest.
     assert_eq!(server.get("/health/live").await.status, 200);
     let half = "POST /tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                 Content-Length: 100\r\n\r\n{";
@@ -62,7 +63,8 @@ async fn clients_cannot_use_up_the_files_of_tasks() {
         ids.push(server.submit(tokenize("in.txt", &format!("out-{number}.json"))).await);
     }
     for id in ids {
-        // Without `wait`, after which the connection would be closed: others want it.
+        // Without `wait`, because the server closes the connection after a long-poll while others
+        // queue for it.
         let ended = |task: &serde_json::Value| task["completed_at"].is_string();
         let task = server.until(&format!("/tasks/{id}"), ended).await;
         assert_eq!(task["status"], "completed", "{task:#}");

@@ -1,4 +1,4 @@
-//! Clients that hold their connections, and say nothing more.
+//! Clients that keep connections open without sending anything.
 
 use std::process::Command;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use tokio::net::TcpStream;
 
 use crate::common::{Server, tokenize};
 
-/// Connections that are served at once.
+/// Limit of concurrent connections.
 const MAX_CONNECTIONS: usize = 1024;
 
-/// Whether this process can open as many connections.
+/// True if this process can open this many connections.
 pub(crate) fn may_open(connections: u64) -> bool {
     let limit = getrlimit(Resource::Nofile);
     let wanted = Some(limit.current.unwrap_or(u64::MAX).max(connections + 500));
@@ -24,14 +24,14 @@ pub(crate) fn may_open(connections: u64) -> bool {
     may
 }
 
-/// A client that has sent this.
+/// Opens a connection and sends `request`.
 pub(crate) async fn client(server: &Server, request: &str) -> TcpStream {
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     stream
 }
 
-/// What the server has to say until it hangs up.
+/// Reads until the server closes the connection.
 async fn answer(mut stream: TcpStream) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -62,7 +62,7 @@ async fn one_client_more_than_there_is_room_for_waits_for_its_turn() {
         return;
     }
     let server = Server::start(&[]);
-    // Held until its body has come.
+    // Held until its body has arrived.
     let half = "POST /tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                 Content-Length: 100\r\n\r\n{";
     let mut waiting = Vec::new();
@@ -85,7 +85,8 @@ async fn clients_leave_files_for_tasks_where_few_may_be_open() {
     }
     let folder = TempDir::new().unwrap();
     let starter = folder.path().join("start");
-    // Not written by this process: a child that another test starts just then would keep it open.
+    // Not written by this process: a child forked by another test at that moment would keep the
+    // file open.
     let write = "printf '#!/bin/sh\nulimit -Sn 256\nexec \"%s\" \"$@\"\n' \"$1\" > \"$0\"";
     let write = format!("{write} && chmod +x \"$0\"");
     let mut shell = Command::new("sh");

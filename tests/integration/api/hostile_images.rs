@@ -1,5 +1,5 @@
-//! Images that claim to be large, or that become large: each fails its task, with words, before it
-//! takes memory.
+//! Images that claim to be large or decompress to something large: each task fails with a clear
+//! error before it takes memory.
 
 use std::fs::File;
 use std::io::{Cursor, Write};
@@ -39,14 +39,14 @@ fn png_chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
     [&(data.len() as u32).to_be_bytes()[..], &chunk, &crc.to_be_bytes()].concat()
 }
 
-/// A grey PNG of this size, with these chunks behind its header.
+/// A grey PNG of this size, with these chunks after its header.
 fn png(width: u32, height: u32, chunks: &[Vec<u8>]) -> Vec<u8> {
     let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 0, 0, 0, 0]].concat();
     let head = [b"\x89PNG\r\n\x1a\n".to_vec(), png_chunk(b"IHDR", &header)].concat();
     [head, chunks.concat(), png_chunk(b"IEND", b"")].concat()
 }
 
-/// A hundred megabytes of zeros as a zlib stream of a hundred kilobytes.
+/// A zlib stream of 100 KB that unpacks to 100 MB of zeros.
 fn zlib_bomb() -> Vec<u8> {
     let stream = image_data(&png_of_zeros(10_000, 10_000));
     assert!(stream.len() < 1_000_000, "{}", stream.len());
@@ -59,7 +59,7 @@ fn png_of_zeros(width: u32, height: u32) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// The zlib stream of a PNG.
+/// Extracts the zlib stream of a PNG.
 fn image_data(bytes: &[u8]) -> Vec<u8> {
     let (mut stream, mut at) = (Vec::new(), 8);
     while at < bytes.len() {
@@ -72,13 +72,13 @@ fn image_data(bytes: &[u8]) -> Vec<u8> {
     stream
 }
 
-/// Puts `new` in place of what follows `before`.
+/// Overwrites the bytes after `before` with `new`.
 fn overwrite(bytes: &mut [u8], before: &[u8], new: &[u8]) {
     let found = bytes.windows(before.len()).position(|window| window == before).unwrap();
     bytes[found + before.len()..][..new.len()].copy_from_slice(new);
 }
 
-/// A small image whose header claims this size; the lossless WebP counts to 16383 here.
+/// A small image whose header claims this size. Lossless WebP is limited to 16383.
 fn claiming(format: ImageFormat, width: u32, height: u32) -> Vec<u8> {
     let (short, long) = (|side: u32| side as u16, |side: u32| side.to_le_bytes());
     let mut bytes = encoded(format);
@@ -101,7 +101,7 @@ fn claiming(format: ImageFormat, width: u32, height: u32) -> Vec<u8> {
             }
         }
         ImageFormat::WebP => {
-            // Fourteen bits each, less one, behind the signature of the lossless stream.
+            // Width and height minus one, 14 bits each, after the signature of the lossless stream.
             let mask = 0x3FFF;
             let size = (width.wrapping_sub(1) & mask) | (height.wrapping_sub(1) & mask) << 14;
             let at = bytes.windows(4).position(|name| name == b"VP8L").unwrap() + 9;
@@ -112,7 +112,7 @@ fn claiming(format: ImageFormat, width: u32, height: u32) -> Vec<u8> {
     bytes
 }
 
-/// What became of an image that was submitted.
+/// Submits an image; returns the record of the ended task.
 async fn processed(server: &Server, name: &str, bytes: &[u8]) -> Value {
     server.write(name, bytes);
     process(server, name).await
@@ -131,7 +131,7 @@ async fn process(server: &Server, name: &str) -> Value {
     task
 }
 
-/// Submits an image that is refused; returns the error.
+/// Submits an image that must be refused; returns the error.
 async fn refused(server: &Server, name: &str, bytes: &[u8]) -> String {
     let task = processed(server, name, bytes).await;
     assert_eq!(task["status"], "failed", "{name}: {task:#}");
@@ -145,7 +145,7 @@ fn assert_little_memory(server: &Server) {
     match server.peak_memory() {
         Some(peak) => assert!(peak < MOST_MEMORY_KIB, "{peak} KiB"),
         None => {
-            crate::common::skips::skip("this system does not tell how much memory a process had")
+            crate::common::skips::skip("this system does not report the peak memory of a process")
         }
     }
 }
@@ -166,7 +166,7 @@ async fn an_image_that_claims_to_be_huge_is_refused_by_its_header() {
     upside_down[22..26].copy_from_slice(&i32::MIN.to_le_bytes());
     refused(&server, "upside-down.bmp", &upside_down).await;
     let mut tiff = encoded(ImageFormat::Tiff);
-    // As many strips as a number can say.
+    // The largest possible number of strips.
     overwrite(&mut tiff, b"\x11\x01\x04\0", b"\xFF\xFF\xFF\xFF");
     refused(&server, "strips.tiff", &tiff).await;
     assert_little_memory(&server);
@@ -188,13 +188,13 @@ async fn what_unpacks_to_more_than_the_image_is_not_unpacked() {
     ] {
         let chunks = [chunks, vec![pixels.clone()]].concat();
         let task = processed(&server, name, &png(16, 16, &chunks)).await;
-        // What is too much is left where it is.
+        // Excess data is left compressed.
         assert_eq!(task["status"], "completed", "{name}: {task:#}");
     }
     assert_little_memory(&server);
 }
 
-/// Zeros as a zlib stream: a thousandth of what it unpacks to.
+/// A zlib stream of zeros, a thousandth of its unpacked size.
 fn zeros(rows: u32) -> Vec<u8> {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, 65_535, rows);
@@ -208,7 +208,7 @@ fn zeros(rows: u32) -> Vec<u8> {
     image_data(&file)
 }
 
-/// A file of holes in which these bytes stand at these places.
+/// A sparse file with these bytes at these offsets.
 fn write_sparse(server: &Server, name: &str, length: u64, parts: &[(u64, &[u8])]) {
     let file = File::create(server.folder().join(name)).unwrap();
     file.set_len(length).unwrap();
@@ -225,7 +225,7 @@ async fn profiles_and_metadata_that_are_too_large_are_left_out() {
     let bomb = [b"profile\0\0", &zeros(19_000)[..]].concat();
     let profile = png_chunk(b"iCCP", &bomb);
     server.write("profile.png", png(16, 16, &[profile, pixels.clone()]));
-    // Nor does one that is as large before it is unpacked, or what is not a profile at all.
+    // The same for chunks that are large uncompressed, or not a profile at all.
     for name in [b"iCCP", b"tEXt"] {
         let chunk = png_chunk(name, &[b"name\0\0".to_vec(), vec![7; 40 << 20]].concat());
         let name = format!("{}.png", name.escape_ascii());
@@ -288,7 +288,7 @@ async fn nothing_and_next_to_nothing_is_refused() {
         for length in [0, 1, 2, 4, 8, 12, 16, 24, 30, 40, whole.len() / 2, whole.len() * 3 / 4] {
             refused(&server, &name, &whole[..length]).await;
         }
-        // A lossless WebP has no number for nothing.
+        // Lossless WebP cannot encode a size of zero.
         if format != ImageFormat::WebP {
             for (width, height) in [(0, 0), (0, 16), (16, 0)] {
                 refused(&server, &name, &claiming(format, width, height)).await;

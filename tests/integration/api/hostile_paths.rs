@@ -1,4 +1,4 @@
-//! Paths that want out of the roots, or at what is no ordinary file.
+//! Paths that lead out of the roots or to something other than a regular file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,10 +11,10 @@ use tempfile::TempDir;
 
 use crate::common::{Server, tokenize};
 
-/// Its length tells it from all that tasks may read.
+/// Its length distinguishes it from all readable files.
 const SECRET: &str = "the secret, 31 characters long.";
 
-/// A server whose only root lies between files that are out of bounds.
+/// Starts a server whose only root lies among forbidden files.
 fn walled_server() -> Server {
     let folder = TempDir::new().unwrap();
     for name in ["root/sub", "root-evil", "state"] {
@@ -27,7 +27,7 @@ fn walled_server() -> Server {
     Server::start_in(folder, &["--root", "root", "--database", "state/tasks.db"], &[])
 }
 
-/// Everything in a folder but the root and the state: path and content.
+/// Path and content of everything in a folder except the root and the state.
 fn outside(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -45,7 +45,7 @@ fn outside(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// Paths that lead out of the root, however one looks at them.
+/// Paths that lead out of the root.
 fn escapes(folder: &Path) -> Vec<String> {
     let root = folder.join("root").display().to_string();
     let mut paths: Vec<String> = [
@@ -86,8 +86,8 @@ fn escapes(folder: &Path) -> Vec<String> {
     paths
 }
 
-/// Paths that a file system, a web server or an editor of another kind would take for `..`, or cut
-/// short, or choke on; here they are odd names below the root, or none.
+/// Paths that another file system, web server or editor would read as `..`, truncate, or fail on.
+/// Here they are odd names below the root, or do not exist.
 fn oddities() -> Vec<String> {
     let mut paths: Vec<String> = [
         "",
@@ -200,12 +200,12 @@ async fn the_name_of_an_unfinished_output_is_not_for_clients() {
     }
 }
 
-/// Whether a device could be made, which only root can.
+/// Creates a device; returns false without the necessary privileges.
 fn make_device(path: &Path) -> bool {
     let made = Command::new("mknod").arg(path).args(["c", "1", "5"]).status();
     let made = made.is_ok_and(|status| status.success());
     if !made {
-        crate::common::skips::skip("only root can make a device");
+        crate::common::skips::skip("only root can create a device");
     }
     made
 }
@@ -232,7 +232,7 @@ async fn pipes_sockets_and_devices_are_refused_and_hold_nobody_up() {
             let task = server.wait_for(&id, "failed").await;
             assert!(task["error"].as_str().unwrap().contains(name), "{task:#}");
         }
-        // A link in place of the output is replaced, whatever it leads to.
+        // A link at the output path is replaced, whatever its target.
         if name != "fifo-link" {
             let fault = server.post("/tasks", &tokenize("in.txt", name)).await.only_fault();
             assert!(fault.contains("not a regular file"), "{fault}");
@@ -287,7 +287,7 @@ async fn the_servers_files_are_neither_read_nor_written_under_any_name() {
                 assert!(answer.only_fault().contains("server's own files"), "{path}: {answer}");
                 continue;
             }
-            // A hard link as input is found when it is opened.
+            // A hard link as input is detected when it is opened.
             let id = answer.body["task_id"].as_str().unwrap();
             let request = server.request(reqwest::Method::GET, &format!("/tasks/{id}?wait=60"));
             let request = request.bearer_auth("0123456789abcdef0123456789abcdef");

@@ -1,4 +1,4 @@
-//! Requests that no honest client sends.
+//! Malicious requests.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use crate::common::{Server, dummy, endless, tokenize};
 
-/// The status that a request, written out byte by byte, is answered with; 0 if with none.
+/// Status of the response to a raw request; 0 without a response.
 async fn status_of(server: &Server, request: impl AsRef<[u8]>) -> u16 {
     let answer = server.raw(request.as_ref()).await;
     answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
@@ -131,7 +131,7 @@ async fn a_page_of_another_site_changes_nothing() {
     }
     assert_eq!(server.task(&running).await["cancel_requested_at"], Value::Null);
     assert_eq!(server.get("/tasks").await.body.as_array().unwrap().len(), 1);
-    // A page that is allowed to, one of the server's own, and a program.
+    // An allowed page, one of the server's own, and a program that is not a browser.
     for (name, value) in [
         ("origin", "http://localhost:3000"),
         ("sec-fetch-site", "same-origin"),
@@ -164,7 +164,7 @@ async fn json_may_be_neither_deep_nor_large() {
         let fault = server.post_text("/tasks", body).await.only_fault();
         assert!(fault.starts_with("json_invalid body."), "{fault}");
     }
-    // Deep, and not too deep to be read.
+    // Deep, but within the limit.
     let arrays = "[".repeat(120) + &"]".repeat(120);
     let fault = server.post_text("/tasks", submission(&arrays)).await.only_fault();
     assert!(fault.starts_with("float_type body.parameters.duration: "), "{fault}");
@@ -230,7 +230,7 @@ async fn heads_may_not_be_large_and_have_to_be_heads() {
         (get("/tasks", "Content-Length: -1\r\n"), [400, 400]),
         ("GET /tasks HTTP/9.9\r\n\r\n".to_owned(), [400, 505]),
         ("\u{16}\u{3}\u{1}\u{2}\0\r\n\r\n".to_owned(), [400, 400]),
-        // HTTP/2 is hung up on.
+        // HTTP/2 connections are closed.
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), [0, 0]),
     ] {
         let status = status_of(&server, &request).await;
@@ -239,7 +239,7 @@ async fn heads_may_not_be_large_and_have_to_be_heads() {
     assert_eq!(server.get("/health/live").await.status, 200);
 }
 
-/// What someone might hope to see executed, rendered, or printed to a terminal.
+/// Strings an attacker may hope to see executed, rendered or printed to a terminal.
 const STRINGS: [&str; 14] = [
     "\u{1b}[31mred\u{1b}[0m",
     "\u{1b}]0;title\u{7}",
@@ -257,14 +257,14 @@ const STRINGS: [&str; 14] = [
     "\u{1f600}\u{10ffff}",
 ];
 
-/// How the line begins that one of the strings would like to add to the log.
+/// Start of the log line that one of the strings tries to inject.
 const FORGED: &str = "2001-01-01";
 
 fn percent_encoded(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-/// Puts a string everywhere; it has to come back as it is, or to be refused.
+/// Sends a string in every place; it has to come back unchanged or be refused.
 async fn put_everywhere(server: &Server, string: &str) {
     let encoded = percent_encoded(string);
     let answer = server.post("/tasks", &json!({ "task_type": string })).await;
@@ -311,7 +311,7 @@ async fn put_everywhere(server: &Server, string: &str) {
         }
     }
 
-    // No client can send all of them as a header; those that it can must do no harm.
+    // Some cannot be sent as a header; the others must do no harm.
     for header in ["idempotency-key", "prefer", "if-none-match", "origin", "authorization"] {
         let request = server.request(Method::POST, "/tasks?dry_run=true").json(&dummy(0.0));
         if let Ok(request) = request.header(header, string.as_bytes()).build() {
@@ -326,7 +326,7 @@ async fn put_everywhere(server: &Server, string: &str) {
     assert!([400, 404, 421].contains(&status), "{string:?}: {status}");
 }
 
-/// What the server logged while every string was put everywhere.
+/// Log of a server that received every string in every place.
 async fn log_of_all_strings(format: &str) -> String {
     let args = ["--log-format", format];
     let env = [("RUST_LOG", "info,task_server=debug")];

@@ -1,4 +1,4 @@
-//! What the server says to requests that it cannot serve, and to pages of other origins.
+//! Responses to requests the server cannot serve, and to pages of other origins.
 
 use reqwest::Method;
 
@@ -10,7 +10,7 @@ async fn send_from(server: &Server, origin: &str, method: Method, path: &str) ->
     server.send(server.request(method, path).header("origin", origin)).await
 }
 
-/// Whether a comma-separated header names this.
+/// True if a comma-separated header contains this name.
 fn lists(answer: &Answer, header: &str, name: &str) -> bool {
     answer.header(header).split(',').any(|one| one.trim().eq_ignore_ascii_case(name))
 }

@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: one submission, however often it is sent.
+//! `Idempotency-Key`: one task however often a submission is repeated.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! What a route does not read is refused, and not ignored: a filter in the wrong place does harm.
+//! Input a route does not use is refused, not ignored: a filter in the wrong place does harm.
 
 use reqwest::Method;
 use serde_json::json;
@@ -81,7 +81,7 @@ async fn a_parameter_against_caches_is_no_filter() {
         let answer = server.get(path).await;
         assert_eq!(answer.status, 200, "{path}: {answer}");
     }
-    // It is nothing that would tell which tasks are meant, either.
+    // It does not count as a filter for a bulk cancellation either.
     let request = server.request(Method::POST, "/tasks/cancel?_=1764158400");
     assert_eq!(server.send(request).await.status, 422);
 }

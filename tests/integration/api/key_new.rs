@@ -13,7 +13,7 @@ fn key_new(folder: &Path, args: &[&str]) -> Output {
     run(folder, &[&["key", "new"], args].concat(), &[])
 }
 
-/// What it printed and what it said, where it should have done its work.
+/// Standard output and error of a successful call.
 #[track_caller]
 fn printed(output: Output) -> (String, String) {
     let said = String::from_utf8(output.stderr).unwrap();
@@ -21,7 +21,7 @@ fn printed(output: Output) -> (String, String) {
     (String::from_utf8(output.stdout).unwrap(), said)
 }
 
-/// What it said where it should have refused.
+/// Standard error of a refused call.
 #[track_caller]
 fn refused(output: Output) -> String {
     let said = String::from_utf8(output.stderr).unwrap();
@@ -54,7 +54,7 @@ fn the_key_alone_is_printed_and_its_hash_alone_is_kept() {
 fn what_stands_in_the_file_stays_as_it_is() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("ours");
-    // The last line has no end.
+    // The last line has no newline.
     let before = "# ours\nan old and plain key of ours";
     std::fs::write(&path, before).unwrap();
     std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
@@ -105,7 +105,7 @@ fn where_the_keys_are_is_known_from_the_settings() {
     std::fs::write(path("task-server.toml"), "api-key-file = 'stored'\n").unwrap();
     printed(key_new(folder.path(), &["--name", "alice"]));
     assert!(path("stored").exists() && !path("keys").exists());
-    // Other settings in the environment do not get in the way.
+    // Other settings in the environment do not interfere.
     let env = [("TASK_SERVER_API_KEY_FILE", "named"), ("TASK_SERVER_LISTEN", "127.0.0.1:1")];
     printed(run(folder.path(), &["key", "new", "--name", "alice"], &env));
     assert!(path("named").exists());

@@ -1,4 +1,4 @@
-//! API keys: who gets in, and what for.
+//! API keys: authentication and read-only keys.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -92,7 +92,7 @@ fn a_key_file_without_a_key_is_refused() {
     let (code, said) = refusal(folder.path(), &["--api-key-file", "absent"], &[]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("absent"), "{said}");
-    // As it is left when the end of a read-only line is lost.
+    // A read-only line without its end.
     let cut = format!("# ours\nsha256:{}\n", "0".repeat(64));
     std::fs::write(folder.path().join("cut"), cut).unwrap();
     let (code, said) = refusal(folder.path(), &["--api-key-file", "cut"], &[]);
@@ -104,7 +104,7 @@ fn a_key_file_without_a_key_is_refused() {
     assert!(said.contains("empty"), "{said}");
 }
 
-/// A server with the keys `writer` and `reader`, and these keys.
+/// Starts a server with the keys `writer` and `reader`; returns both.
 fn with_two_keys(args: &[&str], env: &[(&str, &str)]) -> (Server, String, String) {
     let folder = TempDir::new().unwrap();
     let writer = new_key(&folder, &["--name", "writer"]);
@@ -138,7 +138,7 @@ async fn a_read_only_key_looks_and_changes_nothing() {
     }
     for (method, path) in [
         (Method::POST, "/tasks"),
-        // Stores nothing, but tells what files there are.
+        // Stores nothing, but reveals which files exist.
         (Method::POST, "/tasks?dry_run=true"),
         (Method::POST, &format!("{task}/retry")),
         (Method::POST, "/tasks/cancel?status=pending,running"),
@@ -157,7 +157,7 @@ async fn a_read_only_key_looks_and_changes_nothing() {
     assert_eq!(call(&server, &writer, Method::DELETE, &task, json!({})).await.status, 200);
 }
 
-/// Asks with this key until the answer has this status.
+/// Polls with this key until the response has this status.
 async fn until_status(server: &Server, key: &str, status: u16) {
     let begin = Instant::now();
     loop {
@@ -169,7 +169,7 @@ async fn until_status(server: &Server, key: &str, status: u16) {
     }
 }
 
-/// Waits for a line of the log.
+/// Waits for a line in the log.
 async fn until_log(server: &Server, text: &str) {
     let begin = Instant::now();
     while !server.log().contains(text) {
@@ -193,12 +193,12 @@ async fn keys_come_and_go_without_a_restart() {
     until_status(&server, second, 200).await;
     let both = std::fs::read_to_string(&file).unwrap();
 
-    // Revoked, although somebody's hand slipped in another line.
+    // Revoked, although the file has an invalid line.
     server.write("keys", both.replace(&only_first, "sha256:oops\n"));
     until_status(&server, &first, 401).await;
     until_status(&server, second, 200).await;
 
-    // The last one too.
+    // The last key can be revoked too.
     server.write("keys", "# nobody\n");
     until_status(&server, second, 401).await;
 
@@ -208,7 +208,7 @@ async fn keys_come_and_go_without_a_restart() {
     std::fs::create_dir(&file).unwrap();
     until_status(&server, &first, 200).await;
 
-    // A file that is something else for a while is followed again afterwards.
+    // The file is followed again after it was replaced by something else for a while.
     std::fs::remove_dir(&file).unwrap();
     assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
     until_log(&server, "not a regular file").await;
@@ -255,7 +255,7 @@ async fn keys_appear_in_no_log_no_answer_and_no_database() {
         places.push(std::fs::read(entry.unwrap().path()).unwrap());
     }
     for key in [&writer, &reader] {
-        // Without what every key begins with.
+        // Without the prefix all keys share.
         let secret = &key.as_bytes()[3..];
         for place in &places {
             let found = place.windows(secret.len()).any(|window| window == secret);
@@ -274,7 +274,7 @@ async fn the_openapi_document_says_what_needs_a_key() {
         for (method, operation) in methods.as_object().unwrap() {
             let responses = &operation["responses"];
             let open = path == "/" || path.starts_with("/health/");
-            // An empty requirement in an operation means that it needs none.
+            // An empty requirement means that the operation needs no key.
             let said = operation.get("security") == Some(&json!([{}]));
             assert_eq!(said, open, "{method} {path}: {operation:#}");
             assert_eq!(responses.get("401").is_some(), !open, "{method} {path}");
@@ -292,7 +292,7 @@ async fn a_stream_does_not_outlive_its_key() {
     let stream = request.send().await.unwrap();
     assert_eq!(stream.status(), 200);
     server.write("keys", format!("{KEY}\n"));
-    // Its end, and no error in the midst of it.
+    // A regular end, not an error in the middle.
     stream.text().await.unwrap();
     let answer = get_as(&server, "/events", &format!("Bearer {OTHER_KEY}")).await;
     assert!(!answer.error(401).is_empty(), "{answer}");

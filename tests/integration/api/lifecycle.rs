@@ -1,10 +1,10 @@
-//! How tasks run, end, and outlive a polite stop.
+//! Run, end and survival of tasks across an orderly stop.
 
 use serde_json::{Value, json};
 
 use crate::common::{Server, dummy, endless, tokenize};
 
-/// `body` with one more field.
+/// Adds a field to `body`.
 fn with(mut body: Value, field: &str, value: Value) -> Value {
     body[field] = value;
     body
@@ -104,7 +104,7 @@ async fn a_stopped_server_runs_its_tasks_again_and_charges_them_nothing() {
     let mut server = Server::start(&["--shutdown-grace", "1s"]);
     let id = server.submit(endless()).await;
     let mut task = server.until_running(&id).await;
-    // A third interruption would be the end of the task: a polite stop is none.
+    // A third interruption would fail the task, but an orderly stop does not count as one.
     for _ in 0..3 {
         server.terminate();
         assert_eq!(server.wait_exit().code(), Some(0));
@@ -128,7 +128,7 @@ async fn a_stopping_server_lets_running_tasks_end_and_starts_no_others() {
     server.wait_for(&pending, "completed").await;
 }
 
-/// Sends SIGTERM and submits until the server says that it takes no more.
+/// Sends SIGTERM and submits until the server refuses.
 async fn drain(server: &Server) {
     server.terminate();
     loop {

@@ -1,4 +1,4 @@
-//! `--limit TYPE=N`, and what a waiting task waits for.
+//! `--limit TYPE=N`, and the reason a pending task is queued.
 
 use serde_json::json;
 

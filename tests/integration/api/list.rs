@@ -190,6 +190,6 @@ async fn a_page_looks_at_so_many_tasks_and_may_be_empty() {
         pages += 1;
     }
     assert_eq!(found, [first]);
-    // 50,000 tasks with the first tag come before it, and no page looks at more than 20,000.
+    // 50,000 tasks with the first tag come before it, and a page scans at most 20,000.
     assert!(pages >= 3, "{pages} pages");
 }

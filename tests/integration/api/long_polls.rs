@@ -1,4 +1,4 @@
-//! Requests that wait for a task: they keep nobody else out.
+//! Requests that wait for a task do not block other clients.
 
 use std::time::{Duration, Instant};
 
@@ -9,18 +9,18 @@ use tokio::net::TcpStream;
 use crate::api::hostile_clients::{client, may_open};
 use crate::common::{PATIENCE, Server, dummy, endless};
 
-/// More than there are connections, fewer than may wait.
+/// More than the limit of connections, fewer than may wait.
 const MANY: usize = 1100;
-/// Requests that may wait at once.
+/// Limit of concurrently waiting requests.
 const MAX_WAITS: usize = 2048;
-/// Requests beyond that.
+/// Requests beyond that limit.
 const SURPLUS: usize = 3;
 
 fn wait_for(id: &str) -> String {
     format!("GET /tasks/{id}?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 
-/// Reads one response with a `Content-Length`; returns all of it.
+/// Reads one complete response with a `Content-Length`.
 async fn read_response(stream: &mut TcpStream) -> String {
     let mut read = Vec::new();
     let whole = async {
@@ -41,14 +41,14 @@ async fn read_response(stream: &mut TcpStream) -> String {
     tokio::time::timeout(PATIENCE, whole).await.unwrap()
 }
 
-/// Asks on a connection of its own whether the server lives.
+/// Checks liveness on a new connection.
 async fn probe(server: &Server) {
     let request = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let response = read_response(&mut client(server, request).await).await;
     assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
 }
 
-/// Connections whose requests all wait for this task.
+/// Opens connections with requests that wait for this task.
 async fn waiting(server: &Server, id: &str, count: usize) -> Vec<TcpStream> {
     let mut waiting = Vec::new();
     for _ in 0..count {
@@ -57,7 +57,7 @@ async fn waiting(server: &Server, id: &str, count: usize) -> Vec<TcpStream> {
     waiting
 }
 
-/// Takes out the connections on which something has come, once there are so many.
+/// Waits until `count` connections have data; removes and returns them.
 async fn take_answered(waiting: &mut Vec<TcpStream>, count: usize) -> Vec<TcpStream> {
     let begin = Instant::now();
     let mut answered = Vec::new();
@@ -92,7 +92,8 @@ async fn more_waiting_requests_than_connections_keep_nobody_out() {
         assert!(response.contains("\"status\":\"cancelled\""), "{response}");
         kept += usize::from(!response.contains("connection: close"));
     }
-    // Those that went on are idle now. They may not take all connections, and some were let go.
+    // Connections that were kept open are idle now. They may not use up the limit, so some were
+    // closed.
     probe(&server).await;
     assert!(kept > 0 && kept < MANY, "{kept} connections go on");
 }
@@ -142,7 +143,7 @@ async fn too_many_waiting_requests_are_refused() {
     assert_eq!(server.task(&id).await["status"], "running");
     probe(&server).await;
 
-    // One that leaves makes room for another.
+    // A client that leaves frees a slot for another.
     drop(waiting.pop());
     let waited = |body: &serde_json::Value| body["status"] == "running";
     server.until(&format!("{path}?wait=0.01"), waited).await;

@@ -1,4 +1,4 @@
-//! `POST /tasks/cancel`: all that match.
+//! `POST /tasks/cancel`: bulk cancellation.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ async fn all_that_match_are_cancelled_and_no_others() {
     assert_eq!(cancel(&server, "tag.run=a").await, counts(1, 1, 0));
     assert_eq!(server.task(&tagged).await["status"], "cancelled");
     assert_eq!(server.task(&other).await["status"], "pending");
-    // It may or may not have stopped by the time of the answer.
+    // It may or may not have stopped by the time of the response.
     let answer = cancel(&server, "task_type=dummy_very_long").await;
     assert!([counts(1, 0, 1), counts(1, 1, 0)].contains(&answer), "{answer}");
     server.wait_for(&running, "cancelled").await;
@@ -47,7 +47,7 @@ async fn more_than_one_piece_is_cancelled() {
     assert_eq!(cancel(&server, "status=pending").await, counts(2500, 2500, 0));
     assert_eq!(server.get("/tasks?status=pending").await.body, json!([]));
     assert_eq!(server.task(&running).await["status"], "running");
-    // Their places are free again.
+    // Their run slots are free again.
     let ready = server.get("/health/ready").await.body;
     assert_eq!((&ready["pending"], &ready["running"]), (&json!(0), &json!(1)));
 }

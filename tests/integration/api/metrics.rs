@@ -1,10 +1,10 @@
-//! Counts and measures.
+//! `/metrics`.
 
 use serde_json::json;
 
 use crate::common::{Server, dummy, endless, tokenize};
 
-/// The value of a line of `/metrics`.
+/// Value of a line of `/metrics`.
 async fn metric(server: &Server, line: &str) -> f64 {
     let response = server.request(reqwest::Method::GET, "/metrics").send().await.unwrap();
     assert_eq!(response.status(), 200);

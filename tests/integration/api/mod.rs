@@ -1,4 +1,4 @@
-//! The HTTP contract and the life of tasks, tried on the real binary from outside.
+//! HTTP contract and task life cycle, tested on the real binary from outside.
 
 mod admission;
 mod cancel;

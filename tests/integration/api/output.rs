@@ -7,7 +7,7 @@ use reqwest::Method;
 
 use crate::common::{Answer, Server, endless, tokenize};
 
-/// A server with a completed task that wrote `output`; the path to read that by.
+/// Starts a server with a completed task that wrote `output`; returns the path of that output.
 async fn with_output(output: &str) -> (Server, String) {
     let server = Server::start(&[]);
     server.write("in.txt", "some text");

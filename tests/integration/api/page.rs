@@ -1,4 +1,4 @@
-//! The files of the dashboard, as they are sent.
+//! Responses with files of the dashboard.
 
 use reqwest::Method;
 use tempfile::TempDir;

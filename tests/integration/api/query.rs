@@ -1,4 +1,4 @@
-//! `GET /tasks/{id}`: waiting for a task, and asking whether it changed.
+//! `GET /tasks/{id}`: long-polls and conditional requests.
 
 use std::time::{Duration, Instant};
 

@@ -8,10 +8,10 @@ use tokio::net::TcpStream;
 
 use crate::common::{PATIENCE, Server};
 
-/// More than the server reads of any body that it takes.
+/// More than the server reads of any accepted body.
 const BODY_BYTES: usize = 4 * 1024 * 1024;
 
-/// Sends a request with a large body, and only then reads the answer to its end.
+/// Sends a request with a large body and reads the whole response only afterwards.
 async fn send_all(server: &Server, head: &str, chunked: bool) -> String {
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
     let (length, begin, end) = match chunked {
@@ -111,7 +111,7 @@ except urllib.error.HTTPError as error:
     command.args(["-c", script, &server.url("/tasks")]);
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
     let Ok(output) = output else {
-        crate::common::skips::skip("there is no python3");
+        crate::common::skips::skip("python3 is not installed");
         return;
     };
     let (said, failed) =

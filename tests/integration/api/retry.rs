@@ -1,4 +1,4 @@
-//! `POST /tasks/{id}/retry`: once more, please.
+//! `POST /tasks/{id}/retry` and bulk retries.
 
 use serde_json::{Value, json};
 
@@ -51,7 +51,7 @@ async fn an_unfinished_task_cannot_be_retried() {
     assert_eq!(server.post(unknown, &json!({})).await.error(404), "Task not found");
 }
 
-/// A task that fails until its input is there.
+/// Submission of a task that fails until its input exists.
 async fn failed(server: &Server, name: &str, tag: &str) -> String {
     let mut body = tokenize(&format!("{name}.txt"), &format!("{name}.json"));
     body["tags"] = json!({ "run": tag });
@@ -86,7 +86,7 @@ async fn a_bulk_retry_submits_each_failed_task_once() {
         assert_eq!(server.task(untouched).await["retried_by"], json!(null));
     }
 
-    // Only what failed again is left, and its last attempt only.
+    // Only the task that failed again is left, and only its last attempt.
     let answer = server.post("/tasks/retry?tag.run=a&status=failed", &json!({})).await;
     assert_eq!((answer.status, &answer.body), (200, &counts(1, 1, 0)), "{answer}");
     let third = server.task(&again).await["retried_by"].as_str().unwrap().to_owned();

@@ -10,7 +10,7 @@ fn at(time: &str) -> Value {
     body
 }
 
-/// A time that many seconds from now, by the server's clock, which is also this one.
+/// Time `seconds` from now. Server and test share the clock.
 fn in_seconds(seconds: i64) -> String {
     let time = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
     format!("{time:.6}")

@@ -1,4 +1,4 @@
-//! Who may call: pages of other sites, the world.
+//! Access by pages of other origins and by other hosts.
 
 use reqwest::Method;
 use tempfile::TempDir;

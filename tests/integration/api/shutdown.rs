@@ -10,17 +10,17 @@ use tokio::net::TcpStream;
 use crate::common::{Server, dummy, endless, tokenize};
 
 const ARGS: [&str; 4] = ["--shutdown-grace", "1s", "--cpu-slots", "1"];
-/// The grace and what may be added to it; less than the 30 s that the body of a request may take.
+/// The grace and the allowed overrun; less than the 30 s timeout of a request body.
 const GRACE_AND_MORE: Duration = Duration::from_secs(25);
 
-/// A request that stops in the middle; after its end the connection has to be closed.
+/// Sends an incomplete request; the server has to close the connection in the end.
 async fn half_sent(server: &Server, request: &str) -> TcpStream {
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     stream
 }
 
-/// Submits until the server takes no more.
+/// Submits until the server refuses.
 async fn load(server: &Server) {
     loop {
         let request = server.request(reqwest::Method::POST, "/tasks").json(&dummy(0.0));
@@ -39,7 +39,8 @@ async fn a_stop_in_the_midst_of_everything_keeps_to_its_grace_and_costs_nothing(
     server.write("in.txt", "the quick brown fox jumps over the lazy dog\n".repeat(2_000_000));
     let mut tasks = Vec::new();
     for number in 0..3 {
-        // One of these works on a thread that nobody can stop from outside, the others wait for it.
+        // One of these runs on a thread that cannot be stopped from outside; the others wait for
+        // it.
         tasks.push(server.submit(tokenize("in.txt", &format!("{number}.json"))).await);
         tasks.push(server.submit(endless()).await);
     }
@@ -61,7 +62,7 @@ async fn a_stop_in_the_midst_of_everything_keeps_to_its_grace_and_costs_nothing(
             assert_eq!(answer.body["status"], "running", "{answer}");
         }));
         let stop = async {
-            // The load is under way by then.
+            // The load has started by then.
             server.until("/tasks?limit=1", |tasks| tasks[0]["task_type"] == "dummy_short").await;
             server.terminate();
             Instant::now()
@@ -69,7 +70,7 @@ async fn a_stop_in_the_midst_of_everything_keeps_to_its_grace_and_costs_nothing(
         let (stopped_at, _, _) = futures_util::join!(stop, waits, load(&server));
         for mut stream in [header, body] {
             let mut rest = Vec::new();
-            // Closed politely or not, but closed.
+            // Closed with or without an error.
             let _ = stream.read_to_end(&mut rest).await;
         }
         assert_eq!(server.wait_exit().code(), Some(0));

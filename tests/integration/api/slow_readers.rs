@@ -1,4 +1,4 @@
-//! Clients that ask for large answers and do not read them.
+//! Clients that request large responses and do not read them.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use tokio::net::TcpStream;
 
 use crate::common::{Server, give_history, run_sql};
 
-/// Clients that do not read.
+/// Number of clients that do not read.
 const CLIENTS: usize = 60;
-/// What the server may use: its budget of 64 MiB for answers, a page that each of two scanners is
-/// reading, and the rest of the program (about 40 MiB in a debug build).
+/// Memory limit: the response budget of 64 MiB, the page each of two scanners is reading, and the
+/// rest of the program (about 40 MiB in a debug build).
 const MAX_MEMORY_KIB: u64 = 220 * 1024;
 
-/// Restarts a server with tasks whose results have a mebibyte each.
+/// Restarts a server with tasks whose results have 1 MiB each.
 async fn give_large_results(server: &mut Server) {
     give_history(server, 40).await;
     server.kill();
@@ -38,7 +38,7 @@ async fn clients_that_do_not_read_do_not_fill_the_memory() {
             clients.push(client);
         }
     }
-    // All have their answer, or the first bytes of it.
+    // All have their response, or its first bytes.
     for client in &clients {
         client.readable().await.unwrap();
     }
@@ -54,7 +54,7 @@ async fn clients_that_do_not_read_do_not_fill_the_memory() {
         println!("peak memory: {} MiB", peak / 1024);
         assert!(peak < MAX_MEMORY_KIB, "{} MiB", peak / 1024);
     }
-    // What they held is free again once they have gone.
+    // Their memory is free again after they have gone.
     drop(clients);
     let request = || server.request(Method::GET, "/tasks?limit=1000");
     let mut answer = server.send(request()).await;

@@ -1,4 +1,4 @@
-//! Configuration: where it comes from, and what is said of a faulty one.
+//! Sources of the configuration, and errors about invalid values.
 
 use serde_json::json;
 use tempfile::TempDir;

@@ -1,4 +1,4 @@
-//! `POST /tasks` with bodies that are not what they should be as a whole.
+//! `POST /tasks` with invalid bodies.
 
 use reqwest::Method;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! `POST /tasks` with fields that are not what they should be.
+//! `POST /tasks` with invalid fields.
 
 use serde_json::{Value, json};
 
@@ -7,13 +7,13 @@ use crate::common::{Server, endless};
 const TYPES: [&str; 5] =
     ["dummy_short", "dummy_long", "dummy_very_long", "tokenize", "image_process"];
 
-/// The one fault of a dummy task with these parameters.
+/// The only error of a dummy task with these parameters.
 async fn parameter_fault(server: &Server, parameters: Value) -> String {
     let body = json!({ "task_type": "dummy_short", "parameters": parameters });
     server.post("/tasks", &body).await.only_fault()
 }
 
-/// The one fault of a dummy task with this field beside its type.
+/// The only error of a dummy task with this field next to its type.
 async fn field_fault(server: &Server, field: &str, value: Value) -> String {
     server.post("/tasks", &json!({ "task_type": "dummy_short", field: value })).await.only_fault()
 }

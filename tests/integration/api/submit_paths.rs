@@ -1,4 +1,4 @@
-//! `POST /tasks` with paths that are not what they should be.
+//! `POST /tasks` with invalid paths.
 
 use std::os::unix::fs::symlink;
 
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::common::{Server, tokenize};
 
-/// The one fault of a tokenize task with these paths.
+/// The only error of a tokenize task with these paths.
 async fn path_fault(server: &Server, input: &str, output: &str) -> String {
     server.post("/tasks", &tokenize(input, output)).await.only_fault()
 }

@@ -1,4 +1,4 @@
-//! Tags: labels to find tasks by.
+//! Tags, and filters by tag.
 
 use serde_json::{Value, json};
 

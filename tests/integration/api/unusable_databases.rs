@@ -1,4 +1,4 @@
-//! Databases that a server does not open: one sentence, exit code 1, and the file stays as it was.
+//! Databases a server refuses to open: one sentence, exit code 1, and an unchanged file.
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::common::{Server, dummy, endless, refusal, run_sql};
 
-/// What is in a folder, but for the lock: contents and times of change.
+/// Contents and modification times of all files in a folder except the lock.
 fn contents(folder: &Path) -> BTreeMap<String, (Option<Vec<u8>>, SystemTime)> {
     let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
     let read = |entry: std::fs::DirEntry| {
@@ -23,7 +23,7 @@ fn contents(folder: &Path) -> BTreeMap<String, (Option<Vec<u8>>, SystemTime)> {
     entries.map(read).filter(|(name, _)| !name.ends_with(".lock")).collect()
 }
 
-/// The one sentence with which a server refuses the `tasks.db` in this folder.
+/// Sentence with which a server refuses the `tasks.db` in this folder.
 #[track_caller]
 fn refused_untouched(folder: &Path) -> String {
     let before = contents(folder);
@@ -77,7 +77,7 @@ fn a_file_that_is_no_database_is_refused_and_left_untouched() {
     }
 }
 
-/// A folder with a database of many tasks, whose server has stopped.
+/// Creates a folder with a database of many tasks whose server has stopped.
 async fn with_tasks() -> TempDir {
     let mut server = Server::start(&["--max-running", "1"]);
     server.submit(endless()).await;
@@ -89,7 +89,7 @@ async fn with_tasks() -> TempDir {
     for name in ["tasks.db", "tasks.db-wal"] {
         std::fs::copy(server.folder().join(name), folder.path().join(name)).unwrap();
     }
-    // Whoever closes it last merges the log.
+    // The last connection to close merges the write-ahead log.
     run_sql(&folder.path().join("tasks.db"), &["SELECT count(*) FROM tasks"]).await;
     assert!(!folder.path().join("tasks.db-wal").exists());
     folder
@@ -140,7 +140,7 @@ async fn a_log_that_belongs_to_no_database_is_kept() {
     std::fs::remove_file(&database).unwrap();
     let said = refused_untouched(folder.path());
     assert!(said.contains("tasks.db-wal") && said.contains("put that database back"), "{said}");
-    // An empty file is no database either.
+    // An empty file is not a database either.
     std::fs::write(&database, "").unwrap();
     refused_untouched(folder.path());
 }
@@ -148,7 +148,7 @@ async fn a_log_that_belongs_to_no_database_is_kept() {
 #[tokio::test]
 async fn a_log_that_is_none_does_no_harm() {
     let folder = with_tasks().await;
-    // What a power cut may leave, where the disk wrote nothing yet of what it promised.
+    // A power cut may leave this if the disk had acknowledged data without writing it.
     std::fs::write(folder.path().join("tasks.db-wal"), [0x5a; 50_000]).unwrap();
     let server = Server::start_in(folder, &[], &[]);
     let tasks = server.get("/tasks?limit=1000").await.body;
@@ -168,15 +168,15 @@ fn what_is_no_file_is_refused() {
     assert!(code == Some(1) && said.contains("no regular file"), "{said}");
 }
 
-/// Runs the server as a user who is not above permissions; `None` where that is not possible.
+/// Runs the server as an unprivileged user; `None` where that is not possible.
 fn as_nobody(folder: &Path) -> Option<(Option<i32>, String)> {
-    // The folder of the build may be closed to others.
+    // Other users may not have access to the build folder.
     let program = folder.with_file_name("task-server");
     if !program.exists() {
         std::fs::copy(env!("CARGO_BIN_EXE_task-server"), &program).unwrap();
     }
     let nobody = |args: &[&str]| {
-        // Should it serve after all, it is not to serve for ever.
+        // Stops the server if it starts after all.
         let mut command = Command::new("timeout");
         command.args(["100", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
         command.arg(&program).args(args).current_dir(folder).output()
@@ -214,7 +214,7 @@ async fn what_the_server_may_not_write_is_refused_and_left_untouched() {
         assert!(said.contains(advice) && said.lines().count() == 1, "{what}: {said}");
         assert!(contents(&data) == before, "{what}: {said}");
     }
-    // No database yet, and none to be made.
+    // No database yet, and no permission to create one.
     std::fs::remove_file(&path).unwrap();
     let Some((code, said)) = as_nobody(&data) else { return };
     assert!(code == Some(1) && said.contains("Permission denied"), "{said}");

@@ -1,4 +1,4 @@
-//! `backup`, and the server that starts from the copy.
+//! `backup`, and a server that starts from the copy.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ fn backup(folder: &Path, args: &[&str]) -> Ended {
     common::run(folder, &[&["backup"], args].concat(), &[]).into()
 }
 
-/// A server that starts from a copy, in a folder of its own.
+/// Starts a server from a copy in its own folder.
 fn restore(copy: &Path) -> Server {
     let folder = TempDir::new().unwrap();
     std::fs::copy(copy, folder.path().join("tasks.db")).unwrap();
@@ -47,7 +47,7 @@ async fn a_backup_under_load_has_every_task_that_was_accepted_before() {
     restored.until_running(&running).await;
     let id = restored.submit(dummy(0.0)).await;
     restored.wait_for(&id, "completed").await;
-    // The one that was copied goes on as it did.
+    // The copied server continues.
     assert_eq!(server.task(&running).await["attempt"], 1);
     for id in &later {
         server.wait_for(id, "completed").await;
@@ -80,7 +80,7 @@ async fn a_backup_is_possible_without_a_server_and_after_a_crash() {
 async fn the_database_is_that_of_the_settings_file() {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("ours.toml"), "database = 'ours.db'\n").unwrap();
-    // A database of old that nobody uses any more.
+    // An old database that is no longer used.
     std::fs::write(folder.path().join("tasks.db"), "").unwrap();
     let mut server = Server::start_in(folder, &["--config", "ours.toml"], &[]);
     let id = server.submit(dummy(0.0)).await;
@@ -119,13 +119,13 @@ async fn a_backup_overwrites_nothing_and_leaves_no_halves() {
     }));
 }
 
-/// The files of copies that were not finished.
+/// Number of unfinished copies.
 fn parts(folder: &Path) -> usize {
     let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
     names.filter(|name| name.to_string_lossy().ends_with(".part")).count()
 }
 
-/// A folder with a database whose copy takes a while.
+/// Creates a folder with a database that takes a while to copy.
 async fn large_database() -> TempDir {
     let mut server = Server::start(&[]);
     server.terminate();
@@ -143,11 +143,11 @@ async fn large_database() -> TempDir {
     folder
 }
 
-/// Begins a backup and ends it by a signal while it copies.
+/// Starts a backup and sends a signal while it copies.
 fn interrupted(folder: &Path, signal: &str) -> Option<i32> {
     let mut copying = common::piped(folder, &["backup", "copy.db"], &[]);
     while parts(folder) == 0 {
-        assert!(copying.try_wait().unwrap().is_none(), "it was done before it was looked at");
+        assert!(copying.try_wait().unwrap().is_none(), "the backup ended before the signal");
     }
     let kill = format!("kill -{signal} {}", copying.id());
     assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
@@ -170,7 +170,7 @@ async fn a_backup_removes_what_a_killed_one_has_left_and_nothing_else() {
     assert_eq!(interrupted(folder.path(), "KILL"), None);
     assert_eq!(parts(folder.path()), 1, "a killed process cannot clean up");
     std::fs::write(folder.path().join(".backup-of-another-program.part"), "precious").unwrap();
-    // One that is at work is left alone by the next.
+    // A running backup is left alone by the next one.
     let mut copying = common::piped(folder.path(), &["backup", "first.db"], &[]);
     backup(folder.path(), &["second.db"]).with(0);
     assert_eq!(copying.wait().unwrap().code(), Some(0));

@@ -1,4 +1,4 @@
-//! The exit codes that scripts rely on.
+//! Exit codes scripts rely on.
 
 use tempfile::TempDir;
 
@@ -124,7 +124,7 @@ async fn a_missing_file_of_parameters_is_66() {
 async fn a_server_that_is_not_there_is_69() {
     let folder = TempDir::new().unwrap();
     for args in [&["list"][..], &["submit", "dummy_short"], &["watch", UNKNOWN]] {
-        // Nobody listens at port 1.
+        // Port 1 has no listener.
         let ended = ask_at("http://127.0.0.1:1", folder.path(), args).with(69);
         assert!(ended.stderr.contains("cannot reach http://127.0.0.1:1"), "{ended}");
     }
@@ -148,7 +148,7 @@ async fn other_answers_have_codes_of_their_own() {
     list("500 Internal Server Error", json, r#"{"detail":"internal error"}"#).with(70);
     let busy = list("503 Service Unavailable", json, r#"{"detail":"shutting down"}"#).with(75);
     assert_eq!(busy.stderr, "task-server: shutting down\n");
-    // Such as a name in --url that the server does not go by.
+    // For example a host name in --url that the server does not accept.
     list("421 Misdirected Request", json, r#"{"detail":"unknown host"}"#).with(64);
     list("429 Too Many Requests", json, r#"{"detail":"try later"}"#).with(75);
     list("502 Bad Gateway", "text/html", "<h1>Bad gateway</h1>").with(69);

@@ -1,4 +1,4 @@
-//! Lists for people and for spreadsheets, and the ways to name a task.
+//! Lists as tables and CSV, and the ways to name a task.
 
 use serde_json::json;
 
@@ -133,7 +133,7 @@ async fn watch_follows_what_matches_and_nothing_to_do_is_success() {
     let (first, second) = (server.submit(body.clone()).await, server.submit(body).await);
     let watched = ask(&server, &["watch", "--tag", "run=a"]).with(0);
     for id in [first, second] {
-        // One may have ended before it was listed.
+        // A task may have ended before it was listed.
         server.wait_for(&id, "completed").await;
     }
     let none = ask(&server, &["watch", "--tag", "run=a"]).with(0);

@@ -1,4 +1,4 @@
-//! The command line, tried on the real binary against a real server.
+//! The command line, tested with the real binary and a real server.
 
 mod backup;
 mod exit_codes;

@@ -1,4 +1,4 @@
-//! Runs the program as a person would, and keeps what it said.
+//! Runs the program and captures its output.
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read};
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::common::{self, PATIENCE, Server};
 
-/// A command that has ended.
+/// A command that has exited.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -20,7 +20,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// Looks at the exit code.
+    /// Asserts the exit code.
     #[track_caller]
     pub(crate) fn with(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self}");
@@ -33,13 +33,13 @@ impl Ended {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self}"))
     }
 
-    /// Standard output as one JSON document a line.
+    /// Standard output as JSON lines.
     #[track_caller]
     pub(crate) fn json_lines(&self) -> Vec<Value> {
         self.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// The first word that was printed.
+    /// First word of standard output.
     #[track_caller]
     pub(crate) fn id(&self) -> String {
         self.stdout.split_whitespace().next().unwrap().to_owned()
@@ -62,17 +62,17 @@ impl From<Output> for Ended {
     }
 }
 
-/// Runs a command that asks the server.
+/// Runs a command against the server.
 pub(crate) fn ask(server: &Server, args: &[&str]) -> Ended {
     ask_at(&server.url(""), server.folder(), args)
 }
 
-/// Runs a command that asks the server at this URL.
+/// Runs a command against the server at this URL.
 pub(crate) fn ask_at(url: &str, folder: &Path, args: &[&str]) -> Ended {
     common::run(folder, args, &[("TASK_SERVER_URL", url)]).into()
 }
 
-/// A command that goes on.
+/// A running command.
 pub(crate) struct Started {
     child: Child,
     /// Standard error, line by line.
@@ -101,7 +101,7 @@ impl Started {
         Self { child, lines, seen: String::new(), stdout }
     }
 
-    /// Waits until it has said something with this in it on standard error.
+    /// Waits for a line of standard error that contains `part`.
     pub(crate) fn until(&mut self, part: &str) {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
@@ -116,7 +116,7 @@ impl Started {
         }
     }
 
-    /// Ctrl-C.
+    /// Sends SIGINT, like Ctrl-C.
     pub(crate) fn interrupt(&self) {
         let kill = format!("kill -INT {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());

@@ -15,7 +15,7 @@ fn run(folder: &Path, args: &[&str]) -> Ended {
     common::run(folder, args, &[]).into()
 }
 
-/// What is in the folder, sorted.
+/// Names of the files in a folder, sorted.
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let mut names: Vec<_> =
@@ -76,7 +76,7 @@ fn paths_are_kept_inside_the_roots() {
     assert!(outside.stderr.contains("input_file_path: "), "{outside}");
     args.extend(["--root", other.path().to_str().unwrap()]);
     run(folder.path(), &args).with(0);
-    // What a server in this folder keeps is safe from its tasks here too.
+    // State files of a server in this folder are protected here too.
     std::fs::write(folder.path().join("tasks.db"), "").unwrap();
     std::fs::write(folder.path().join("ours.toml"), "database = 'ours.db'\n").unwrap();
     let config = [&args[..], &["--config", "ours.toml"]].concat();

@@ -1,11 +1,12 @@
-//! What stands in for a server, or before one.
+//! Replacements for a server, and a proxy.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// Answers every request with what `answer` makes of its first line and its body; returns its URL.
+/// Serves responses that `answer` makes of the first line and the body of a request; returns the
+/// URL.
 pub(crate) fn answering(answer: impl Fn(&str, &str) -> String + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -25,14 +26,14 @@ pub(crate) fn answering(answer: impl Fn(&str, &str) -> String + Send + 'static) 
             let mut body = vec![0; length];
             client.read_exact(&mut body).unwrap();
             let answer = answer(first.trim_end(), str::from_utf8(&body).unwrap());
-            // The client may have gone away.
+            // The client may have disconnected.
             let _ = client.get_mut().write_all(answer.as_bytes());
         }
     });
     url
 }
 
-/// A whole HTTP answer.
+/// A complete HTTP response.
 pub(crate) fn response(status: &str, content_type: &str, body: &str) -> String {
     format!(
         "HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n\
@@ -41,7 +42,7 @@ pub(crate) fn response(status: &str, content_type: &str, body: &str) -> String {
     )
 }
 
-/// Stays at one address while the server behind it moves.
+/// A proxy with a fixed address for a server whose address changes.
 pub(crate) struct Forwarder {
     pub(crate) url: String,
     target: Arc<Mutex<String>>,
@@ -56,7 +57,7 @@ impl Forwarder {
         thread::spawn(move || {
             for client in listener.incoming() {
                 let address = current.lock().unwrap().clone();
-                // Where nobody listens the client is let go of.
+                // Closes the connection if no server listens.
                 if let (Ok(client), Ok(server)) = (client, TcpStream::connect(address)) {
                     pump(client.try_clone().unwrap(), server.try_clone().unwrap());
                     pump(server, client);

@@ -1,4 +1,4 @@
-//! A server behind a proxy that speaks TLS.
+//! A server behind a TLS proxy.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -44,7 +44,7 @@ fn https_is_checked_against_trusted_certificates() {
 
 /// Answers every request with an empty list; returns its port.
 fn proxy(config: Arc<ServerConfig>) -> u16 {
-    // Either of the addresses that `localhost` may stand for would do; clients try both.
+    // Listens on one of the addresses of `localhost`; clients try all.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -52,7 +52,7 @@ fn proxy(config: Arc<ServerConfig>) -> u16 {
             let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
             let mut client = BufReader::new(StreamOwned::new(connection, client.unwrap()));
             let mut line = String::new();
-            // Ends with an error where the client does not like the certificate.
+            // Fails if the client rejects the certificate.
             while client.read_line(&mut line).is_ok_and(|length| length > 2) {
                 line.clear();
             }

@@ -1,4 +1,4 @@
-//! Nobody is at the other end of standard output or standard error.
+//! Standard output and standard error without a reader.
 
 use std::io::{BufRead, BufReader};
 

@@ -1,4 +1,4 @@
-//! What each verb asks, and what it prints.
+//! Requests and output of each verb.
 
 use std::path::Path;
 
@@ -31,7 +31,7 @@ async fn submit_prints_the_id_and_sends_every_option() {
     assert_eq!(task["max_attempts"], 3);
 }
 
-/// A submission of two relative paths from this folder.
+/// Submits a task with two relative paths from this folder.
 async fn submit_relative(server: &Server, folder: &Path) -> (Ended, Value) {
     let mut args = QUICK.to_vec();
     args.extend(["--input", "./report.txt", "--output", "out.txt"]);
@@ -50,13 +50,13 @@ async fn relative_paths_start_in_the_shells_folder_where_the_server_may_use_it()
     assert_eq!(paths, json!([data.join("report.txt"), data.join("out.txt")]));
     assert!(ended.stderr.contains(&format!("input: {}/report.txt\n", data.display())), "{ended}");
     assert!(ended.stderr.contains(&format!("output: {}/out.txt\n", data.display())), "{ended}");
-    // The server may not use this one.
+    // Outside the server's roots.
     let other = TempDir::new().unwrap();
     let (ended, paths) = submit_relative(&server, other.path()).await;
     assert_eq!(paths, json!(["./report.txt", "out.txt"]));
     let input = format!("input: {}/report.txt on the server\n", root.display());
     assert!(ended.stderr.contains(&input), "{ended}");
-    // What is absolute is said already.
+    // An absolute path is not printed again.
     let path = data.join("report.txt");
     let args = [&QUICK[..], &["--input", path.to_str().unwrap()]].concat();
     let ended = ask_at(&server.url(""), other.path(), &args).with(0);
@@ -107,7 +107,7 @@ fn a_parameter_is_text_where_the_task_expects_text() {
     let sent = ask_at(&url, folder.path(), &args).with(0);
     let sent: Value = serde_json::from_str(&sent.stdout).unwrap();
     assert_eq!(sent["parameters"], json!({ "name": "7", "other": 7, "odd": "7 km" }));
-    // What was not given is the server's to decide.
+    // Options that are not given are left to the server.
     assert_eq!(sent.as_object().unwrap().len(), 2, "{sent}");
 }
 
@@ -181,7 +181,7 @@ async fn list_all_goes_through_every_page() {
     assert_eq!(listed.as_array().unwrap().len(), 1001);
     let listed = ask(&server, &["list", "--all"]).with(0);
     assert_eq!(listed.stdout.lines().count(), 1002, "a header, and one line a task");
-    // As in `task-server list --all | head`.
+    // Like `task-server list --all | head`.
     let url = server.url("");
     let mut cut = common::piped(server.folder(), &["list", "--all"], &[("TASK_SERVER_URL", &url)]);
     drop(cut.stdout.take());
@@ -300,7 +300,7 @@ fn an_answer_that_makes_no_sense_is_quoted_without_harm() {
         assert!(ended.stderr.contains(r"\u{1b}]0;title\u{7}\ntask-server: all"), "{ended}");
         assert_eq!(ended.stderr.lines().count(), 1, "{ended}");
     }
-    // Where the whole answer is another one the parser quotes it too.
+    // The parser also quotes from a response of a different shape.
     task["task_id"] = task["created_at"].take();
     let url = answering(move |_, _| {
         let counts = json!({ "matched": task["task_id"] });

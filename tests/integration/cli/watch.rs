@@ -1,4 +1,4 @@
-//! Watching: live, across restarts, with Ctrl-C, and without an event stream.
+//! `watch`: live, across restarts, with Ctrl-C, and without an event stream.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

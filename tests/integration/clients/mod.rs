@@ -1,7 +1,7 @@
-//! Clients in other languages: those of docs/CLIENTS.md, as they stand there, and those that
-//! generators make from the OpenAPI document. Each is run against a server of its own.
+//! Clients in other languages: those of docs/CLIENTS.md, verbatim, and those generated from the
+//! OpenAPI document. Each runs against its own server.
 //!
-//! `.ci/clients` brings what they need. Without it the tests are skipped, but for curl's.
+//! `.ci/clients` installs their tools. Without it all tests but curl's are skipped.
 
 mod workplace;
 
@@ -10,27 +10,27 @@ use crate::common::blocks::fenced_blocks;
 use workplace::{Workplace, output};
 
 const DOCUMENT: &str = include_str!("../../../docs/CLIENTS.md");
-/// What the clients of the document and of the tests take for the server's address.
+/// Server address in the clients of the document and of the tests.
 const ADDRESS: &str = "http://localhost:8000";
-/// What tsc has to know of how the files are run.
+/// Options of tsc that match how the files are run.
 const TSC: &str = "--noEmit --strict --skipLibCheck --target es2023 --module nodenext --jsx react-jsx \
     --types node,react --allowImportingTsExtensions --erasableSyntaxOnly --verbatimModuleSyntax";
 
-/// What the examples of the document print of a submission that is refused.
+/// Output of the document's examples for a refused submission.
 const REFUSED: &str = "422 body.parameters.stepz: unknown field `stepz`, did you mean `steps`?";
 
 #[tokio::test]
 async fn the_curl_lines_do_what_they_say() {
     let present = |tool: &str| output("sh", &["-c", &format!("command -v {tool}")], None).is_ok();
     if let Some(missing) = ["bash", "curl", "jq"].into_iter().find(|tool| !present(tool)) {
-        assert!(std::env::var_os("CLIENT_TOOLS").is_none(), "there is no {missing}");
-        return crate::common::skips::skip(&format!("there is no {missing}"));
+        assert!(std::env::var_os("CLIENT_TOOLS").is_none(), "{missing} is not installed");
+        return crate::common::skips::skip(&format!("{missing} is not installed"));
     }
     let server = Server::start(&[]);
     let lines = fenced_blocks(DOCUMENT).into_iter().filter(|block| block.language == "bash");
     let lines: String = lines.map(|block| block.text).collect();
     assert_eq!(lines.matches("limit=100").count(), 1, "{lines}");
-    // As many pages as there are tasks, and the idempotent submission twice.
+    // One page per task, and the idempotent submission twice.
     let lines = lines.replace(ADDRESS, &server.url("")).replace("limit=100", "limit=1");
     let script = format!("set -euo pipefail\n{lines}\n{lines}");
     let printed = output("bash", &["-c", &script], Some(server.folder())).unwrap();
@@ -43,7 +43,7 @@ async fn the_curl_lines_do_what_they_say() {
     let tasks = server.get("/tasks").await.body;
     assert_eq!(tasks.as_array().unwrap().len(), 3, "{tasks:#}");
     let listed = printed.lines().filter(|line| line.contains("\tcompleted\t")).count();
-    // Of what was just submitted some may still run when it is listed.
+    // Some of the tasks just submitted may still run when they are listed.
     assert!((3..=5).contains(&listed), "{printed}");
 }
 
@@ -69,7 +69,7 @@ fn assert_example(printed: &str, result: &str) {
     assert!(lines[..end].iter().all(|line| line.contains("% ")), "{printed}");
     assert!(lines[end + 1].starts_with(result), "{printed}");
     let [cancelled, newest, refused] = lines[end + 2..] else { panic!("{printed}") };
-    // A machine that is busy may take longer than the server waits for the end of a task.
+    // On a busy machine the end may come after the server's wait.
     assert!(["cancelled", "running"].contains(&cancelled), "{printed}");
     assert!(newest.starts_with("dummy_very_long "), "{printed}");
     assert_eq!(refused, REFUSED, "{printed}");
@@ -94,7 +94,7 @@ async fn generators_make_clients_that_work() {
 
     let options = "generate --path openapi.json --meta none --output-path generated";
     let said = place.tool("python/bin/openapi-python-client", options);
-    // Its only warning may be that it knows no metrics.
+    // The only warning allowed is about the format of metrics.
     assert!(said.matches("WARNING").count() <= 1 && !said.contains("Unable to process"), "{said}");
     place.add("use.py", include_str!("generated.py"));
     assert_eq!(place.python("use.py"), "passed\n");

@@ -1,4 +1,4 @@
-//! A folder among the tools of other languages, with a server that is running.
+//! A folder with the tools of other languages, and a running server.
 
 use std::env;
 use std::fs;
@@ -11,19 +11,19 @@ use super::{ADDRESS, DOCUMENT, TSC};
 use crate::common::Server;
 use crate::common::blocks::fenced_blocks;
 
-/// Where the files of one test are, and the server that they talk to.
+/// Files of one test, and the server they use.
 pub(super) struct Workplace {
     pub(super) server: Server,
     tools: PathBuf,
-    /// Below the tools, because node looks for packages in the folders above.
+    /// Below the tools, because node looks for packages in parent folders.
     folder: TempDir,
 }
 
 impl Workplace {
-    /// `None`, aloud, where there are no tools.
+    /// Skips the test and returns `None` if there are no tools.
     pub(super) fn new() -> Option<Self> {
         let Some(tools) = env::var_os("CLIENT_TOOLS").map(PathBuf::from) else {
-            crate::common::skips::skip(".ci/clients brings the tools and runs this");
+            crate::common::skips::skip("needs tools; .ci/clients installs them and runs this");
             return None;
         };
         let folder = TempDir::new_in(&tools).unwrap();
@@ -31,7 +31,7 @@ impl Workplace {
         Some(Self { server: Server::start(&[]), tools, folder })
     }
 
-    /// With the files of the document in that language.
+    /// Adds the files of the document in this language.
     pub(super) fn with_blocks(language: &str) -> Option<Self> {
         let place = Self::new()?;
         for block in fenced_blocks(DOCUMENT) {
@@ -42,7 +42,7 @@ impl Workplace {
         Some(place)
     }
 
-    /// Adds a file, with the address of the server that is running.
+    /// Adds a file with the address of the running server.
     pub(super) fn add(&self, name: &str, text: &str) {
         let text = text.replace(ADDRESS, &self.server.url(""));
         fs::write(self.folder.path().join(name), text).unwrap();
@@ -56,12 +56,12 @@ impl Workplace {
         self.tool("python/bin/node", file)
     }
 
-    /// Checks the types of these files.
+    /// Type-checks these files.
     pub(super) fn tsc(&self, files: &str) {
         self.tool("node_modules/.bin/tsc", &format!("{TSC} {files}"));
     }
 
-    /// Runs a tool to its end; returns what it printed.
+    /// Runs a tool; returns its output.
     pub(super) fn tool(&self, tool: &str, args: &str) -> String {
         let tool = self.tools.join(tool);
         let args: Vec<_> = args.split_whitespace().collect();
@@ -70,7 +70,7 @@ impl Workplace {
     }
 }
 
-/// Runs a program; returns what it printed, or all that it said if it failed.
+/// Runs a program; returns its output, or all of its messages if it failed.
 pub(super) fn output(
     program: &str,
     args: &[&str],

@@ -1,4 +1,4 @@
-//! What came back, read whole.
+//! Responses, read completely.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use reqwest::Response;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-/// One answer of the server.
+/// One response of the server.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
-    /// The body, if it is JSON.
+    /// The body as JSON; null if it is not JSON.
     pub(crate) body: Value,
     pub(crate) text: String,
 }
@@ -25,33 +25,35 @@ impl Answer {
         Self { status, headers, body, text }
     }
 
-    /// A header's value; empty if it is not there.
+    /// Value of a header; empty if absent.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The sentence of an error, after a look at status and form.
+    /// Message of an error response, after checks of its status and shape.
     #[track_caller]
     pub(crate) fn error(&self, status: u16) -> &str {
         assert_eq!(self.status, status, "{self}");
         assert!(self.header("content-type").starts_with("application/json"), "{self}");
-        let Some(detail) = self.body["detail"].as_str() else { panic!("no sentence: {self}") };
+        let Some(detail) = self.body["detail"].as_str() else { panic!("no error message: {self}") };
         detail
     }
 
-    /// The faults of a 422, each as `type loc.loc: message`, sorted.
+    /// Errors of a 422, each as `type loc.loc: message`, sorted.
     #[track_caller]
     pub(crate) fn faults(&self) -> Vec<String> {
         assert_eq!(self.status, 422, "{self}");
         assert!(self.header("content-type").starts_with("application/json"), "{self}");
-        let Some(faults) = self.body["detail"].as_array() else { panic!("no list: {self}") };
+        let Some(faults) = self.body["detail"].as_array() else {
+            panic!("no list of errors: {self}")
+        };
         assert!(!faults.is_empty(), "{self}");
         let mut faults: Vec<_> = faults.iter().map(|fault| self.fault(fault)).collect();
         faults.sort();
         faults
     }
 
-    /// The one fault of a 422, as `type loc.loc: message`.
+    /// The only error of a 422, as `type loc.loc: message`.
     #[track_caller]
     pub(crate) fn only_fault(&self) -> String {
         let mut faults = self.faults();
@@ -61,11 +63,11 @@ impl Answer {
 
     #[track_caller]
     fn fault(&self, fault: &Value) -> String {
-        assert!(fault.get("input").is_some(), "a fault without its input: {self}");
+        assert!(fault.get("input").is_some(), "an error without its input: {self}");
         let (Some(kind), Some(loc), Some(msg)) =
             (fault["type"].as_str(), fault["loc"].as_array(), fault["msg"].as_str())
         else {
-            panic!("a fault of another shape: {self}");
+            panic!("an error of another shape: {self}");
         };
         let step = |step: &Value| step.as_str().map_or_else(|| step.to_string(), str::to_owned);
         let loc: Vec<_> = loc.iter().map(step).collect();

@@ -1,6 +1,6 @@
-//! The code blocks of a document.
+//! Code blocks of Markdown documents.
 
-/// A fenced block of a document.
+/// A fenced code block.
 pub(crate) struct Block {
     pub(crate) language: &'static str,
     pub(crate) title: Option<&'static str>,

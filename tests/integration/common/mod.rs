@@ -1,7 +1,8 @@
-//! A real server in a folder of its own, and the few things that clients do with it.
+//! A server under test in its own folder, and common client operations.
 
 mod answer;
 pub(crate) mod blocks;
+mod log;
 mod process;
 pub(crate) mod skips;
 
@@ -18,115 +19,116 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 pub(crate) use answer::Answer;
-use process::Process;
+use log::Logged;
+pub(crate) use process::PATIENCE;
+use process::command;
 
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_task-server");
-/// How long anything may take before a test gives up on it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(100);
 
 /// A running server. Dropping it kills the process and removes the folder.
 pub(crate) struct Server {
-    process: Process,
+    run: Logged,
     address: String,
     client: Client,
     folder: TempDir,
 }
 
 impl Server {
-    /// Starts a server in an empty folder, on a port that the system picks.
+    /// Starts a server in an empty folder on a free port.
     pub(crate) fn start(args: &[&str]) -> Self {
         Self::start_in(TempDir::new().unwrap(), args, &[])
     }
 
-    /// Starts a server in this folder, with these environment variables.
+    /// Starts a server in `folder` with these environment variables.
     pub(crate) fn start_in(folder: TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
         Self::start_with(Path::new(BINARY), folder, args, env)
     }
 
-    /// Starts another binary than the one under test.
+    /// Starts a binary other than the one under test.
     pub(crate) fn start_binary(binary: &Path, folder: TempDir, args: &[&str]) -> Self {
         Self::start_with(binary, folder, args, &[])
     }
 
-    /// Starts this test binary again, as a server that `test` is.
+    /// Starts this test binary as a server; `test` is the test that serves.
     pub(crate) fn start_self(folder: TempDir, test: &str, env: &[(&str, &str)]) -> Self {
-        let process = spawn_self(folder.path(), test, env);
-        let address = process.wait_for_address();
-        Self::with_process(process, address, folder)
+        let run = spawn_self(folder.path(), test, env);
+        let address = run.process.wait_for_address();
+        Self::with_run(run, address, folder)
     }
 
     fn start_with(binary: &Path, folder: TempDir, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let (process, address) = listen(binary, folder.path(), args, env);
-        Self::with_process(process, address, folder)
+        let (run, address) = listen(binary, folder.path(), args, env);
+        Self::with_run(run, address, folder)
     }
 
-    fn with_process(process: Process, address: String, folder: TempDir) -> Self {
+    fn with_run(run: Logged, address: String, folder: TempDir) -> Self {
         let client = Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
-        Self { process, address, client, folder }
+        Self { run, address, client, folder }
     }
 
-    /// Kills the server if it still runs and starts another one in the same folder.
+    /// Kills the server and starts another one in the same folder.
     pub(crate) fn restart(&mut self, args: &[&str]) {
         self.kill();
-        (self.process, self.address) = listen(Path::new(BINARY), self.folder.path(), args, &[]);
+        (self.run, self.address) = listen(Path::new(BINARY), self.folder.path(), args, &[]);
     }
 
-    /// Starts a server again, after [`kill`](Self::kill), in the same folder and at the same address.
+    /// Starts a server after [`kill`](Self::kill), in the same folder and on the same address.
     pub(crate) fn come_back(&mut self) {
         let args = ["--listen", self.address.as_str()];
-        self.process = Process::spawn(Path::new(BINARY), self.folder.path(), &args, &[]);
-        self.process.wait_for_address();
+        self.run = Logged::spawn(command(Path::new(BINARY), self.folder.path(), &args, &[]));
+        self.run.process.wait_for_address();
     }
 
-    /// As [`restart`](Self::restart), for a server that is this test binary.
+    /// Like [`restart`](Self::restart), with this test binary as the server.
     pub(crate) fn restart_self(&mut self, test: &str, env: &[(&str, &str)]) {
         self.kill();
-        self.process = spawn_self(self.folder.path(), test, env);
-        self.address = self.process.wait_for_address();
+        self.run = spawn_self(self.folder.path(), test, env);
+        self.address = self.run.process.wait_for_address();
     }
 
-    /// As [`restart_self`](Self::restart_self), for a server that may die before it listens.
+    /// Like [`restart_self`](Self::restart_self), for a server that may die before it listens.
+    /// Waits for its exit.
     pub(crate) fn run_self_to_its_end(&mut self, test: &str, env: &[(&str, &str)]) -> ExitStatus {
-        self.process = spawn_self(self.folder.path(), test, env);
+        self.run = spawn_self(self.folder.path(), test, env);
         self.wait_exit()
     }
 
     pub(crate) fn process_id(&self) -> u32 {
-        self.process.id()
+        self.run.process.id()
     }
 
-    /// The power goes out: SIGKILL.
+    /// Sends SIGKILL, like a crash.
     pub(crate) fn kill(&mut self) {
-        self.process.kill();
+        self.run.process.kill();
     }
 
-    /// Starts another server in the same folder and kills it after that time, or as soon as it
-    /// listens, which is told.
+    /// Starts another server in the same folder and kills it after `after`, or as soon as it
+    /// listens. Returns true if it listened.
     pub(crate) fn restart_and_kill(&mut self, args: &[&str], after: Duration) -> bool {
         self.kill();
-        self.process = spawn(Path::new(BINARY), self.folder.path(), args, &[]);
-        let listened = self.process.address_within(after).is_some();
+        self.run = spawn(Path::new(BINARY), self.folder.path(), args, &[]);
+        let listened = self.run.process.address_within(after).is_some();
         self.kill();
         listened
     }
 
-    /// A polite stop: SIGTERM.
+    /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        self.process.terminate();
+        self.run.process.terminate();
     }
 
-    /// Waits until the process has ended by itself.
+    /// Waits until the process exits by itself.
     pub(crate) fn wait_exit(&mut self) -> ExitStatus {
-        self.process.wait_exit()
+        self.run.process.wait_exit()
     }
 
-    /// What it has logged so far; all of it once it has ended.
+    /// The log so far; all of it after the exit.
     pub(crate) fn log(&self) -> String {
-        self.process.log()
+        self.run.log.text()
     }
 
-    /// Waits for the first line of the log that contains all of `parts`.
+    /// Waits for a log line that contains all of `parts`; returns the first.
     pub(crate) fn until_logged(&self, parts: &[&str]) -> String {
         let begin = Instant::now();
         let wanted = |line: &&str| parts.iter().all(|&part| line.contains(part));
@@ -143,19 +145,17 @@ impl Server {
         }
     }
 
-    /// The most memory that its process has had, in KiB, if the system tells.
+    /// Peak resident memory in KiB; `None` where the system has no such figure.
     pub(crate) fn peak_memory(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        peak.trim().strip_suffix(" kB")?.parse().ok()
+        Some(self.run.process.peak_memory()? / 1024)
     }
 
-    /// Where it runs: the place of its database, and its only root.
+    /// Working directory of the server: holds its database and is its only root.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Puts a file into its folder.
+    /// Writes a file into the server's folder.
     pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
         std::fs::write(self.folder().join(name), text).unwrap();
     }
@@ -168,7 +168,7 @@ impl Server {
         &self.address
     }
 
-    /// A request for [`send`](Self::send), for those who need more than the short forms.
+    /// Request builder for [`send`](Self::send), where the short forms are not enough.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, self.url(path))
     }
@@ -176,22 +176,22 @@ impl Server {
     pub(crate) async fn send(&self, request: RequestBuilder) -> Answer {
         match request.send().await {
             Ok(response) => Answer::read(response).await,
-            Err(error) => panic!("no answer: {error:?}"),
+            Err(error) => panic!("no response: {error:?}"),
         }
     }
 
-    /// Sends a request that was built before, to see whether it can be.
+    /// Sends a prebuilt request.
     pub(crate) async fn send_built(&self, request: Request) -> Answer {
         match self.client.execute(request).await {
             Ok(response) => Answer::read(response).await,
-            Err(error) => panic!("no answer: {error:?}"),
+            Err(error) => panic!("no response: {error:?}"),
         }
     }
 
-    /// Sends these bytes on a connection of their own; returns the head of the answer.
+    /// Sends raw bytes on a new connection; returns the response up to the end of its headers.
     pub(crate) async fn raw(&self, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(&self.address).await.unwrap();
-        // The server may have heard enough before all is said.
+        // The server may respond and close before it has read everything.
         let _ = stream.write_all(request).await;
         let mut answer = Vec::new();
         let read = async {
@@ -217,13 +217,13 @@ impl Server {
         self.send(self.request(Method::POST, path).json(body)).await
     }
 
-    /// Posts this text as JSON, whatever it is.
+    /// Posts text with a JSON content type, valid or not.
     pub(crate) async fn post_text(&self, path: &str, body: impl Into<String>) -> Answer {
         let request = self.request(Method::POST, path).header("content-type", "application/json");
         self.send(request.body(body.into())).await
     }
 
-    /// Submits a task that is accepted; returns its id.
+    /// Submits a task that must be accepted; returns its id.
     pub(crate) async fn submit(&self, body: Value) -> String {
         let answer = self.post("/tasks", &body).await;
         assert_eq!(answer.status, 200, "{answer}");
@@ -236,7 +236,7 @@ impl Server {
         answer.body
     }
 
-    /// Holds until the task has reached this final status; returns its record.
+    /// Waits until the task ends with this status; returns its record.
     pub(crate) async fn wait_for(&self, id: &str, status: &str) -> Value {
         let begin = Instant::now();
         loop {
@@ -248,7 +248,7 @@ impl Server {
         }
     }
 
-    /// Asks again and again until the JSON at `path` is as wanted; for states that pass by.
+    /// Polls `path` without pause until its JSON is as wanted, to catch short-lived states.
     pub(crate) async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let begin = Instant::now();
         loop {
@@ -256,11 +256,11 @@ impl Server {
             if wanted(&answer.body) {
                 return answer.body;
             }
-            assert!(begin.elapsed() < PATIENCE, "still not as wanted: {answer}");
+            assert!(begin.elapsed() < PATIENCE, "still not as expected: {answer}");
         }
     }
 
-    /// Asks until the task runs.
+    /// Polls until the task runs.
     pub(crate) async fn until_running(&self, id: &str) -> Value {
         let running = |task: &Value| {
             assert!(!task["completed_at"].is_string(), "ended too early: {task:#}");
@@ -269,7 +269,7 @@ impl Server {
         self.until(&format!("/tasks/{id}"), running).await
     }
 
-    /// Asks until the task runs anew: in an attempt that began after the one in `before`.
+    /// Polls until the task runs in a later attempt than the one in `before`.
     pub(crate) async fn until_running_again(&self, before: &Value) -> Value {
         let id = before["task_id"].as_str().unwrap();
         let again = |task: &Value| {
@@ -279,58 +279,59 @@ impl Server {
     }
 }
 
-/// Runs a server that is expected to refuse to start; returns its exit code and what it said.
+/// Runs a server that must refuse to start; returns its exit code and log.
 pub(crate) fn refusal(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, String) {
-    let mut process = Process::spawn(Path::new(BINARY), folder, args, env);
-    let code = process.wait_exit().code();
-    (code, process.log())
+    let mut run = Logged::spawn(command(Path::new(BINARY), folder, args, env));
+    let code = run.process.wait_exit().code();
+    (code, run.log.text())
 }
 
-/// Runs the program to its end; for what is no server.
+/// Runs a command other than `serve` to its end.
 pub(crate) fn run(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
-    process::command(Path::new(BINARY), folder, args, env).output().unwrap()
+    command(Path::new(BINARY), folder, args, env).output().unwrap()
 }
 
-/// Runs the program with nobody at the other end of what it says; returns its exit code.
+/// Runs the program with closed pipes as stdout and stderr; returns its exit code.
 pub(crate) fn run_unheard(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Option<i32> {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let mut command = process::command(Path::new(BINARY), folder, args, env);
-    command.stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap().code()
+    let mut program = command(Path::new(BINARY), folder, args, env);
+    program.stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap().code()
 }
 
-/// Starts the program with pipes for what it says.
+/// Starts the program with piped stdout and stderr.
 pub(crate) fn piped(folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Child {
-    let mut command = process::command(Path::new(BINARY), folder, args, env);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    let mut program = command(Path::new(BINARY), folder, args, env);
+    program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn listen(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Process, String) {
-    let process = spawn(binary, folder, args, env);
-    let address = process.wait_for_address();
-    (process, address)
+fn listen(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> (Logged, String) {
+    let run = spawn(binary, folder, args, env);
+    let address = run.process.wait_for_address();
+    (run, address)
 }
 
-fn spawn_self(folder: &Path, test: &str, env: &[(&str, &str)]) -> Process {
+fn spawn_self(folder: &Path, test: &str, env: &[(&str, &str)]) -> Logged {
     let binary = std::env::current_exe().unwrap();
-    Process::spawn(&binary, folder, &["--exact", test, "--nocapture"], env)
+    Logged::spawn(command(&binary, folder, &["--exact", test, "--nocapture"], env))
 }
 
-fn spawn(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Process {
-    Process::spawn(binary, folder, &[&["--listen", "127.0.0.1:0"], args].concat(), env)
+fn spawn(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Logged {
+    let args = [&["--listen", "127.0.0.1:0"], args].concat();
+    Logged::spawn(command(binary, folder, &args, env))
 }
 
-/// A submission of one dummy task that sleeps that many seconds.
+/// Submission of a dummy task that sleeps for `seconds`.
 pub(crate) fn dummy(seconds: f64) -> Value {
     json!({ "task_type": "dummy_short", "parameters": { "duration": seconds, "steps": 1 } })
 }
 
-/// A submission that outlives the test.
+/// Submission of a task that outlives the test.
 pub(crate) fn endless() -> Value {
     json!({ "task_type": "dummy_very_long", "parameters": { "duration": 1e6, "steps": 1000 } })
 }
 
-/// A submission of a tokenize task that does not linger.
+/// Submission of a tokenize task without its artificial delay.
 pub(crate) fn tokenize(input: &str, output: &str) -> Value {
     json!({
         "task_type": "tokenize",
@@ -340,7 +341,7 @@ pub(crate) fn tokenize(input: &str, output: &str) -> Value {
     })
 }
 
-/// Runs SQL in a database that no server uses.
+/// Runs SQL in a database that no server has open.
 pub(crate) async fn run_sql(path: &Path, statements: &[&str]) {
     let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
     let mut connection = options.connect().await.unwrap();
@@ -350,7 +351,7 @@ pub(crate) async fn run_sql(path: &Path, statements: &[&str]) {
     connection.close().await.unwrap();
 }
 
-/// Restarts a server with as many completed tasks behind it, all with the tag `plate=7`.
+/// Restarts a server with a history of completed tasks, all tagged `plate=7`.
 pub(crate) async fn give_history(server: &mut Server, tasks: u32) {
     server.kill();
     let insert = format!(

@@ -1,84 +1,86 @@
-//! The server's process: its birth, its log, its end.
+//! A server process: start, address, signals, and its figures in `/proc`. Tests and benches share this file.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::PATIENCE;
+use rustix::process::{Pid, Signal, kill_process};
 
-/// One run of the binary. A thread drains its log, so that it never waits for us.
-pub(super) struct Process {
+/// Timeout of every wait for a server.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(100);
+
+/// A running server, killed on drop.
+#[derive(Debug)]
+pub(crate) struct Process {
     child: Child,
-    log: Arc<Mutex<String>>,
-    lines: Receiver<String>,
+    /// Receives the address once. The log thread owns the sender, so the channel closes at the end of the log.
+    address: Receiver<String>,
 }
 
 impl Process {
-    pub(super) fn spawn(binary: &Path, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
-        let mut command = command(binary, folder, args, env);
+    /// Starts a server. A thread reads its log, so the server never blocks on a full pipe, and calls `on_line` for
+    /// each line.
+    pub(crate) fn spawn(
+        mut command: Command,
+        mut on_line: impl FnMut(String) + Send + 'static,
+    ) -> Self {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let log = Arc::default();
-        let (sender, lines) = mpsc::channel();
         let stderr = child.stderr.take().unwrap();
-        thread::spawn({
-            let log = Arc::clone(&log);
-            move || drain(stderr, &log, &sender)
-        });
-        Self { child, log, lines }
-    }
-
-    /// Reads the log up to the line that tells where the server listens.
-    pub(super) fn wait_for_address(&self) -> String {
-        let Some(address) = self.address_within(PATIENCE) else {
-            panic!("the server does not listen: {}", self.log())
-        };
-        address
-    }
-
-    /// Where the server listens, if it says so in that time.
-    pub(super) fn address_within(&self, time: Duration) -> Option<String> {
-        let begin = Instant::now();
-        loop {
-            match self.lines.recv_timeout(time.saturating_sub(begin.elapsed())) {
-                Ok(line) => {
-                    if let Some((_, rest)) = line.split_once("listening on http://") {
-                        let end =
-                            rest.find(|c: char| !(c.is_ascii_alphanumeric() || ".:[]".contains(c)));
-                        return Some(rest[..end.unwrap_or(rest.len())].to_owned());
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => return None,
-                Err(RecvTimeoutError::Disconnected) => {
-                    panic!("the server ended instead of listening: {}", self.log())
+        let (sender, address) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let listening = address_in(&line);
+                on_line(line);
+                if let Some(address) = listening {
+                    let _ = sender.send(address);
                 }
             }
+        });
+        Self { child, address }
+    }
+
+    /// Waits until the server listens; returns its address.
+    pub(crate) fn wait_for_address(&self) -> String {
+        self.address_within(PATIENCE).expect("the server does not listen")
+    }
+
+    /// Address of the server, or `None` if it does not listen within `time`.
+    ///
+    /// Panics if the server exits first.
+    pub(crate) fn address_within(&self, time: Duration) -> Option<String> {
+        match self.address.recv_timeout(time) {
+            Ok(address) => Some(address),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => panic!("the server ended instead of listening"),
         }
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    pub(super) fn terminate(&self) {
-        let kill = format!("kill -TERM {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
     }
 
-    pub(super) fn kill(&mut self) {
-        // Fails if the process has ended already, which is as good.
+    /// Sends SIGKILL and waits for the exit.
+    pub(crate) fn kill(&mut self) {
+        // Fails if the process has exited already.
         let _ = self.child.kill();
-        self.child.wait().unwrap();
+        let _ = self.child.wait();
     }
 
-    /// The log ends when the process does.
-    pub(super) fn wait_exit(&mut self) -> ExitStatus {
+    /// Waits until the process exits by itself and its log has been read.
+    pub(crate) fn wait_exit(&mut self) -> ExitStatus {
+        let begin = Instant::now();
         loop {
-            match self.lines.recv_timeout(PATIENCE) {
+            match self.address.recv_timeout(PATIENCE.saturating_sub(begin.elapsed())) {
                 Ok(_) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.child.wait().unwrap(),
                 Err(RecvTimeoutError::Timeout) => panic!("the server does not end"),
@@ -86,23 +88,20 @@ impl Process {
         }
     }
 
-    pub(super) fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+    /// Peak resident memory in bytes.
+    pub(crate) fn peak_memory(&self) -> Option<u64> {
+        Some(1024 * proc_number(self.id(), "status", "VmHWM:")?)
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if thread::panicking() {
-            eprintln!("--- log of the server ---\n{}", self.log());
-        }
+        self.kill();
     }
 }
 
-/// A command with no settings but these in its environment.
-pub(super) fn command(
+/// Builds a command that inherits no server settings from the environment.
+pub(crate) fn command(
     binary: &Path,
     folder: &Path,
     args: &[&str],
@@ -118,13 +117,15 @@ pub(super) fn command(
     command
 }
 
-fn drain(stderr: ChildStderr, log: &Mutex<String>, lines: &Sender<String>) {
-    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-        let mut log = log.lock().unwrap();
-        log.push_str(&line);
-        log.push('\n');
-        drop(log);
-        // Nobody listens any more once the server was killed.
-        let _ = lines.send(line);
-    }
+/// Number after `name` in `/proc/PID/file`; `None` where the system has no such file or line.
+pub(crate) fn proc_number(process: u32, file: &str, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{process}/{file}")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn address_in(line: &str) -> Option<String> {
+    let (_, rest) = line.split_once("listening on http://")?;
+    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || ".:[]".contains(c)));
+    Some(rest[..end.unwrap_or(rest.len())].to_owned())
 }

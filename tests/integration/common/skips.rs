@@ -1,5 +1,5 @@
-//! Tests that are skipped, because this machine lacks what they need. The harness hides what a test prints
-//! that passes, so `tests/skipped.rs`, which runs last, prints them all once more.
+//! Tests skipped because this machine lacks something they need. The test harness hides the output
+//! of passing tests, so `tests/skipped.rs`, which runs last, prints the list again.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::os::unix::process::parent_id;
 use std::path::PathBuf;
 use std::thread;
 
-/// Notes that the test of this thread is skipped, and why.
+/// Records that the current test is skipped, and why.
 pub(crate) fn skip(reason: &str) {
     let thread = thread::current();
     let line = format!("skipped: {}: {reason}", thread.name().unwrap_or("a test"));
@@ -16,7 +16,8 @@ pub(crate) fn skip(reason: &str) {
     writeln!(file, "{line}").unwrap();
 }
 
-/// Cargo is the parent of all test programs of a run.
+/// File of the recorded skips of this run. Named after the parent process: cargo starts all test
+/// binaries of a run.
 pub(crate) fn record() -> PathBuf {
     [env!("CARGO_TARGET_TMPDIR"), &format!("skipped-{}", parent_id())].iter().collect()
 }

@@ -1,4 +1,4 @@
-//! A client: does what the plan says, one request after the other, and enters each answer in the
+//! A client: executes its plan, one request after the other, and records each response in the
 //! ledger.
 
 use std::collections::HashMap;
@@ -15,41 +15,41 @@ use crate::crash::plan::{Kind, Operation, Submission};
 use crate::crash::request::body;
 use crate::crash::stream::EventStream;
 
-/// How long the events of a task are read.
+/// Time spent on reading the events of a task.
 const READING: Duration = Duration::from_millis(50);
-/// How the id of the event with which a task ends ends.
+/// Suffix of the id of a task's last event.
 const END: &str = "-end";
-/// Picks are among this many of the latest, because old tasks have ended long ago.
+/// Operations pick one of this many latest tasks, because older ones have ended long ago.
 const LATEST: usize = 12;
 
 pub(crate) struct Connection {
     name: String,
     client: Client,
     ledger: Arc<Mutex<Ledger>>,
-    /// Where the server listens in this round.
+    /// Address of the server in this round.
     address: String,
-    /// Names what is submitted in this round.
+    /// Tag of the tasks submitted in this round.
     batch: String,
-    /// How many submissions were sent.
+    /// Number of submissions sent.
     sent: usize,
-    /// The tasks that this connection knows of.
+    /// Tasks known to this connection.
     tasks: Vec<String>,
     keyed: Vec<Keyed>,
-    /// The last event of each task whose stream was read.
+    /// Last event id of each task whose stream was read.
     followed: HashMap<String, Option<String>>,
 }
 
-/// A submission with an `Idempotency-Key`; the key is its mark.
+/// A submission with an `Idempotency-Key`, which is its mark.
 #[derive(Clone)]
 struct Keyed {
     mark: String,
     body: Value,
     batch: String,
-    /// The first answer.
+    /// The first response.
     answer: Option<Value>,
 }
 
-/// The server has died.
+/// The server died before it responded.
 pub(crate) struct NoAnswer;
 
 impl Connection {
@@ -72,7 +72,7 @@ impl Connection {
         self.batch = format!("r{round}-{}", self.name);
     }
 
-    /// Works until the plan is done or the server is dead. Tells each answer.
+    /// Executes the plan until it is done or the server is dead. Sends a `()` for each response.
     pub(crate) async fn run(mut self, plan: Vec<Operation>, answers: Sender<()>) -> Self {
         for operation in plan {
             let done = match operation {
@@ -92,12 +92,12 @@ impl Connection {
         self
     }
 
-    /// After a crash: sends again what came with a key and was not answered.
+    /// After a crash: sends the unanswered submissions with a key again.
     pub(crate) async fn repeat_unanswered(&mut self, address: &str) {
         self.repeat_all(address, |keyed| keyed.answer.is_none()).await;
     }
 
-    /// Sends again everything that came with a key. That takes no task that was erased since.
+    /// Sends all submissions with a key again, including those whose tasks were erased.
     pub(crate) async fn repeat_keyed(&mut self, address: &str) {
         self.repeat_all(address, |_| true).await;
     }
@@ -106,20 +106,20 @@ impl Connection {
         self.address = address.to_owned();
         for index in 0..self.keyed.len() {
             if wanted(&self.keyed[index]) && self.send_keyed(index).await.is_err() {
-                self.note(|ledger| ledger.violation("the server died by itself".to_owned()));
+                self.note(|ledger| ledger.violation("the server died without a kill".to_owned()));
             }
         }
     }
 
-    /// Reads on in the stream of each task that was followed, once all tasks have ended: the end is
-    /// told to those that have not heard of it.
+    /// Resumes the stream of each followed task after all tasks have ended: each must deliver the
+    /// end, unless it did before.
     pub(crate) async fn follow_to_the_end(&mut self, address: &str) {
         self.address = address.to_owned();
         let followed: Vec<_> = self.followed.keys().cloned().collect();
         for id in followed {
             let read = tokio::time::timeout(PATIENCE, self.follow(&id)).await;
             if !matches!(read, Ok(Ok(()))) {
-                let text = format!("the stream of {id} does not show the end of its task");
+                let text = format!("the stream of {id} does not deliver the end of its task");
                 self.note(|ledger| ledger.violation(text));
             }
         }
@@ -140,7 +140,7 @@ impl Connection {
                 self.note(|ledger| ledger.accepted(&mark, &self.batch, id));
                 self.tasks.push(id.to_owned());
             }
-            // Its output is in use.
+            // The output is in use.
             (409, _, Kind::File { .. }) => self.note(|ledger| ledger.refused(&mark)),
             _ => self.note(|ledger| {
                 ledger.refused(&mark);
@@ -150,7 +150,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends it for the first time or once more: it is always the same task.
+    /// Sends a submission with a key; every repetition must return the same task.
     async fn send_keyed(&mut self, index: usize) -> Result<(), NoAnswer> {
         let Keyed { mark, body, batch, answer: first } = self.keyed[index].clone();
         let request = self.post("/tasks").header("idempotency-key", &mark).json(&body);
@@ -163,7 +163,7 @@ impl Connection {
             }
             (Some(_), Some(first)) if status == 200 => {
                 if answer != first {
-                    let text = format!("the key {mark} is answered {answer}, expected {first}");
+                    let text = format!("the key {mark} was answered {answer}, expected {first}");
                     self.note(|ledger| ledger.violation(text));
                 }
             }
@@ -201,7 +201,7 @@ impl Connection {
 
     async fn follow_one(&mut self, pick: usize) -> Result<(), NoAnswer> {
         let Some(id) = self.pick(pick) else { return Ok(()) };
-        // Nothing may happen to the task for long.
+        // The task may have no event for a long time.
         tokio::time::timeout(READING, self.follow(&id)).await.unwrap_or(Ok(()))
     }
 
@@ -223,11 +223,11 @@ impl Connection {
             }
         };
         if knows_end {
-            let text = format!("the stream of {id} goes on behind its end, expected a 204");
+            let text = format!("the stream of {id} continues after its end, expected a 204");
             self.ledger.lock().unwrap().violation(text);
         }
         loop {
-            // It ends with the task or with the server.
+            // The stream ends with the task or with the server.
             let event = stream.next().await?.ok_or(NoAnswer)?;
             if event.name == "reset" {
                 continue;
@@ -281,7 +281,7 @@ impl Connection {
         self.client.request(method, format!("http://{}/tasks/{id}{rest}", self.address))
     }
 
-    /// An answer counts when all of it has come.
+    /// A response counts only if it arrives completely.
     async fn send(&self, request: RequestBuilder) -> Result<(u16, Value), NoAnswer> {
         let response = request.send().await.map_err(|_| NoAnswer)?;
         let status = response.status().as_u16();

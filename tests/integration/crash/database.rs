@@ -1,4 +1,4 @@
-//! One database, the servers that die on it, and what they have promised.
+//! One database, the servers that die on it, and the promises they made.
 
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
@@ -20,9 +20,9 @@ use crate::crash::plan::{CONNECTIONS, GRACE, Kind, Round};
 use crate::crash::stored::{self, Death, Rows};
 use crate::crash::{PATIENCE, Tally};
 
-/// Few places, so that there are always pending tasks as well.
+/// Few run slots, so that some tasks are always pending.
 const ARGS: [&str; 6] = ["--max-running", "6", "--cpu-slots", "2", "--shutdown-grace", GRACE];
-/// Short enough to erase tasks of former rounds.
+/// Short enough to erase tasks of earlier rounds.
 const RETENTION: Duration = Duration::from_secs(1);
 const RETENTION_ARGS: [&str; 2] = ["--retention", "1s"];
 
@@ -37,7 +37,7 @@ pub(crate) struct Database<'h> {
     ledger: Arc<Mutex<Ledger>>,
     connections: Vec<Connection>,
     follower: Option<Follower>,
-    /// What the last server has left behind.
+    /// Rows left behind by the last server.
     stored: Rows,
 }
 
@@ -72,7 +72,7 @@ impl<'h> Database<'h> {
         }
     }
 
-    /// One round: work, death, recovery, review.
+    /// Runs one round: work, death, recovery, review.
     pub(crate) fn crash(&mut self, number: usize, round: Round) {
         self.round = number;
         let (sender, answers) = mpsc::channel();
@@ -103,7 +103,7 @@ impl<'h> Database<'h> {
         self.tally.rounds += 1;
     }
 
-    /// Kills the server, after a SIGTERM and this time if it is given.
+    /// Kills the server. If `drain` is given, sends SIGTERM and waits that long first.
     fn stop(&mut self, drain: Option<Duration>) {
         if let Some(drain) = drain {
             self.ledger.lock().unwrap().draining = true;
@@ -125,7 +125,7 @@ impl<'h> Database<'h> {
         self.inspect(if orderly { Death::Orderly } else { Death::Killed });
     }
 
-    /// Looks at what a dead server has left behind.
+    /// Checks the files and rows left behind by a dead server.
     fn inspect(&mut self, death: Death) {
         self.check_outputs();
         let rows = self.runtime.block_on(stored::read(self.server.folder()));
@@ -147,12 +147,12 @@ impl<'h> Database<'h> {
         self.ledger.lock().unwrap().review(&shown, &boot);
     }
 
-    /// Whether no promise was broken so far. One that was may well make others hang.
+    /// True if no promise was broken so far. A broken one may make later steps hang.
     pub(crate) fn is_sound(&self) -> bool {
         self.ledger.lock().unwrap().violations.is_empty()
     }
 
-    /// Waits until nothing runs any more, and looks again after one more crash.
+    /// Waits until all tasks have ended, and reviews them again after one more crash.
     pub(crate) fn let_all_end(&mut self) {
         self.round += 1;
         let follower = self.follower.take().unwrap();
@@ -174,7 +174,7 @@ impl<'h> Database<'h> {
         }
     }
 
-    /// Submits one more task: once the reader has seen its end it has seen all that came before.
+    /// Submits one more task: a reader that has seen its end has seen all earlier events.
     fn end_streams(&mut self, follower: tokio::task::JoinHandle<Follower>) {
         let mut last = dummy(0.0);
         last["tags"] = json!({ "mark": LAST });
@@ -197,7 +197,7 @@ impl<'h> Database<'h> {
         self.tally.resumptions += follower.resumptions;
     }
 
-    /// Waits until every task is erased. Their keys must still stand for them.
+    /// Waits until every task is erased. Their keys must still map to them.
     fn let_all_be_erased(&mut self) {
         let begin = Instant::now();
         loop {
@@ -238,7 +238,7 @@ impl<'h> Database<'h> {
         self.ledger.lock().unwrap().violation(text);
     }
 
-    /// A reader never sees half a file, not even between a crash and the next start.
+    /// Published files are complete at all times, even between a crash and the next start.
     fn check_outputs(&mut self) {
         let folder: &Path = self.server.folder();
         let (checked, wrong) = self.outputs.check(folder);
@@ -246,7 +246,7 @@ impl<'h> Database<'h> {
         self.ledger.lock().unwrap().violations.extend(wrong);
     }
 
-    /// Where nothing runs nothing is half written.
+    /// Without running tasks there must be no partial files.
     fn check_for_parts(&self) {
         let names = outputs::names(self.server.folder());
         for name in names.iter().filter(|name| name.ends_with(".part")) {
@@ -255,16 +255,16 @@ impl<'h> Database<'h> {
     }
 }
 
-/// Returns that long after that many answers. False if they do not come.
+/// Waits for `count` responses and then for `pause`. Returns false if the responses do not come.
 fn wait(answers: &Receiver<()>, count: usize, pause: Duration) -> bool {
     let came = (0..count).all(|_| answers.recv_timeout(PATIENCE).is_ok());
     let begin = Instant::now();
-    // Answers that come meanwhile are only taken out of the way.
+    // Responses during the pause are only drained.
     while answers.recv_timeout(pause.saturating_sub(begin.elapsed())).is_ok() {}
     came
 }
 
-/// Every task that the server shows, page by page.
+/// All tasks the server lists, page by page.
 async fn all_tasks(server: &Server) -> Vec<Value> {
     let mut tasks = Vec::new();
     let mut page = Some("/tasks?limit=100".to_owned());
@@ -277,7 +277,7 @@ async fn all_tasks(server: &Server) -> Vec<Value> {
     tasks
 }
 
-/// Waits until every task has ended; those that never would are cancelled.
+/// Waits until every task has ended; cancels endless ones.
 async fn drain(server: &Server, ledger: &Mutex<Ledger>) {
     let open = ledger.lock().unwrap().open();
     let is_endless = |id: &&String| ledger.lock().unwrap().kind(id) == Kind::Endless;

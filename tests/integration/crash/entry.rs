@@ -1,39 +1,39 @@
-//! What is known of one task, and what may become of it.
+//! State of one task in the ledger, and the ends it may have.
 
 use serde_json::Value;
 use task_server::task::Timestamp;
 
 use crate::crash::plan::Kind;
 
-/// How often the server may die under a task before it is failed.
+/// Number of interruptions after which a task is failed.
 const MAX_INTERRUPTIONS: usize = 3;
 
 /// A submission.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
     pub(crate) kind: Kind,
-    /// How often the server had been killed by then.
+    /// Number of kills before the submission.
     pub(crate) kills_before: usize,
     pub(crate) at: Timestamp,
     pub(crate) run_at: Option<Timestamp>,
 }
 
-/// A task that is known to be stored.
+/// A task known to be stored.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) sent: Sent,
     pub(crate) batch: String,
-    /// Whether anybody has asked for its cancellation, with an answer or without.
+    /// True once a cancellation was sent, answered or not.
     pub(crate) cancel_asked: bool,
-    /// The status that it must end in, and whether it was said to have ended already.
+    /// The promised final status, and whether the task had ended already according to the response.
     pub(crate) promised: Option<(String, Ended)>,
-    /// How it ended, as it was first seen.
+    /// The final record as first seen.
     pub(crate) end: Option<Value>,
-    /// When the end was seen.
+    /// Moment the end was first seen.
     pub(crate) end_seen: Moment,
-    /// When a retry of it was accepted.
+    /// Moment a retry was accepted.
     pub(crate) retried: Option<Moment>,
-    /// Whether the server has said that it is not there any more.
+    /// True once the server has reported the task as missing.
     pub(crate) gone: bool,
 }
 
@@ -44,19 +44,19 @@ pub(crate) enum Ended {
 }
 
 impl Sent {
-    /// A retry: it was sent later, and does not wait for a time.
+    /// The submission of a retry, which has no `run_at`.
     pub(crate) fn again(self) -> Self {
         Self { run_at: None, ..self }
     }
 }
 
-/// Number of ends and retries that were seen so far. Streams see ends while the server answers other connections, so a
-/// response has to agree only with what was known when its request was sent.
+/// Number of ends and retries seen so far. Streams see ends while the server answers other
+/// connections, so a response has to agree only with what was known when its request was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(pub(crate) u64);
 
 impl Entry {
-    /// Whether its end was known at that moment.
+    /// True if the end was known at that moment.
     pub(crate) fn had_ended(&self, at: Moment) -> bool {
         self.end.is_some() && self.end_seen <= at
     }
@@ -75,7 +75,7 @@ impl Entry {
         }
     }
 
-    /// When it has ended at the earliest; `None` if it cannot have.
+    /// Earliest possible end; `None` if the task cannot have ended.
     pub(crate) fn ended_at(&self, kills: usize) -> Option<Timestamp> {
         if let Some(end) = &self.end {
             return time(end, "completed_at");
@@ -93,21 +93,21 @@ impl Entry {
         }
     }
 
-    /// What is wrong with the time at which it has started.
+    /// Violation in the start time, if any.
     pub(crate) fn judge_start(&self, task: &Value) -> Option<String> {
         let (run_at, status) = (self.sent.run_at?, text(task, "status"));
         let waited = match time(task, "started_at") {
             Some(started) => started >= run_at,
             None => status == "pending" || status == "cancelled",
         };
-        (!waited).then(|| format!("has started too early: {task}, expected {run_at} or later"))
+        (!waited).then(|| format!("started too early: {task}, expected {run_at} or later"))
     }
 
-    /// What is wrong with such an end after so many kills.
+    /// Violation in the final record after this many kills, if any.
     pub(crate) fn judge_end(&self, task: &Value, kills: usize) -> Option<String> {
         let status = text(task, "status");
         if let Some((promised, _)) = self.promised.as_ref().filter(|(it, _)| it != status) {
-            return Some(format!("has ended as {task}, expected {promised} as it was promised"));
+            return Some(format!("ended as {task}, but {promised} was promised"));
         }
         let error = text(task, "error");
         let expected = match self.sent.kind {
@@ -131,32 +131,32 @@ impl Entry {
         (!legal).then(|| {
             let (asked, deaths) = (self.cancel_asked, kills - self.sent.kills_before);
             format!(
-                "has ended as {task}, expected {expected:?} (status, attempt, error) of \
-                 {:?}; cancellation asked for: {asked}, deaths of the server: {deaths}",
+                "ended as {task}, expected {expected:?} (status, attempt, error) for \
+                 {:?}; cancellation requested: {asked}, deaths of the server: {deaths}",
                 self.sent.kind
             )
         })
     }
 
-    /// Whether the server has died so often since that the task may be the reason.
+    /// True if enough kills followed that the task may count as their cause.
     fn may_be_what_kills(&self, kills: usize) -> bool {
         kills - self.sent.kills_before >= MAX_INTERRUPTIONS
     }
 }
 
-/// The record as the end of the task has left it.
+/// The record without its link to a retry, which may be added after the end.
 pub(crate) fn without_retry(task: &Value) -> Value {
     let mut task = task.clone();
     task["retried_by"] = Value::Null;
     task
 }
 
-/// Whether the record is that of a task that has ended.
+/// True for the record of an ended task.
 pub(crate) fn is_final(task: &Value) -> bool {
     task["completed_at"].is_string()
 }
 
-/// A field of a record; empty if it is not there.
+/// Field of a record; empty if absent.
 pub(crate) fn text<'t>(value: &'t Value, field: &str) -> &'t str {
     value[field].as_str().unwrap_or_default()
 }

@@ -1,5 +1,5 @@
 //! Reads the event stream of all tasks through every life of the server, and resumes it with
-//! `Last-Event-ID` after each end.
+//! `Last-Event-ID` after each disconnect.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,14 +11,14 @@ use crate::crash::connection::NoAnswer;
 use crate::crash::ledger::{Ledger, is_final, text, without_retry};
 use crate::crash::stream::EventStream;
 
-/// Marks the last task of a database. Its end is the last event that is read.
+/// Mark of the last task of a database. Its end is the last event read.
 pub(crate) const LAST: &str = "last";
 
 pub(crate) struct Follower {
     client: Client,
     ledger: Arc<Mutex<Ledger>>,
     last_id: Option<String>,
-    /// The record of each task in its latest event.
+    /// Latest record of each task.
     seen: HashMap<String, Value>,
     pub(crate) events: usize,
     pub(crate) resumptions: usize,
@@ -36,30 +36,30 @@ impl Follower {
         }
     }
 
-    /// Reads until the server is dead or the last task has ended. Disconnects and resumes after each
-    /// of these numbers of events.
+    /// Reads until the server is dead or the last task has ended. Disconnects and resumes after
+    /// each of these numbers of events.
     pub(crate) async fn run(mut self, address: String, hang_ups: Vec<usize>) -> Self {
         let mut hang_ups = hang_ups.into_iter();
-        // This server does not know what happened in the life of another.
+        // Event ids of an earlier server process are unknown to this one.
         let unknown = self.last_id.clone();
         while let Ok(true) = self.read(&address, unknown.as_deref(), hang_ups.next()).await {}
         self
     }
 
-    /// The tasks whose end it has not seen.
+    /// Tasks whose end was not seen.
     pub(crate) fn unfinished(&self) -> Vec<String> {
         let open = self.seen.iter().filter(|(_, task)| !is_final(task));
         open.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Reads one stream. False if there is nothing more to read from this server.
+    /// Reads one stream. Returns false if this server has no more events to read.
     async fn read(
         &mut self,
         address: &str,
         unknown: Option<&str>,
         most: Option<usize>,
     ) -> Result<bool, NoAnswer> {
-        // All tasks of a database, so that after a `reset` none is left out.
+        // Includes all tasks of a database, so that a `reset` omits none.
         let url = format!("http://{address}/events?limit=1000");
         let last_id = self.last_id.clone();
         let mut stream = match EventStream::open(&self.client, url, last_id.as_deref()).await? {
@@ -107,7 +107,7 @@ impl Follower {
             && before != without_retry(&task)
         {
             ledger.violation(format!(
-                "a stream shows {task} after the final {before}, expected nothing after the end"
+                "a stream shows {task} after the final {before}, expected no event after the end"
             ));
         }
     }

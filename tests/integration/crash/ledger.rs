@@ -1,4 +1,4 @@
-//! What the server has answered, and what must be true ever after.
+//! The server's responses, and what must hold from then on.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -10,23 +10,23 @@ use crate::crash::entry::{Ended, Entry, Moment, Sent};
 pub(crate) use crate::crash::entry::{is_final, text, without_retry};
 use crate::crash::plan::Kind;
 
-/// Everything that was promised to the clients of one database, and what broke a promise.
+/// All promises to the clients of one database, and their violations.
 #[derive(Default)]
 pub(crate) struct Ledger {
     tasks: HashMap<String, Entry>,
-    /// Submissions that were sent and not answered yet, by their mark.
+    /// Submissions without a response yet, by mark.
     unanswered: HashMap<String, Sent>,
-    /// Tasks whose retry was sent and not answered yet.
+    /// Tasks with a retry request that has no response yet.
     unanswered_retries: Vec<String>,
-    /// How many tasks of a batch were said to be cancelled.
+    /// Number of tasks reported as cancelled, by batch.
     cancelled_batches: Vec<(String, u64)>,
-    /// How long the server keeps tasks that have ended; for ever if not given.
+    /// Retention of the server; `None` keeps tasks forever.
     retention: Option<Duration>,
-    /// How often the server was killed so far. An orderly stop is none.
+    /// Number of kills so far. An orderly stop does not count.
     pub(crate) kills: usize,
-    /// Whether the server was told to stop, so that it may refuse what it is asked.
+    /// True after a SIGTERM: the server may refuse requests.
     pub(crate) draining: bool,
-    /// Cancellations that were accepted.
+    /// Number of accepted cancellations.
     pub(crate) cancels: u64,
     pub(crate) violations: Vec<String>,
     now: Moment,
@@ -37,21 +37,21 @@ impl Ledger {
         Self { retention, ..Self::default() }
     }
 
-    /// A submission is about to be sent.
+    /// Records a submission before it is sent.
     pub(crate) fn sent(&mut self, mark: &str, kind: Kind, body: &Value) {
         let run_at = body["run_at"].as_str().map(|time| time.parse().unwrap());
         let sent = Sent { kind, kills_before: self.kills, at: Timestamp::now(), run_at };
         self.unanswered.insert(mark.to_owned(), sent);
     }
 
-    /// A submission was answered with 200.
+    /// Records that a submission was answered with 200.
     pub(crate) fn accepted(&mut self, mark: &str, batch: &str, id: &str) {
         if let Some(sent) = self.unanswered.remove(mark) {
             self.add(id, sent, batch);
         }
     }
 
-    /// A submission was answered with a refusal, so that it must not be stored.
+    /// Records that a submission was refused: it must not be stored.
     pub(crate) fn refused(&mut self, mark: &str) {
         self.unanswered.remove(mark);
     }
@@ -64,7 +64,7 @@ impl Ledger {
         self.unanswered_retries.push(id.to_owned());
     }
 
-    /// `sent_at` is when the retry was sent.
+    /// Records the response to a retry sent at `sent_at`.
     pub(crate) fn retry_answered(&mut self, id: &str, sent_at: Moment, status: u16, body: &Value) {
         self.unanswered_retries.retain(|sent| sent != id);
         let old = &self.tasks[id];
@@ -80,7 +80,7 @@ impl Ledger {
                 self.add(body["task_id"].as_str().unwrap_or_default(), sent, &batch);
             }
             409 if old.had_ended(sent_at) && detail.contains("it is still") => {
-                self.violation(format!("{id} had ended, and its retry says: {detail}"));
+                self.violation(format!("{id} had ended, but its retry was answered: {detail}"));
             }
             409 => {}
             404 => self.missing(id),
@@ -107,7 +107,7 @@ impl Ledger {
         let Some(entry) = self.tasks.get_mut(id) else { return };
         let before = entry.promised.replace((promised.0.to_owned(), promised.1));
         if before.as_ref().is_some_and(|(before, _)| before != promised.0) {
-            let text = format!("{id} is said to be {promised:?}, expected {before:?}");
+            let text = format!("{id} was reported as {promised:?}, expected {before:?}");
             self.violation(text);
         }
     }
@@ -118,7 +118,7 @@ impl Ledger {
         }
     }
 
-    /// All unfinished tasks of a batch were cancelled.
+    /// Records the response to a bulk cancellation.
     pub(crate) fn batch_cancel_answered(&mut self, batch: &str, status: u16, body: &Value) {
         let (Some(cancelled), Some(requested), 200) =
             (body["cancelled"].as_u64(), body["requested"].as_u64(), status)
@@ -138,7 +138,7 @@ impl Ledger {
         self.tasks[id].sent.kind
     }
 
-    /// The tasks that are not known to have ended.
+    /// Tasks not known to have ended.
     pub(crate) fn open(&self) -> Vec<String> {
         let open = self.tasks.iter().filter(|(_, entry)| entry.end.is_none() && !entry.gone);
         open.map(|(id, _)| id.clone()).collect()
@@ -148,19 +148,18 @@ impl Ledger {
         self.tasks.len()
     }
 
-    /// Compares everything that the server shows after a restart with what was promised. `boot` is
-    /// when it was started.
+    /// Compares the server's tasks after a restart at `boot` with the promises.
     pub(crate) fn review(&mut self, shown: &[Value], boot: &str) {
         let mut marks = HashSet::new();
         for task in shown {
             let id = text(task, "task_id");
             if task["retry_of"].is_null() && !marks.insert(text(&task["tags"], "mark")) {
-                self.violation(format!("one submission made two tasks: {task}"));
+                self.violation(format!("one submission created two tasks: {task}"));
             }
             match self.tasks.get(id) {
                 None => self.adopt(id, task),
                 Some(entry) if entry.gone => {
-                    self.violation(format!("was erased, and is shown again: {task}"));
+                    self.violation(format!("was erased but is listed again: {task}"));
                 }
                 Some(_) => {}
             }
@@ -173,16 +172,16 @@ impl Ledger {
         let missing: Vec<_> =
             self.tasks.keys().filter(|id| !ids.contains(id.as_str())).cloned().collect();
         missing.iter().for_each(|id| self.missing(id));
-        // The clients and the server of the remaining requests are gone.
+        // Requests still unanswered died with their server.
         self.unanswered.clear();
         self.unanswered_retries.clear();
     }
 
-    /// What must hold once everything has ended.
+    /// Checks the bulk cancellations after all tasks have ended.
     pub(crate) fn review_batches(&mut self) {
         for (batch, promised) in std::mem::take(&mut self.cancelled_batches) {
             let cancelled = |entry: &&Entry| {
-                // How an erased task ended may have been seen by nobody.
+                // The end of an erased task may not have been seen.
                 let status = entry.end.as_ref().map(|end| text(end, "status"));
                 let unseen = status.is_none() && entry.gone;
                 entry.batch == batch && (unseen || status == Some("cancelled"))
@@ -190,17 +189,17 @@ impl Ledger {
             let cancelled = self.tasks.values().filter(cancelled).count() as u64;
             if cancelled < promised {
                 self.violation(format!(
-                    "of batch {batch} {promised} were said to be cancelled, {cancelled} are"
+                    "{promised} tasks of batch {batch} were reported as cancelled, but {cancelled} are"
                 ));
             }
         }
     }
 
-    /// Compares the record of a task, as it is now, with what is known of it.
+    /// Compares a current record with the entry of its task.
     pub(crate) fn observe(&mut self, task: &Value, sent_at: Moment) {
         let retried = self.tasks.get(text(task, "task_id")).and_then(|entry| entry.retried);
         if retried.is_some_and(|at| at <= sent_at) && task["retried_by"].is_null() {
-            self.violation(format!("a task knows nothing of its retry: {task}"));
+            self.violation(format!("a retried task does not name its retry: {task}"));
         }
         self.judge(task, sent_at);
     }
@@ -211,9 +210,9 @@ impl Ledger {
         let mut wrong = Vec::new();
         let task = &without_retry(task);
         if let Some(end) = &entry.end {
-            // Before the end was seen, what the server said may be of before the end.
+            // Until the end was seen, a response may predate it.
             if end != task && (is_final(task) || entry.had_ended(sent_at)) {
-                wrong.push(format!("a final state has changed: {task}, expected {end}"));
+                wrong.push(format!("a final state changed: {task}, expected {end}"));
             }
         } else if is_final(task) {
             wrong.extend(entry.judge_end(task, kills));
@@ -226,7 +225,7 @@ impl Ledger {
         wrong.into_iter().for_each(|it| self.violation(it));
     }
 
-    /// A record that came in an event: only an end is sure to be as new as what is known.
+    /// Compares a record from an event. Only a final one is sure to be up to date.
     pub(crate) fn streamed(&mut self, task: &Value) {
         if is_final(task) {
             self.judge(task, self.now);
@@ -236,7 +235,7 @@ impl Ledger {
         }
     }
 
-    /// The server has just said that there is no such task.
+    /// Records that the server reported the task as missing.
     pub(crate) fn missing(&mut self, id: &str) {
         let (now, kills) = (Timestamp::now().as_micros(), self.kills);
         let Some(entry) = self.tasks.get_mut(id) else { return };
@@ -253,12 +252,12 @@ impl Ledger {
         }
     }
 
-    /// How many tasks were erased.
+    /// Number of erased tasks.
     pub(crate) fn erased(&self) -> usize {
         self.tasks.values().filter(|entry| entry.gone).count()
     }
 
-    /// How many tasks ended in this way, as far as anybody saw it.
+    /// Number of tasks of a kind seen to end with this status.
     pub(crate) fn ends(&self, is: impl Fn(Kind) -> bool, status: &str) -> usize {
         let ended = |entry: &&Entry| {
             is(entry.sent.kind)
@@ -267,7 +266,7 @@ impl Ledger {
         self.tasks.values().filter(ended).count()
     }
 
-    /// Somebody asked for this task and got no answer, or else it should not be there.
+    /// Adds a task whose request got no response; any other unknown task is a violation.
     fn adopt(&mut self, id: &str, task: &Value) {
         let batch = text(&task["tags"], "batch");
         if let Some(old) = task["retry_of"].as_str() {
@@ -280,7 +279,7 @@ impl Ledger {
         } else if let Some(sent) = self.unanswered.remove(text(&task["tags"], "mark")) {
             return self.add(id, sent, batch);
         }
-        self.violation(format!("a task that nobody has submitted, or not so often: {task}"));
+        self.violation(format!("a task that was not submitted, or not this often: {task}"));
     }
 
     fn add(&mut self, id: &str, sent: Sent, batch: &str) {
@@ -290,7 +289,7 @@ impl Ledger {
         }
     }
 
-    /// An answer that only a server that is stopping may give.
+    /// Records a response that is legal only as a 503 of a stopping server.
     pub(crate) fn unavailable(&mut self, what: &str, whose: &str, status: u16, body: &Value) {
         if status != 503 || !self.draining {
             self.unexpected(what, whose, status, body);

@@ -1,16 +1,21 @@
-//! Kills the server at random moments, again and again, and holds it to what it had answered.
+//! Kills the server at random moments and checks that it keeps everything it had acknowledged.
 //!
-//! Several connections submit, look, follow, cancel and retry, and one reader follows all tasks; a
-//! ledger keeps every answer. After each SIGKILL, sometimes in the middle of an orderly stop, the
-//! server starts on the same files, and everything that it shows must agree with the ledger: what was
-//! accepted is there, once, unless its retention was over; what has ended never changes; what was to
-//! be cancelled does not complete; nothing runs before its time or beyond its timeout; keys outlive
-//! their tasks; published files are whole; only an unclean stop counts as an interruption.
+//! Several connections submit, read, follow, cancel and retry tasks, and one reader follows all
+//! tasks. A ledger records every response. After each SIGKILL, sometimes in the middle of an
+//! orderly stop, the server starts on the same files, and everything it shows must agree with the
+//! ledger:
+//! - Accepted tasks exist, exactly once, unless their retention is over.
+//! - Final states never change.
+//! - Cancelled tasks do not complete.
+//! - No task runs before its time or beyond its timeout.
+//! - Idempotency keys outlive their tasks.
+//! - Published files are complete.
+//! - Only an unclean stop counts as an interruption.
 //!
-//! `CRASH_ROUNDS=300` makes it long, `CRASH_SEED=n` repeats a schedule: the same requests on each
-//! connection and the kill after the same number of answers and microseconds. The timing of the
-//! system's scheduler and disk cannot be repeated. Each database has a seed of its own, which a
-//! violation names. `-- --nocapture` shows seed and counts.
+//! `CRASH_ROUNDS=300` makes a long run. `CRASH_SEED=n` repeats a schedule: the same requests on
+//! each connection, and the kill after the same number of responses and microseconds. Timing of the
+//! scheduler and the disk cannot be repeated. Each database has its own seed, which a violation
+//! names. `-- --nocapture` shows seed and counts.
 
 mod connection;
 mod database;
@@ -33,7 +38,7 @@ use database::Database;
 use outputs::Outputs;
 use plan::Round;
 
-/// How many crashes one database lives through.
+/// Number of crashes per database.
 const ROUNDS_PER_DATABASE: usize = 10;
 
 #[test]
@@ -48,7 +53,8 @@ fn what_was_answered_stays_true_through_every_crash() {
     while tally.rounds < rounds {
         let rounds = ROUNDS_PER_DATABASE.min(rounds - tally.rounds);
         let mut rng = Rng::with_seed(seed);
-        // Every other database is kept for ever, so that final records can be compared for long.
+        // Every other database has no retention, so that final records are compared over many
+        // crashes.
         let mut database = Database::new(&runtime, &outputs, &mut tally, seed.is_multiple_of(2));
         for round in 0..rounds {
             if database.is_sound() {
@@ -74,7 +80,7 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name} should be a number, found `{text}`")))
 }
 
-/// What all rounds came to.
+/// Counts of all rounds.
 #[derive(Default)]
 struct Tally {
     rounds: usize,

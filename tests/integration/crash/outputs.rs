@@ -1,4 +1,4 @@
-//! The files that tasks read and write, and what must stand in them.
+//! Input files of tasks, and the expected outputs.
 
 use std::fs;
 use std::io::Cursor;
@@ -10,24 +10,23 @@ use tokio::runtime::Runtime;
 
 use crate::common::{Server, tokenize};
 
-/// How many lines each text has: from one write to many, and one that takes longer to write than to
-/// compute.
+/// Lines per text: from a single write to many, and one that takes longer to write than to compute.
 const TEXTS: [usize; 3] = [1, 300, 5_000];
-/// Sides of the images, in pixels: from one stripe to many.
+/// Width and height of the images, from one stripe to many.
 const IMAGES: [(u32, u32); 2] = [(16, 9), (900, 700)];
-/// How many different inputs there are, the texts first.
+/// Number of inputs, texts first.
 pub(crate) const INPUTS: usize = TEXTS.len() + IMAGES.len();
-/// Where outputs are put, below the folder of the server.
+/// Folder of the outputs, below the server's folder.
 const FOLDER: &str = "out";
 
-/// What each input becomes where nobody disturbs.
+/// Each input and its output from an undisturbed run.
 pub(crate) struct Outputs {
     inputs: Vec<Vec<u8>>,
     expected: Vec<Vec<u8>>,
 }
 
 impl Outputs {
-    /// Has a server that is left in peace make each of them once.
+    /// Creates each output once on an undisturbed server.
     pub(crate) fn prepare(runtime: &Runtime) -> Self {
         let line = "The quick brown fox jumps over the lazy dog, 12345 times.\n";
         let texts = TEXTS.iter().map(|lines| line.repeat(*lines).into_bytes());
@@ -52,7 +51,7 @@ impl Outputs {
         }
     }
 
-    /// Compares each published file; returns how many there are and what is wrong with them.
+    /// Compares all published files; returns their number and the mismatches.
     pub(crate) fn check(&self, folder: &Path) -> (usize, Vec<String>) {
         let mut checked = 0;
         let mut wrong = Vec::new();
@@ -62,14 +61,16 @@ impl Outputs {
             let input: usize = name.split('-').next().unwrap().parse().unwrap();
             if found != self.expected[input] {
                 let (found, expected) = (found.len(), self.expected[input].len());
-                wrong.push(format!("output {name} has {found} bytes, expected other {expected}"));
+                wrong.push(format!(
+                    "output {name} has {found} bytes that differ from the {expected} expected"
+                ));
             }
         }
         (checked, wrong)
     }
 }
 
-/// The names of what lies in the folder of the outputs.
+/// Names of the files in the output folder.
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder.join(FOLDER)) else { return Vec::new() };
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -85,7 +86,7 @@ pub(crate) fn submission(input: usize, output: usize) -> serde_json::Value {
         });
     }
     let mut body = tokenize(&input_name(input), &output_name(input, output));
-    // The smallest vocabulary: each server reads it anew.
+    // The smallest vocabulary, because each server loads it again.
     body["parameters"]["encoding"] = "r50k_base".into();
     body
 }
@@ -98,12 +99,12 @@ fn input_name(input: usize) -> String {
     format!("in-{input}.{}", if is_image(input) { "png" } else { "txt" })
 }
 
-/// Begins with the input, so that it is known what must stand in the file.
+/// Starts with the number of the input, which determines the expected content.
 fn output_name(input: usize, output: usize) -> String {
     format!("{FOLDER}/{input}-{output}.{}", if is_image(input) { "png" } else { "json" })
 }
 
-/// An image with something to compress.
+/// A compressible image.
 fn png((width, height): (u32, u32)) -> Vec<u8> {
     let pixel = |x: u32, y: u32| image::Rgb([x * y, x + y, x ^ y].map(|it| it as u8));
     let mut bytes = Cursor::new(Vec::new());

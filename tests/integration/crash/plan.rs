@@ -1,5 +1,5 @@
-//! What happens in a round: who asks for what, and when the server dies. All of it follows from the
-//! seed.
+//! Plan of a round: the requests of each connection, and the time of the server's death. Everything
+//! follows from the seed.
 
 use std::time::Duration;
 
@@ -7,44 +7,45 @@ use fastrand::Rng;
 
 use crate::crash::outputs::INPUTS;
 
-/// How many clients talk to the server at once.
+/// Number of concurrent clients.
 pub(crate) const CONNECTIONS: usize = 6;
-/// Output files are few, so that some submissions meet one in use, and some replace an old one.
+/// Few output files, so that some submissions find theirs in use, and some replace an old one.
 const OUTPUTS_PER_INPUT: usize = 8;
 
-/// The grace that running tasks get after a SIGTERM.
+/// Shutdown grace of running tasks after SIGTERM.
 pub(crate) const GRACE: &str = "300ms";
-/// Longer than a stop takes: the grace, and a second for what does not notice its end.
+/// Longer than any orderly stop: the grace, and a second for tasks that ignore it. In microseconds.
 const LONGEST_DRAIN: u64 = 2_000_000;
 
-/// One life of a server, and how it ends.
+/// One life of a server.
 #[derive(Debug)]
 pub(crate) struct Round {
-    /// What each connection does, one after the other.
+    /// Operations of each connection, in order.
     pub(crate) connections: Vec<Vec<Operation>>,
-    /// After each of these numbers of events the reader of the event stream disconnects and resumes.
+    /// The reader of the event stream disconnects and resumes after each of these numbers of
+    /// events.
     pub(crate) hang_ups: Vec<usize>,
-    /// The end comes that long after that many operations were answered.
+    /// Number of responses and then the pause before the kill.
     pub(crate) kill: (usize, Duration),
-    /// A SIGTERM comes first, and the SIGKILL that long after it, unless the server has ended.
+    /// Time between a SIGTERM and the SIGKILL; `None` without SIGTERM.
     pub(crate) drain: Option<Duration>,
-    /// After it the server is started and killed again, each time after that long.
+    /// Further starts after the kill, each killed after that time.
     pub(crate) boots: Vec<Duration>,
 }
 
-/// One request. The numbers pick one of the connection's tasks.
+/// One request. The number picks one of the connection's tasks.
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
     Submit(Submission),
-    /// Asks how a task is doing.
+    /// Reads a task.
     Look(usize),
-    /// Reads some events of a task, from where this connection stopped reading them.
+    /// Reads some events of a task, from where this connection stopped.
     Follow(usize),
     Cancel(usize),
-    /// Cancels all unfinished tasks that this connection has submitted in this round.
+    /// Cancels all unfinished tasks this connection submitted in this round.
     CancelAll,
     Retry(usize),
-    /// Sends a submission with an `Idempotency-Key` again.
+    /// Repeats a submission with an `Idempotency-Key`.
     Repeat(usize),
 }
 
@@ -52,11 +53,11 @@ pub(crate) enum Operation {
 pub(crate) struct Submission {
     pub(crate) kind: Kind,
     pub(crate) priority: i32,
-    /// Whether it comes with an `Idempotency-Key`.
+    /// True to send an `Idempotency-Key`.
     pub(crate) keyed: bool,
 }
 
-/// What a task does.
+/// Behaviour of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Nothing,
@@ -71,16 +72,16 @@ pub(crate) enum Kind {
         millis: u64,
         attempts: u32,
     },
-    /// Runs at a time that is this far ahead when it is submitted.
+    /// Runs this long after its submission.
     Later {
         millis: u64,
     },
-    /// Turns an input, a text or an image, into one of the outputs that belong to it.
+    /// Processes an input, text or image, into one of its outputs.
     File {
         input: usize,
         output: usize,
     },
-    /// Fails whenever it is tried, because its input is absent.
+    /// Fails in each attempt, because its input does not exist.
     Fails {
         attempts: u32,
     },
@@ -92,7 +93,7 @@ impl Round {
             .map(|_| (0..rng.usize(4..20)).map(|_| operation(rng)).collect())
             .collect();
         let answers = rng.usize(1..=connections.iter().map(Vec::len).sum());
-        // Right after an answer, in the midst of a commit or of a task, or when little goes on.
+        // Right after a response, in the middle of a commit or of a task, or while little happens.
         let longest = [0, 1_000, 20_000, 500_000][rng.usize(0..4)];
         let longest_drain = [20_000, 400_000, LONGEST_DRAIN][rng.usize(0..3)];
         let boots = if rng.usize(0..3) == 0 { rng.usize(1..=2) } else { 0 };
@@ -133,7 +134,8 @@ fn submission(rng: &mut Rng) -> Submission {
         66..92 => Kind::File { input: rng.usize(..INPUTS), output: rng.usize(..OUTPUTS_PER_INPUT) },
         _ => Kind::Fails { attempts: rng.u32(1..=2) },
     };
-    // Those that share an output may be refused, and then nobody could tell what a repetition is.
+    // Submissions that share an output may be refused, which makes the result of a repetition
+    // ambiguous.
     let keyed = !matches!(kind, Kind::File { .. }) && rng.usize(0..4) == 0;
     Submission { kind, priority: rng.i32(0..3), keyed }
 }

@@ -1,4 +1,4 @@
-//! The bodies of submissions.
+//! Bodies of submissions.
 
 use serde_json::{Value, json};
 use task_server::task::Timestamp;
@@ -6,7 +6,7 @@ use task_server::task::Timestamp;
 use crate::crash::outputs;
 use crate::crash::plan::{Kind, Submission};
 
-/// What is sent for a submission. Its tags name it, and the connection and round it belongs to.
+/// Body of a submission. Its tags name the submission, and its connection and round.
 pub(crate) fn body(submission: &Submission, mark: &str, batch: &str) -> Value {
     let sleeper = |seconds: f64| {
         json!({
@@ -18,7 +18,7 @@ pub(crate) fn body(submission: &Submission, mark: &str, batch: &str) -> Value {
         Kind::Nothing => sleeper(0.0),
         Kind::Slow { millis } => {
             let mut body = sleeper(millis as f64 / 1000.0);
-            // A timeout that is never reached, whatever happens to the server.
+            // A timeout that is never reached.
             body["timeout_seconds"] = 3600.into();
             body
         }

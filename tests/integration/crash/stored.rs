@@ -1,5 +1,5 @@
-//! What stands in the database of a dead server. Clients do not see interruptions, which only an
-//! unclean stop of the server may raise.
+//! Rows in the database of a dead server. They show interruptions, which clients cannot see and
+//! only an unclean stop may count.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, Row};
 use tempfile::TempDir;
 
-/// The tasks by their id.
+/// Rows by task id.
 pub(crate) type Rows = HashMap<String, Stored>;
 
 #[derive(Debug)]
@@ -20,18 +20,18 @@ pub(crate) struct Stored {
     interruptions: i64,
 }
 
-/// How a server was stopped.
+/// Kind of end of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Death {
-    /// SIGKILL, after it had answered.
+    /// SIGKILL after it had answered.
     Killed,
-    /// SIGKILL while it started: it may have recovered the tasks or not.
+    /// SIGKILL during its start: recovery may or may not have run.
     KilledAtBoot,
-    /// It ended by itself after a SIGTERM.
+    /// Exit by itself after a SIGTERM.
     Orderly,
 }
 
-/// Reads a copy: whoever opens the database itself changes what the next start finds.
+/// Reads a copy, because opening the database would change what the next start finds.
 pub(crate) async fn read(folder: &Path) -> Rows {
     let copy = TempDir::new().unwrap();
     for name in ["tasks.db", "tasks.db-wal"] {
@@ -53,7 +53,7 @@ pub(crate) async fn read(folder: &Path) -> Rows {
     rows.iter().map(|row| (row.get("id"), stored(row))).collect()
 }
 
-/// What is wrong with the rows after this death, given those after the one before.
+/// Violations in the rows after this death, compared with those after the previous one.
 pub(crate) fn wrong(before: &Rows, now: &Rows, death: Death) -> Vec<String> {
     let mut wrong = Vec::new();
     for (id, row) in now {
@@ -68,11 +68,10 @@ pub(crate) fn wrong(before: &Rows, now: &Rows, death: Death) -> Vec<String> {
             ));
         }
         if row.status == "pending" && row.attempt >= row.max_attempts {
-            wrong
-                .push(format!("{id} waits with no attempt left: {row:?}, expected one given back"));
+            wrong.push(format!("{id} waits with no attempt left: {row:?}, expected one restored"));
         }
         if row.status == "running" && death == Death::Orderly {
-            wrong.push(format!("{id} is {row:?} after an orderly stop, expected it sent back"));
+            wrong.push(format!("{id} is {row:?} after an orderly stop, expected it to be pending"));
         }
     }
     wrong

@@ -19,8 +19,8 @@ pub(crate) struct Event {
 }
 
 impl EventStream {
-    /// Opens a stream, behind the event with this id if there is one. `Err` has the answer of a
-    /// server that opens none.
+    /// Opens a stream, after the event `last_id` if given. Returns `Err` with the response if the
+    /// server opens none.
     pub(crate) async fn open(
         client: &Client,
         url: String,
@@ -39,7 +39,7 @@ impl EventStream {
         Ok(Err((status, serde_json::from_slice(&body).unwrap_or_default())))
     }
 
-    /// The next event; `None` once the server has ended the stream.
+    /// Next event; `None` once the server has ended the stream.
     pub(crate) async fn next(&mut self) -> Result<Option<Event>, NoAnswer> {
         loop {
             while let Some((message, rest)) = self.buffer.split_once("\n\n") {
@@ -50,7 +50,7 @@ impl EventStream {
                 }
             }
             match self.response.chunk().await.map_err(|_| NoAnswer)? {
-                // The server sends a message at a time, so no character is torn apart.
+                // The server sends whole messages, so a chunk never splits a character.
                 Some(chunk) => self.buffer += str::from_utf8(&chunk).unwrap(),
                 None => return Ok(None),
             }

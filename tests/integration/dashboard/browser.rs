@@ -9,21 +9,22 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// How long anything may take before a test gives up on it.
+/// Timeout of every wait for the browser.
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// Chromium without a window. Dropping it ends the browser and its driver.
+/// A headless Chromium. Dropping it ends the browser and its driver.
 pub(crate) struct Browser {
     driver: Child,
     client: Client,
     session: String,
-    /// Where the server under test is; kept over its restart.
+    /// Address of the server under test; unchanged by its restart.
     site: String,
     _profile: TempDir,
 }
 
 impl Browser {
-    /// Starts a browser for the pages of this server; `None`, said aloud, on a machine that has none.
+    /// Starts a browser for the pages of this server. Skips the test and returns `None` on a
+    /// machine without one.
     pub(crate) async fn start(address: &str) -> Option<Self> {
         let Some((driver, port)) = drive() else {
             crate::common::skips::skip(
@@ -56,7 +57,7 @@ impl Browser {
         };
         let opened = match browser.ask(Method::POST, "", wanted).await {
             Err(error) if error.contains("cannot find Chrome binary") => {
-                crate::common::skips::skip("no chromium here (apt install chromium)");
+                crate::common::skips::skip("chromium is not installed (apt install chromium)");
                 return None;
             }
             opened => opened.unwrap(),
@@ -84,24 +85,24 @@ impl Browser {
         self.ask(Method::POST, "/url", url).await.unwrap();
     }
 
-    /// Path and query of the page that is open.
+    /// Path and query of the open page.
     pub(crate) async fn path(&self) -> String {
         let path = self.run("return location.pathname + location.search", json!([])).await;
         path.as_str().unwrap().to_owned()
     }
 
-    /// Goes back, as with the browser's button.
+    /// Goes back in the history.
     pub(crate) async fn back(&self) {
         self.ask(Method::POST, "/back", json!({})).await.unwrap();
     }
 
-    /// Runs the body of a function in the page; returns what that returns.
+    /// Runs a function body in the page; returns its result.
     pub(crate) async fn run(&self, script: &str, args: Value) -> Value {
         let body = json!({ "script": script, "args": args });
         self.ask(Method::POST, "/execute/sync", body).await.unwrap()
     }
 
-    /// Runs the body of an async function in the page; returns what that comes to.
+    /// Runs an async function body in the page; returns its result.
     pub(crate) async fn run_async(&self, script: &str) -> Value {
         let script = format!(
             "const done = arguments[arguments.length - 1];
@@ -111,7 +112,7 @@ impl Browser {
         self.ask(Method::POST, "/execute/async", body).await.unwrap()
     }
 
-    /// Holds until this expression is true in the page.
+    /// Waits until this expression is true in the page.
     pub(crate) async fn until(&self, expression: &str) {
         let script = format!(
             "const done = arguments[arguments.length - 1];
@@ -135,28 +136,28 @@ impl Browser {
         panic!("still not so: {expression}\n{last}\nThe page says:\n{}", text.as_str().unwrap());
     }
 
-    /// Holds until the page shows this text.
+    /// Waits until the page shows this text.
     pub(crate) async fn until_text(&self, text: &str) {
         self.until(&format!("document.body.innerText.includes({})", json!(text))).await;
     }
 
-    /// Holds until the page does not show this text.
+    /// Waits until the page does not show this text.
     pub(crate) async fn until_no_text(&self, text: &str) {
         self.until(&format!("!document.body.innerText.includes({})", json!(text))).await;
     }
 
-    /// Clicks on an element, once it is there and can be clicked on, as a user would.
+    /// Waits until an element is clickable, and clicks on it.
     pub(crate) async fn click(&self, css: &str) {
         self.on_element("css selector", css, "/click", json!({})).await;
     }
 
-    /// Clicks on the button (or link) with this text.
+    /// Clicks on the button or link with this text.
     pub(crate) async fn press(&self, text: &str) {
         let xpath = format!("//*[(self::button or self::a) and normalize-space(.)='{text}']");
         self.on_element("xpath", &xpath, "/click", json!({})).await;
     }
 
-    /// Chooses from a list by the text of the choice.
+    /// Selects an option by its text.
     pub(crate) async fn choose(&self, css: &str, text: &str) {
         let wanted = json!(text);
         self.until(&format!("document.querySelector({}) !== null", json!(format!("{css} option"))))
@@ -173,13 +174,13 @@ impl Browser {
         self.run(script, json!([css, text])).await;
     }
 
-    /// Types into a field that may have a text already.
+    /// Replaces the text of a field.
     pub(crate) async fn fill(&self, css: &str, text: &str) {
         self.on_element("css selector", css, "/clear", json!({})).await;
         self.on_element("css selector", css, "/value", json!({ "text": text })).await;
     }
 
-    /// Types a key, or a text, where the focus is.
+    /// Types a key or a text into the focused element.
     pub(crate) async fn keys(&self, text: &str) {
         let active = self.ask(Method::GET, "/element/active", Value::Null).await.unwrap();
         let id = element_id(&active);
@@ -211,14 +212,14 @@ impl Browser {
         self.ask(Method::POST, &command, body.clone()).await.map(drop)
     }
 
-    /// The window as it is on a phone, or not.
+    /// Sets the window size in pixels.
     pub(crate) async fn resize(&self, width: u32, height: u32) {
         let metrics =
             json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
     }
 
-    /// What the system says of light and dark: "light", "dark".
+    /// Sets the preferred colour scheme: "light" or "dark".
     pub(crate) async fn prefer(&self, scheme: &str) {
         let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
         self.devtools("Emulation.setEmulatedMedia", features).await;
@@ -229,7 +230,7 @@ impl Browser {
         self.ask(Method::POST, "/goog/cdp/execute", body).await.unwrap();
     }
 
-    /// What the browser complained of, but for answers of the server that are not 200.
+    /// Errors in the browser's log, except about responses other than 200.
     pub(crate) async fn complaints(&self) -> Vec<String> {
         let log = self.ask(Method::POST, "/se/log", json!({ "type": "browser" })).await.unwrap();
         let messages = log.as_array().unwrap().iter().filter(|entry| entry["source"] != "network");
@@ -237,9 +238,9 @@ impl Browser {
     }
 }
 
-/// Starts a driver; returns the port that it listens on. `None` on a machine that has none.
+/// Starts a driver; returns its port, or `None` on a machine without one.
 fn drive() -> Option<(Child, String)> {
-    // A driver ends at once if the port that it picks is in use already as IPv6: try another.
+    // A driver exits at once if its port is in use over IPv6: tries another.
     for _ in 0..10 {
         let mut command = Command::new("chromedriver");
         command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -263,7 +264,7 @@ fn element_id(element: &Value) -> &str {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Ends the browser, which does not end with its driver.
+        // Ends the browser, which does not exit with its driver.
         if let Some((address, session)) =
             self.session.strip_prefix("http://").and_then(|rest| rest.split_once('/'))
             && let Ok(mut driver) = TcpStream::connect(address)
@@ -272,7 +273,7 @@ impl Drop for Browser {
                 "DELETE /{session} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
             );
             let _ = driver.write_all(request.as_bytes());
-            // The answer comes when the browser has ended; the connection stays open.
+            // The response comes after the browser has exited; the connection stays open.
             let _ = driver.read(&mut [0; 1024]);
         }
         let _ = self.driver.kill();

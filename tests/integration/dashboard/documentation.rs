@@ -1,4 +1,4 @@
-//! Swagger UI, which is held to a policy too.
+//! Swagger UI under its content security policy.
 
 use crate::dashboard::open;
 

@@ -1,4 +1,4 @@
-//! The form that submits a task.
+//! The submission form.
 
 use serde_json::json;
 
@@ -49,12 +49,12 @@ async fn what_is_wrong_is_said_beside_its_field() {
         .await;
     browser.fill("[name='parameters.sleep_duration']", "0").await;
     browser.until(&format!("{} === ''", fault("parameters-sleep_duration"))).await;
-    // An empty field is not called wrong before the user has been there.
+    // An empty field shows no error before the user has visited it.
     browser.until(&format!("{} === ''", fault("output_file_path"))).await;
     browser.click(".submit-line button").await;
     browser.until(&format!("{}?.includes('required')", fault("output_file_path"))).await;
     browser.until("document.activeElement.name === 'input_file_path'").await;
-    // The trial run finds what a submission would not.
+    // The dry run finds errors the checks of the form do not.
     browser.fill("[name=output_file_path]", "out.json").await;
     browser.fill("[name=input_file_path]", "absent.txt").await;
     browser.until(&format!("{}?.includes('absent.txt')", fault("input_file_path"))).await;

@@ -1,4 +1,4 @@
-//! The dashboard of a server that asks for API keys.
+//! The dashboard of a server with API keys.
 
 use tempfile::TempDir;
 
@@ -8,7 +8,7 @@ use crate::dashboard::page_of;
 
 const KEY: &str = "7f3a9c1e5b8d2046f1a7c3e9d5b08264a6c8e0f2143658790badcfe1325476981";
 
-/// A server with two keys: `KEY`, and one that only reads, which is returned.
+/// Starts a server with two keys: `KEY`, and a read-only one, which is returned.
 fn guarded() -> (Server, String) {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("keys"), format!("{KEY}\n")).unwrap();
@@ -36,7 +36,7 @@ async fn a_key_is_asked_for_and_kept_for_the_tab() {
     browser.until_text("unknown API key").await;
     browser.fill("#key-value", KEY).await;
     browser.press("Continue").await;
-    // The list, and the stream too.
+    // The list and the stream.
     browser.until(&format!("document.querySelector('tr[data-id=\"{id}\"]')")).await;
     let other = submit(&server).await;
     browser.until(&format!("document.querySelector('tr[data-id=\"{other}\"]')")).await;
@@ -72,7 +72,7 @@ async fn a_key_that_only_reads_is_told_so() {
     browser.open("/dashboard/submit").await;
     browser.until_text("`reader` is read-only").await;
     browser.until("document.querySelector('.submit-line button').disabled").await;
-    // Another key may write.
+    // The other key may write.
     browser.press("Forget key").await;
     browser.fill("#key-value", KEY).await;
     browser.press("Continue").await;

@@ -1,4 +1,4 @@
-//! Every view: on a phone, light and dark, and for those who use a screen reader or a keyboard.
+//! Every view: on a phone, light and dark, with a screen reader, and with a keyboard.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::common::{Server, endless, tokenize};
 use crate::dashboard::browser::Browser;
 use crate::dashboard::{open, page_of};
 
-/// Addresses, and a text that is there once the view is.
+/// Path of each view, and a text it shows once it is loaded.
 pub(crate) async fn views(server: &Server) -> Vec<(String, &'static str)> {
     server.write("in.txt", "some text");
     let mut body = tokenize("in.txt", "out.json");
@@ -51,7 +51,7 @@ async fn nothing_is_wider_than_a_phone() {
     }
 }
 
-/// The rules that axe-core finds broken in the page as it stands, and where.
+/// Violated axe-core rules in the current page, and their places.
 async fn broken_rules(browser: &Browser, axe: &str) -> Vec<String> {
     browser.run(axe, json!([])).await;
     let found = browser

@@ -1,4 +1,4 @@
-//! The dashboard in a real browser. Skipped aloud where there is none.
+//! The dashboard in a real browser. Skipped on machines without one.
 
 mod browser;
 mod documentation;
@@ -15,7 +15,7 @@ use crate::common::Server;
 use browser::Browser;
 use serde_json::{Value, json};
 
-/// A server with these arguments, and a browser that shows a page of it.
+/// Starts a server with these arguments, and a browser that shows one of its pages.
 async fn open(args: &[&str], path: &str) -> Option<(Server, Browser)> {
     let server = Server::start(args);
     let browser = Browser::start(server.address()).await?;
@@ -23,7 +23,7 @@ async fn open(args: &[&str], path: &str) -> Option<(Server, Browser)> {
     Some((server, browser))
 }
 
-/// A submission that reports progress ten times a second and outlives the test.
+/// Submission of a task that reports progress ten times a second and outlives the test.
 fn busy() -> Value {
     json!({ "task_type": "dummy_long", "parameters": { "duration": 1e5, "steps": 1_000_000 } })
 }
@@ -32,7 +32,7 @@ fn page_of(id: &str) -> String {
     format!("/dashboard/tasks/{id}")
 }
 
-/// What stands in the first element that this selector finds, as a script.
+/// Script that returns the text of the first element that matches the selector.
 fn text_of(css: &str) -> String {
     format!("document.querySelector({})?.textContent", json!(css))
 }

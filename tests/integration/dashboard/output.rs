@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::common::{dummy, tokenize};
 use crate::dashboard::{open, page_of};
 
-/// A red dot: one pixel as BMP.
+/// A red pixel as BMP.
 const IMAGE: [u8; 58] = [
     0x42, 0x4d, 58, 0, 0, 0, 0, 0, 0, 0, 54, 0, 0, 0, 40, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0,
     24, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 0,

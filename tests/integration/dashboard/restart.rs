@@ -1,4 +1,4 @@
-//! The dashboard while its server is away.
+//! The dashboard while its server is down.
 
 use crate::common::endless;
 use crate::dashboard::{open, page_of};
@@ -15,7 +15,7 @@ async fn a_server_that_is_gone_is_told_of_until_it_is_back() {
     server.come_back();
     browser.until_no_text("The server does not answer").await;
     server.until_running_again(&begun).await;
-    // The table lives on without being loaded anew.
+    // The table recovers without a reload.
     server.delete(&format!("/tasks/{id}")).await;
     browser.until(&format!("{row}.innerText.includes('cancelled')")).await;
 

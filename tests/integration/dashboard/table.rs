@@ -5,14 +5,14 @@ use serde_json::json;
 use crate::common::{Server, dummy, endless};
 use crate::dashboard::{busy, open, page_of};
 
-/// The number of rows in the table, as a script.
+/// Script that returns the number of rows in the table.
 const ROWS: &str = "document.querySelectorAll('tbody tr').length";
 
 fn row(id: &str) -> String {
     format!("document.querySelector('tr[data-id=\"{id}\"]')")
 }
 
-/// Holds back what is submitted, so that nothing changes by itself.
+/// Keeps submitted tasks pending, so that nothing changes by itself.
 async fn occupied(server: &Server) -> String {
     let id = server.submit(endless()).await;
     server.until_running(&id).await;
@@ -35,7 +35,7 @@ async fn the_table_follows_what_happens() {
             row(&pending)
         ))
         .await;
-    // The newest stands first.
+    // Newest first.
     browser
         .until(&format!("{}.rowIndex === 1 && {}.rowIndex === 2", row(&pending), row(&running)))
         .await;
@@ -72,7 +72,7 @@ async fn filters_stand_in_the_address() {
     browser.until(&format!("{ROWS} === 1 && {} !== null", row(&running))).await;
     browser.open("/dashboard?status=completed").await;
     browser.until_text("No task matches").await;
-    // What begins to match comes in.
+    // Tasks that start to match the filter appear.
     server.delete(&format!("/tasks/{running}")).await;
     browser.until(&format!("{ROWS} === 2")).await;
 }
@@ -128,7 +128,7 @@ async fn completed_tasks_run_again_only_after_a_question() {
     browser.press("Run again").await;
     browser.press("Submit again").await;
     browser.until(&format!("{ROWS} === 2")).await;
-    // A bar would say no more than the status does.
+    // A bar would add nothing to the status.
     browser.until("document.querySelectorAll('tr .pill.completed').length === 2").await;
     browser.until("document.querySelectorAll('tr progress').length === 0").await;
 }
@@ -187,7 +187,7 @@ async fn pages_lead_to_older_tasks_and_back() {
     browser.until(&format!("{ROWS} === 22 && {} !== null", row(&first))).await;
     let path = browser.path().await;
     assert!(path.starts_with("/dashboard?cursor="), "{path}");
-    // What is new belongs to the first page.
+    // New tasks belong to the first page.
     let newer = server.submit(dummy(0.0)).await;
     browser.press("Newer").await;
     browser.until(&format!("{ROWS} === 50 && {} !== null", row(&newer))).await;

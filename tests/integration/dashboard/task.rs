@@ -12,7 +12,7 @@ async fn a_task_is_watched_cancelled_and_retried() {
     let Some((server, browser)) = open(&[], "/dashboard").await else { return };
     let id = server.submit(busy()).await;
     browser.open(&page_of(&id)).await;
-    // It moves while nothing is loaded anew.
+    // It moves without a reload.
     browser.until_text("Processing step").await;
     let message = text_of(".now .message");
     let first = browser.run(&format!("return {message}"), json!([])).await;
@@ -56,7 +56,7 @@ async fn an_address_of_a_task_leads_to_all_that_is_known_of_it() {
     }
     let error = task["error"].as_str().unwrap();
     browser.until_text(error).await;
-    // Once, for the last attempt; the first one's is not known any more.
+    // Shown once, for the last attempt; the first attempt's is no longer known.
     browser.until(&format!("document.body.innerText.split({}).length === 2", json!(error))).await;
 
     let running = server.submit(endless()).await;
@@ -78,7 +78,7 @@ async fn a_retry_whose_answer_is_lost_is_not_submitted_twice() {
     server.wait_for(&id, "failed").await;
     browser.open(&page_of(&id)).await;
     browser.until_text("Retry").await;
-    // The first answer does not arrive.
+    // The first response does not arrive.
     browser
         .run(
             "const fetched = window.fetch; window.keys = [];
@@ -110,7 +110,7 @@ async fn a_task_is_copied_as_a_command() {
     let id = server.submit(body).await;
     browser.open(&page_of(&id)).await;
     browser.until_text("Copy as curl").await;
-    // Reading the clipboard needs a permission that a headless browser does not give.
+    // A headless browser does not permit reading the clipboard.
     browser
         .run("navigator.clipboard.writeText = async (text) => { window.copied = text; }", json!([]))
         .await;

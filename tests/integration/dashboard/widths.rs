@@ -1,12 +1,12 @@
-//! No text prints over another at any width of the window.
+//! No text overlaps another at any window width.
 
 use serde_json::{Value, json};
 
 use crate::dashboard::looks::views;
 use crate::dashboard::open;
 
-/// Finds texts that overlap, elements that are cut off without an ellipsis, bars that are squeezed, and a page
-/// that is wider than its window; each as a sentence.
+/// Finds overlapping texts, elements cut off without an ellipsis, squeezed bars, and a page wider
+/// than its window; each as a sentence.
 const FIND: &str = r#"
 const found = [];
 const page = document.documentElement;
@@ -34,7 +34,7 @@ for (const [index, one] of texts.entries()) {
   for (const other of texts.slice(index + 1)) {
     const across = Math.min(one.right, other.right) - Math.max(one.left, other.left);
     const down = Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top);
-    // Letters have room above and below them.
+    // Letters do not fill the height of their line.
     if (one.node !== other.node && across > 2 && down > 4) {
       found.push(`"${one.node.data.trim()}" and "${other.node.data.trim()}" overlap`);
     }

@@ -1,5 +1,5 @@
-//! The wall clock is set forward and back by an hour, again and again, while the server works. What
-//! has a length keeps its length, and what waits for a time of day goes by the clock.
+//! The wall clock jumps by an hour, back and forth, while the server works. Durations keep their
+//! length; times of day follow the clock.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,14 +17,14 @@ use tempfile::TempDir;
 use crate::common::{Server, endless};
 use crate::faults::server::{ASK, SERVER};
 
-/// How long the server lets tasks go on when it stops.
+/// Shutdown grace of the server.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
-/// An hour would be wrong, and nothing that is right takes that long.
+/// Upper limit of all waits: longer than any correct one, shorter than an hour's jump.
 const FAR_TOO_LONG: Duration = Duration::from_secs(1800);
-/// How often the clock jumps.
+/// Time between jumps.
 const BETWEEN_JUMPS: Duration = Duration::from_millis(20);
 
-/// Blocks its thread for ever and never looks up.
+/// Blocks its thread forever and ignores its cancellation.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct Stubborn {}
 
@@ -40,17 +40,17 @@ impl Task for Stubborn {
     }
 }
 
-/// The library that shows programs another time.
+/// The library that fakes the clock of a program.
 fn faketime() -> Option<PathBuf> {
     let library = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
         .map(|arch| format!("/usr/lib/{arch}/faketime/libfaketimeMT.so.1").into());
     library.into_iter().find(|path: &PathBuf| path.exists())
 }
 
-/// A wall clock that can be set, and a server that goes by it.
+/// An adjustable wall clock for a server.
 struct Clock {
     library: String,
-    /// Holds by how many seconds the clock is wrong.
+    /// File with the offset of the clock in seconds.
     offset: PathBuf,
 }
 
@@ -58,7 +58,7 @@ impl Clock {
     fn new(folder: &Path) -> Option<Self> {
         let Some(library) = faketime() else {
             crate::common::skips::skip(
-                "libfaketime is not there, on Debian `apt-get install faketime`",
+                "libfaketime is not installed (Debian: apt-get install faketime)",
             );
             return None;
         };
@@ -84,7 +84,7 @@ impl Clock {
         set(&self.offset, seconds);
     }
 
-    /// Sets the clock forward and back until the answer is dropped.
+    /// Sets the clock forward and back until the returned value is dropped.
     fn jump_about(&self) -> Jumps {
         let (stop, stopped) = mpsc::channel();
         let offset = self.offset.clone();
@@ -100,14 +100,14 @@ impl Clock {
     }
 }
 
-/// The server never finds half a number.
+/// Replaces the file atomically, so that the server never reads half a number.
 fn set(offset: &Path, seconds: i64) {
     let new = offset.with_extension("new");
     fs::write(&new, format!("{seconds:+}")).unwrap();
     fs::rename(new, offset).unwrap();
 }
 
-/// A clock that jumps until this is dropped.
+/// A jumping clock, until dropped.
 struct Jumps {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -120,7 +120,7 @@ impl Drop for Jumps {
     }
 }
 
-/// That what began then has taken this long, and not an hour.
+/// Asserts that the time since `began` is at least `length` and contains no jump.
 #[track_caller]
 fn took(began: Instant, length: Duration) {
     let took = began.elapsed();
@@ -139,7 +139,7 @@ async fn what_has_a_length_keeps_it_while_the_clock_jumps() {
     let mut server = Server::start_self(folder, SERVER, &clock.env());
     let jumps = clock.jump_about();
 
-    // A timeout, a pause between attempts, a wait, a wait for a cancellation: all at once.
+    // A timeout, a retry backoff, a wait, and a wait for a cancellation, all at once.
     let (seconds, began) = (Duration::from_secs, Instant::now());
     let timeout = server.submit(with(endless(), json!({ "timeout_seconds": 2 }))).await;
     let limits = json!({ "timeout_seconds": 0.05, "max_attempts": 2 });
@@ -164,7 +164,7 @@ async fn what_has_a_length_keeps_it_while_the_clock_jumps() {
     };
     let tried_again = async {
         let task = server.wait_for(&retried, "failed").await;
-        // Two timeouts, and three quarters of the first pause.
+        // Two timeouts, and three quarters of the first backoff.
         took(began, Duration::from_millis(850));
         assert_eq!(task["attempt"], 2, "{task:#}");
     };
@@ -208,12 +208,12 @@ async fn lists_are_whole_and_in_order_though_the_clock_jumped() {
     submitted.reverse();
     assert_eq!(pages(&server, "/tasks?limit=7").await, submitted);
 
-    // A filter by time changes nothing about that.
+    // A filter by time does not change that.
     let since = "/tasks?limit=7&created_after=2000-01-01T00:00:00Z";
     assert_eq!(pages(&server, since).await, submitted);
 }
 
-/// Sixty years, which are enough until 2030.
+/// Minus sixty years: before 1970 until the year 2030.
 const BEFORE_1970: i64 = -60 * 366 * 24 * 3600;
 
 #[tokio::test]
@@ -227,7 +227,8 @@ async fn a_clock_that_falls_behind_1970_stops_no_task() {
     let fails = json!({ "task_type": "image_process", "input_file_path": "absent",
                          "output_file_path": "out.png" });
     let begin = Instant::now();
-    // Requests may fail on a thread that has had none before. Each try is another connection.
+    // Requests may fail on a server thread that has served none before. Each try opens a new
+    // connection.
     let later = loop {
         let answer = server.request(Method::POST, "/tasks").json(&fails).send().await;
         if let Ok(answer) = answer
@@ -244,7 +245,7 @@ async fn a_clock_that_falls_behind_1970_stops_no_task() {
     assert_eq!(pages(&server, "/tasks?created_before=1970-01-01T00:00:00Z").await, [later]);
 }
 
-/// The ids on all pages, in order.
+/// Ids on all pages, in order.
 async fn pages(server: &Server, first: &str) -> Vec<String> {
     let mut ids = Vec::new();
     let mut next = Some(first.to_owned());
@@ -271,9 +272,9 @@ async fn a_time_to_run_at_is_one_of_the_clock() {
     assert_eq!(server.task(&id).await["status"], "pending");
     let now = server.submit(endless()).await;
     server.until_running(&now).await;
-    assert_eq!(server.task(&id).await["status"], "pending", "it has an hour and a half to wait");
+    assert_eq!(server.task(&id).await["status"], "pending", "it is due in an hour and a half");
     clock.set(3600);
-    // Its time has passed, so it is seen to within a minute; here by the restart.
+    // The time has passed. The server notices within a minute, or at once at a restart.
     server.restart_self(SERVER, &clock.env());
     server.until_running(&id).await;
     let passed = server.submit(body).await;
@@ -283,7 +284,7 @@ async fn a_time_to_run_at_is_one_of_the_clock() {
 #[tokio::test]
 async fn a_server_sees_by_itself_that_the_clock_was_set_forward() {
     if std::env::var_os("CLOCK_MINUTE").is_none() {
-        crate::common::skips::skip("takes a minute; CLOCK_MINUTE=1 asks for it");
+        crate::common::skips::skip("takes a minute; CLOCK_MINUTE=1 enables it");
         return;
     }
     let folder = TempDir::new().unwrap();

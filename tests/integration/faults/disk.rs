@@ -1,5 +1,5 @@
-//! A disk that fails where SQLite does not expect it to be full. What a disk, a quota or a network
-//! file system would answer is put in by `strace`, into the real server.
+//! A disk that fails where SQLite does not expect it to be full. `strace` injects the errors of
+//! disks, quotas and network file systems into the real server.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -7,29 +7,29 @@ use std::time::Instant;
 
 use crate::common::{PATIENCE, Server, dummy};
 
-/// System calls of a running server that fail, until this is dropped.
+/// Failing system calls in a running server, until dropped.
 struct Fault(Child);
 
 impl Fault {
-    /// `fault` is `error=` and a number's name, or `delay_enter=` and microseconds. `None`, and said aloud,
-    /// where that is not possible.
+    /// `fault` is `error=` and the name of an error, or `delay_enter=` and microseconds. Skips the
+    /// test and returns `None` where injection is not possible.
     fn inject(server: &Server, calls: &str, fault: &str) -> Option<Self> {
         let mut strace = Command::new("strace");
         strace.args(["-f", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
         strace.args(["-e", &format!("inject={calls}:{fault}")]);
         strace.args(["-p", &server.process_id().to_string()]).stderr(Stdio::piped());
         let Ok(mut child) = strace.spawn() else {
-            crate::common::skips::skip("there is no strace here");
+            crate::common::skips::skip("strace is not installed");
             return None;
         };
         let mut said = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         said.read_line(&mut line).unwrap();
         if !line.contains("attached") {
-            crate::common::skips::skip(&format!("strace may not attach here: {line}"));
+            crate::common::skips::skip(&format!("strace cannot attach: {line}"));
             return None;
         }
-        // It has more to say, of each thread that begins.
+        // Drains its messages about new threads.
         std::thread::spawn(move || said.read_to_end(&mut Vec::new()));
         Some(Self(child))
     }
@@ -73,9 +73,9 @@ async fn a_cancellation_does_not_wait_for_ever_for_a_slow_disk() {
         return;
     };
     let begin = Instant::now();
-    // Until it has ended, a cancellation would be accepted.
+    // A cancellation would be accepted until the task has ended.
     while server.task(&id).await["progress"] != 100.0 {
-        assert!(begin.elapsed() < PATIENCE, "it does not end");
+        assert!(begin.elapsed() < PATIENCE, "the task does not end");
     }
     let answer = server.delete(&format!("/tasks/{id}")).await;
     assert!(answer.error(503).contains("try again"), "{answer}");

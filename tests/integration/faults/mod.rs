@@ -1,7 +1,7 @@
-//! Faults that the whole process has to stand: a task that kills it, a clock that jumps.
+//! Faults of the whole process: a task that kills it, a clock that jumps, a failing disk.
 //!
-//! No task that ships does such things, and the allocator of the real binary does not get along with
-//! a library that replaces the clock. So this binary starts itself again, as a server.
+//! No shipped task does such things, and the real binary's allocator conflicts with the library
+//! that replaces the clock. So this test binary starts itself as a server.
 
 mod clock;
 mod disk;

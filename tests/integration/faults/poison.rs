@@ -1,4 +1,4 @@
-//! A task that kills the server whenever it runs, and those beside it.
+//! A task that kills the server in each attempt, and tasks that run beside it.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -17,15 +17,15 @@ use crate::faults::server::{ASK, SERVER};
 const NEIGHBOURS: u32 = 60;
 const SIGABRT: i32 = 6;
 
-/// Has a permit for each neighbour that runs.
+/// One permit per running neighbour.
 static RUNNING: Semaphore = Semaphore::const_new(0);
 
-/// How often the server has died.
+/// Number of server deaths so far.
 fn deaths() -> usize {
     fs::read_to_string("deaths").unwrap_or_default().len()
 }
 
-/// Kills the server; the first two times when all its neighbours run.
+/// Kills the server. The first two times it waits until all neighbours run.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct Poison {}
 
@@ -40,7 +40,7 @@ impl Task for Poison {
     }
 }
 
-/// Does no harm, and does not end before the server has died twice.
+/// Harmless task that ends only after the server has died twice.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct Neighbour {}
 
@@ -63,7 +63,7 @@ async fn a_poison_task_is_failed_and_its_sixty_neighbours_finish() {
     for _ in 1..NEIGHBOURS {
         neighbours.push(server.submit(json!({ "task_type": "dummy_long" })).await);
     }
-    // The server may be gone before the last answer has come.
+    // The server may die before this response.
     let last = server.request(reqwest::Method::POST, "/tasks");
     let _ = last.json(&json!({ "task_type": "dummy_long" })).send().await;
     assert_eq!(server.wait_exit().signal(), Some(SIGABRT));

@@ -1,4 +1,4 @@
-//! The server that this binary is when it starts itself again.
+//! The server this test binary runs when it starts itself.
 
 use serde_json::json;
 use task_server::app::App;
@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{clock, poison};
 
-/// The test that is a server, if it is asked to be.
+/// Name of the test that serves if requested.
 pub(crate) const SERVER: &str = "faults::server::serves_if_it_is_asked_to";
-/// Asks it to be one.
+/// Environment variable that requests it.
 pub(crate) const ASK: (&str, &str) = ("SERVE_IN_THIS_FOLDER", "1");
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,6 +39,6 @@ async fn serves_if_it_is_asked_to() {
         }
     });
     app.serve(shutdown).await;
-    // Threads that go on for ever do not hold up the end of the real server either.
+    // Endless threads do not delay the exit of the real server either.
     std::process::exit(0);
 }

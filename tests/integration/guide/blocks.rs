@@ -1,4 +1,4 @@
-//! The code blocks of the guide, and what they make of the sources.
+//! Code blocks of the guide, and their effect on the sources.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ fn blocks() -> Vec<Block> {
     fenced_blocks(GUIDE)
 }
 
-/// The text of the only block in that language that has these words.
+/// Text of the only block in this language that contains `words`.
 pub(super) fn block(language: &str, words: &str) -> String {
     let mut found: Vec<_> = blocks();
     found.retain(|block| block.language == language && block.text.contains(words));
@@ -18,12 +18,12 @@ pub(super) fn block(language: &str, words: &str) -> String {
     found.remove(0).text
 }
 
-/// The sources with the blocks applied, and what that took.
+/// The sources after the guide's changes, and a summary of those.
 pub(super) struct Applied {
     pub(super) tree: Tree,
-    /// The files that were not there before.
+    /// Files the guide adds.
     pub(super) new_files: Vec<&'static str>,
-    /// The lines that were added to files that were there, each as `FILE: LINE`.
+    /// Lines added to existing files, each as `FILE: LINE`.
     pub(super) added_lines: Vec<String>,
 }
 
@@ -45,13 +45,13 @@ pub(super) fn apply_guide() -> Applied {
             }
             ("diff", Some(file)) => {
                 let text = applied.tree.get_mut(Path::new(file));
-                let text = text.unwrap_or_else(|| panic!("there is no {file} to change"));
+                let text = text.unwrap_or_else(|| panic!("there is no {file} to patch"));
                 *text = patched(str::from_utf8(text).unwrap(), &block.text, file).into_bytes();
                 let added = block.text.lines().filter_map(|line| line.strip_prefix('+'));
                 applied.added_lines.extend(added.map(|line| format!("{file}: {}", line.trim())));
             }
             ("rust" | "bash" | "json", None) => {}
-            (language, title) => panic!("no test knows what to do with `{language}` {title:?}"),
+            (language, title) => panic!("no test handles blocks of `{language}` {title:?}"),
         }
     }
     applied.new_files.retain(|file| {
@@ -61,8 +61,8 @@ pub(super) fn apply_guide() -> Applied {
     applied
 }
 
-/// Adds the `+` lines of a diff. The other lines have to be there one after the other, but for a
-/// line `…`, which stands for any number of lines.
+/// Adds the `+` lines of a diff. The other lines must follow each other in `text`, except that a
+/// line `…` stands for any number of lines.
 fn patched(text: &str, diff: &str, file: &str) -> String {
     let mut lines: Vec<_> = text.lines().collect();
     let mut here = None;
@@ -84,12 +84,12 @@ fn patched(text: &str, diff: &str, file: &str) -> String {
             gap = false;
         }
     }
-    assert!(added.is_empty(), "the diff of {file} does not say what comes after {added:?}");
+    assert!(added.is_empty(), "the diff of {file} has no line after {added:?}");
     lines.join("\n") + "\n"
 }
 
-/// The untitled Rust blocks as one file: methods of a task as those of a task with the parameters of
-/// the one in the guide, statements as the body of a function that gets a context.
+/// The untitled Rust blocks as one file. Methods become those of a task with the parameters of the
+/// guide's task; statements become the body of a function that has a context.
 pub(super) fn snippets() -> String {
     let mut file = String::from(
         "//! The short examples of the guide.

@@ -1,13 +1,13 @@
-//! The contributor guide, followed to the letter: its own code blocks are applied to a copy of the
-//! sources, the copy is built, and the built server does what the guide says it does.
+//! The contributor guide, followed to the letter: its code blocks are applied to a copy of the
+//! sources, the copy is built, and the built server must do what the guide says.
 //!
-//! What a block is for stands behind its language, where Markdown viewers do not show it:
-//! - `rust title="FILE"` is a new file, or what to add at its end. A file `x.rs` takes the place of
-//!   a folder `x/`: that is how the one-file example stands in for the task that it is a short form of.
+//! The purpose of a block follows its language, where Markdown viewers do not show it:
+//! - `rust title="FILE"` is a new file, or text to append to it. A file `x.rs` replaces a folder
+//!   `x/`: this way the one-file example replaces the task it is a short form of.
 //! - `diff title="FILE"` adds its `+` lines to a file; see [`blocks::patched`].
 //! - `rust` without a title is a method of a task or a few statements from one. All of them are
 //!   compiled as one more file of the copy, see [`blocks::snippets`].
-//! - `bash` and `json` are what a user types and gets.
+//! - `bash` and `json` are input and output of a user.
 
 mod blocks;
 mod workshop;
@@ -22,13 +22,14 @@ use tempfile::TempDir;
 
 const GUIDE: &str = include_str!("../../../docs/TASK_DEVELOPMENT.md");
 
-/// Does what the guide's curl line does: by curl, or without it by hand. Returns the answer.
+/// Runs a curl line of the guide, or sends its body directly if curl is missing. Returns the
+/// response.
 async fn run_curl(server: &Server, line: &str) -> Value {
     let script = format!("{} --silent --show-error --noproxy '*'", line.trim_end());
     match Command::new("sh").args(["-c", &script]).output().unwrap() {
         output if output.status.success() => serde_json::from_slice(&output.stdout).unwrap(),
         output if output.status.code() == Some(127) => {
-            eprintln!("there is no curl: its body is sent without it");
+            eprintln!("curl is not installed: sending its body directly");
             let (_, body) = line.split_once("-d '").unwrap();
             server.post_text("/tasks", body.split('\'').next().unwrap()).await.body
         }
@@ -39,7 +40,7 @@ async fn run_curl(server: &Server, line: &str) -> Value {
 #[tokio::test]
 async fn the_guide_leads_to_a_task_that_works() {
     let Some(binary) = workshop::build(blocks::apply_guide().tree, blocks::snippets()) else {
-        crate::common::skips::skip("there is no cargo to build the task of the guide with");
+        crate::common::skips::skip("cargo is not installed");
         return;
     };
     let folder = TempDir::new().unwrap();
@@ -84,7 +85,7 @@ async fn the_guide_leads_to_a_task_that_works() {
     assert_eq!(result["file_size_bytes"], made.len());
     let made = image::load_from_memory(&made).unwrap().into_rgb8();
     assert_eq!(made.dimensions(), (20, 10));
-    assert!(made.iter().all(|sample| *sample > 250), "what was transparent is not white");
+    assert!(made.iter().all(|sample| *sample > 250), "transparent pixels are not white");
 
     image["parameters"] = json!({ "quality": 101 });
     let refused = server.post("/tasks", &image).await.only_fault();
@@ -127,6 +128,6 @@ fn the_signatures_in_the_guide_are_those_of_the_sources() {
     assert!(signatures.len() > 15, "{signatures:#?}");
     for signature in signatures {
         let found = sources.iter().any(|source| source.contains(&signature));
-        assert!(found, "the sources have no `{signature}`");
+        assert!(found, "the sources do not contain `{signature}`");
     }
 }

@@ -6,13 +6,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the server is built from.
+/// Files and folders the server is built from.
 const SOURCES: [&str; 4] = ["Cargo.toml", "Cargo.lock", "migrations", "src"];
 
-/// Files by their path below the folder of the project.
+/// File contents by path below the project folder.
 pub(super) type Tree = BTreeMap<PathBuf, Vec<u8>>;
 
-/// The project as it is.
+/// Reads the current sources.
 pub(super) fn sources() -> Tree {
     fn collect(root: &Path, below: &Path, tree: &mut Tree) {
         let path = root.join(below);
@@ -31,14 +31,14 @@ pub(super) fn sources() -> Tree {
     tree
 }
 
-/// Builds the tree, runs the unit tests that the guide is about, and returns the server's binary; `None`
-/// if there is no cargo.
+/// Builds the tree, runs the unit tests of the guide, and returns the server binary; `None` if
+/// cargo is not installed.
 ///
-/// The tree stands in the same place each time, and only what has changed is written, so a second
-/// run compiles as little as possible. Dependencies are not compiled at all: the build shares the
-/// folder of what is compiled on the way with the build that this test comes from. It must not share
-/// more, or it would overwrite the binary that the other tests use. So the finished binary goes to
-/// a folder of its own, and another version keeps the two packages apart on the way.
+/// The tree has a fixed place and only changed files are written, so a second run compiles as
+/// little as possible. Dependencies are not compiled at all: the build shares the intermediate
+/// build folder of this test. It must not share the target folder, or it would overwrite the binary
+/// that other tests use. So the final binary goes to its own folder, and a different version number
+/// keeps the two packages apart in the shared one.
 pub(super) fn build(mut tree: Tree, snippets: String) -> Option<PathBuf> {
     let workshop = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let root = workshop.join("guide/tree");
@@ -55,8 +55,8 @@ pub(super) fn build(mut tree: Tree, snippets: String) -> Option<PathBuf> {
     let modules = tree.get_mut(Path::new("src/tasks/mod.rs")).unwrap();
     modules.extend(b"mod guide_snippets;\n");
     tree.insert("src/tasks/guide_snippets.rs".into(), snippets.into_bytes());
-    // Cargo builds the binary along with an integration test. `cargo build` would compile many
-    // dependencies anew: without those of the tests they get other features.
+    // Cargo builds the binary along with an integration test. `cargo build` would recompile many
+    // dependencies: without those of the tests they have other features.
     tree.insert("tests/binary.rs".into(), b"//! Nothing.\n".into());
     write_changes(&root, &tree);
 
@@ -75,7 +75,7 @@ pub(super) fn build(mut tree: Tree, snippets: String) -> Option<PathBuf> {
     };
     let (stdout, stderr) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "the guide leads to errors:\n{stdout}\n{stderr}");
+    assert!(output.status.success(), "the code of the guide fails:\n{stdout}\n{stderr}");
     assert!(stdout.contains("test tasks::my_task::tests::"), "no unit test ran:\n{stdout}");
     for file in ["my_task.rs", "image_process.rs", "guide_snippets.rs"] {
         assert!(!stderr.contains(&format!("src/tasks/{file}")), "the compiler warns:\n{stderr}");
@@ -83,7 +83,7 @@ pub(super) fn build(mut tree: Tree, snippets: String) -> Option<PathBuf> {
     Some(target.join("debug/task-server"))
 }
 
-/// Makes a folder hold these files and no others.
+/// Makes the folder contain exactly these files.
 fn write_changes(root: &Path, tree: &Tree) {
     for (path, bytes) in tree {
         let path = root.join(path);
