@@ -128,10 +128,13 @@ fn the_container_is_built_from_what_cargo_asks_for() {
     for target in targets.flatten() {
         let path = target["path"].as_str().unwrap();
         let copied = kept.iter().any(|kept| path == *kept || path.starts_with(&format!("{kept}/")));
-        assert!(copied, "{path} is not copied, and without it cargo builds nothing");
+        assert!(copied, "{path} is not copied, but cargo needs it");
     }
     let rust = manifest["package"]["rust-version"].as_str().unwrap();
-    assert!(CONTAINERFILE.contains(&format!("rust:{rust}-")), "the image has another Rust");
+    assert!(
+        CONTAINERFILE.contains(&format!("rust:{rust}-")),
+        "the image has a different Rust version"
+    );
 }
 
 #[tokio::test]
@@ -175,7 +178,10 @@ async fn the_alerts_ask_for_metrics_that_there_are() {
     assert!(named.len() > 5, "{named:?}");
     for name in named {
         let metric = name.strip_suffix("_total").unwrap_or(name);
-        assert!(metrics.contains(&format!("# TYPE {metric} ")), "{name} is no metric:\n{metrics}");
+        assert!(
+            metrics.contains(&format!("# TYPE {metric} ")),
+            "{name} is not a metric:\n{metrics}"
+        );
     }
     server.write("alerts.yml", alerts);
     server.write("prometheus.yml", file("prometheus.yml"));

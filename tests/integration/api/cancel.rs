@@ -23,7 +23,7 @@ async fn a_pending_task_is_cancelled_at_once_and_never_runs() {
     assert_eq!(task["message"], "Task cancelled by user");
     assert_eq!(task["started_at"], Value::Null);
     assert_eq!(task["attempt"], 0);
-    assert_eq!(server.task(&running).await["status"], "running", "the other one goes on");
+    assert_eq!(server.task(&running).await["status"], "running", "the other task continues");
 }
 
 #[tokio::test]

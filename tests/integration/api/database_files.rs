@@ -44,7 +44,7 @@ impl BindMount {
         if mount.output().is_ok_and(|it| it.status.success()) {
             return Some(Self(folder));
         }
-        crate::common::skips::skip("bind mounts are not allowed here");
+        crate::common::skips::skip("bind mounts are not permitted");
         None
     }
 }
@@ -84,7 +84,7 @@ fn locks(server: &Server, file: &Path) -> usize {
 async fn the_server_keeps_the_locks_of_sqlite_whatever_tasks_read() {
     let server = Server::start(&[]);
     let database = server.folder().join("tasks.db");
-    assert_ne!(locks(&server, &database), 0, "none to begin with");
+    assert_ne!(locks(&server, &database), 0, "no locks at the start");
     fs::hard_link(&database, server.folder().join("innocent.txt")).unwrap();
     for input in ["innocent.txt", "tasks.db"] {
         let answer = server.post("/tasks", &tokenize(input, "out.json")).await;
@@ -101,7 +101,7 @@ async fn the_server_keeps_the_locks_of_sqlite_whatever_tasks_read() {
 async fn refuses_everything(server: &Server, file: &str) {
     let begin = std::time::Instant::now();
     while server.get("/health/ready").await.status == 200 {
-        assert!(begin.elapsed() < crate::common::PATIENCE, "{file} is not missed");
+        assert!(begin.elapsed() < crate::common::PATIENCE, "the loss of {file} goes unnoticed");
     }
     let key = server.request(reqwest::Method::POST, "/tasks").header("idempotency-key", "known");
     for answer in [

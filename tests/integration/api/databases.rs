@@ -44,7 +44,7 @@ async fn a_second_server_on_the_same_database_refuses_to_start() {
     assert!(said.contains("tasks.db"), "{said}");
     assert!(!said.contains("listening on"), "{said}");
     assert_eq!(said.lines().count(), 1, "one clear sentence: {said}");
-    assert_eq!(server.task(&id).await["status"], "running", "the first one goes on");
+    assert_eq!(server.task(&id).await["status"], "running", "the first server continues");
 }
 
 #[tokio::test]

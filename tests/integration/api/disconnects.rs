@@ -102,8 +102,11 @@ async fn clients_that_go_away_leave_nothing_behind_but_one_task_each() {
 
     let (stored, more) = round(&server, 200..200 + clients).await;
     ids.extend(more);
-    assert!(stored > 200 && stored < 200 + clients, "{stored}: the cuts are not in the midst");
-    assert_eq!(ids.len(), 200 + clients, "each key is a task of its own");
+    assert!(
+        stored > 200 && stored < 200 + clients,
+        "{stored}: the cuts do not hit the middle of submissions"
+    );
+    assert_eq!(ids.len(), 200 + clients, "one task per key");
     assert_eq!(all_ids(&server).await, ids);
     assert_eq!(server.until("/health/ready", idle).await, before);
     match open_before {

@@ -22,7 +22,7 @@ impl SmallDisk {
         if mount.output().is_ok_and(|it| it.status.success()) {
             return Some(Self(folder));
         }
-        crate::common::skips::skip("mounting a small disk is not allowed here");
+        crate::common::skips::skip("mounts are not permitted");
         None
     }
 
@@ -83,7 +83,7 @@ async fn a_full_disk_refuses_work_until_there_is_room() {
             break answer;
         }
         accepted.push(answer.body["task_id"].as_str().unwrap().to_owned());
-        assert!(accepted.len() < 5000, "the disk is never full");
+        assert!(accepted.len() < 5000, "the disk does not fill up");
     };
     assert!(refused.error(507).contains("make room and try again"), "{refused}");
     disk.fill();

@@ -73,7 +73,7 @@ async fn one_client_more_than_there_is_room_for_waits_for_its_turn() {
     let mut last = client(&server, last).await;
     let mut first_byte = [0];
     let early = tokio::time::timeout(Duration::from_millis(500), last.read_exact(&mut first_byte));
-    assert!(early.await.is_err(), "it was served beside {MAX_CONNECTIONS} others");
+    assert!(early.await.is_err(), "served in addition to {MAX_CONNECTIONS} connections");
     drop(waiting.pop());
     last.read_exact(&mut first_byte).await.unwrap();
 }

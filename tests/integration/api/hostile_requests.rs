@@ -66,7 +66,7 @@ async fn the_server_answers_to_its_own_names_only() {
         let status = status_of(&server, get(&format!("Host: {host}\r\n"))).await;
         assert!([400, 421].contains(&status), "{host}: {status}");
     }
-    assert_eq!(status_of(&server, get("")).await, 421, "no Host at all");
+    assert_eq!(status_of(&server, get("")).await, 421, "without a Host header");
     for two in ["Host: localhost\r\nHost: evil.example\r\n", "Host: evil\r\nHost: localhost\r\n"] {
         assert_eq!(status_of(&server, get(two)).await, 400, "{two}");
     }
@@ -95,7 +95,7 @@ async fn a_form_of_another_site_submits_nothing() {
         assert!(answer.error(415).contains("application/json"), "{content_type}: {answer}");
     }
     let answer = server.send(server.request(Method::POST, "/tasks").body(body)).await;
-    assert!(!answer.error(415).is_empty(), "no content type: {answer}");
+    assert!(!answer.error(415).is_empty(), "without a content type: {answer}");
     assert_eq!(server.get("/tasks").await.body, json!([]));
 }
 

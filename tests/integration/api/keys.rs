@@ -282,7 +282,7 @@ async fn the_openapi_document_says_what_needs_a_key() {
         }
     }
     let document = Server::start(&[]).get("/openapi.json").await.body;
-    assert_eq!(document.get("security"), None, "this one asks nobody for a key");
+    assert_eq!(document.get("security"), None, "this server needs no keys");
 }
 
 #[tokio::test]

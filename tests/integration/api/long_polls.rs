@@ -35,7 +35,7 @@ async fn read_response(stream: &mut TcpStream) -> String {
                 }
             }
             let read = stream.read_buf(&mut read).await.unwrap();
-            assert_ne!(read, 0, "the server hung up in the midst of a response");
+            assert_ne!(read, 0, "the server closed the connection within a response");
         }
     };
     tokio::time::timeout(PATIENCE, whole).await.unwrap()
@@ -95,7 +95,7 @@ async fn more_waiting_requests_than_connections_keep_nobody_out() {
     // Connections that were kept open are idle now. They may not use up the limit, so some were
     // closed.
     probe(&server).await;
-    assert!(kept > 0 && kept < MANY, "{kept} connections go on");
+    assert!(kept > 0 && kept < MANY, "{kept} connections were kept");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! `--retention`: what is finished is erased after a while.
+//! `--retention`: ended tasks are erased after a while.
 
 use serde_json::json;
 
@@ -21,8 +21,9 @@ async fn finished_tasks_are_erased_while_the_server_works() {
     server.until_running(&running).await;
 }
 
-/// Rows that only a wrong clock can have made: submitted and ended in 2100, or submitted then and ended
-/// in 1970; each more than one step of the walk. Behind them those of an ordinary past.
+/// SQL that inserts rows. A wrong clock leaves tasks that were submitted and ended in 2100, or
+/// submitted then and ended in 1970. The test has more of each than one step of the erasure scans,
+/// and ordinary old rows after them.
 fn rows(first: i64, count: i64, created_at: i64, completed_at: i64) -> String {
     format!(
         "INSERT INTO tasks (seq, id, task_type, status, priority, parameters, tags, max_attempts, \
@@ -47,12 +48,12 @@ async fn a_task_from_a_clock_that_was_ahead_holds_up_no_other() {
     server.restart(&["--retention", "1s"]);
     let left = |answer: &serde_json::Value| answer["counts"]["completed"] == 1200;
     server.until("/stats", left).await;
-    // What ends from now on is behind them too.
+    // Tasks that end from now on come after them too.
     let id = server.submit(dummy(0.0)).await;
     server.wait_for(&id, "completed").await;
     server.until("/stats", left).await;
     assert_eq!(server.get(&format!("/tasks/{id}")).await.status, 404);
-    // And so is what has run all the time among them.
+    // So does the task that ran all the time.
     server.until_running(&running).await;
     server.delete(&format!("/tasks/{running}")).await;
     let gone = |answer: &serde_json::Value| {

@@ -125,7 +125,7 @@ async fn bulk_retries_at_the_same_time_submit_each_task_once() {
     let retries = origins.len();
     origins.sort_unstable();
     origins.dedup();
-    assert_eq!(retries, origins.len(), "a task was submitted again twice");
+    assert_eq!(retries, origins.len(), "a task was retried twice");
     assert!(retries >= 30);
 }
 
@@ -172,7 +172,7 @@ async fn a_bulk_retry_has_to_say_which_tasks() {
         assert_eq!(answer.status, 422, "{query}: {answer}");
     }
     let answer = server.post("/tasks/retry?status=running,pending", &json!({})).await;
-    assert_eq!(answer.body, counts(0, 0, 0), "what is unfinished is left as it is: {answer}");
+    assert_eq!(answer.body, counts(0, 0, 0), "unfinished tasks are left alone: {answer}");
 }
 
 #[tokio::test]
@@ -190,5 +190,5 @@ async fn a_retry_with_an_idempotency_key_happens_once() {
     assert_ne!(other.body["task_id"], first.body["task_id"]);
     assert_eq!(server.task(&id).await["retried_by"], other.body["task_id"], "the latest");
     let another = failed(&server, "other", "a").await;
-    assert_eq!(retry(&another, "once").await.status, 422, "a key stands for one request");
+    assert_eq!(retry(&another, "once").await.status, 422, "a key belongs to one request");
 }

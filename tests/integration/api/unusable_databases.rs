@@ -30,7 +30,7 @@ fn refused_untouched(folder: &Path) -> String {
     let (code, said) = refusal(folder, &["--listen", "127.0.0.1:0"], &[]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("tasks.db") && said.lines().count() == 1, "one sentence: {said}");
-    assert!(contents(folder) == before, "the database was changed, or something left: {said}");
+    assert!(contents(folder) == before, "the folder changed: {said}");
     said
 }
 
@@ -129,7 +129,7 @@ async fn a_damaged_database_is_refused_and_left_untouched() {
     }
     std::fs::write(&path, &good).unwrap();
     let tasks = Server::start_in(folder, &[], &[]).get("/tasks?limit=1000").await.body;
-    assert_eq!(tasks.as_array().unwrap().len(), 201, "it was good before");
+    assert_eq!(tasks.as_array().unwrap().len(), 201, "the undamaged copy opens");
 }
 
 #[tokio::test]
@@ -182,7 +182,7 @@ fn as_nobody(folder: &Path) -> Option<(Option<i32>, String)> {
         command.arg(&program).args(args).current_dir(folder).output()
     };
     if !nobody(&["--version"]).is_ok_and(|output| output.status.success()) {
-        crate::common::skips::skip("cannot run the server as another user here");
+        crate::common::skips::skip("cannot run the server as another user");
         return None;
     }
     let output = nobody(&["--listen", "127.0.0.1:0"]).unwrap();

@@ -180,7 +180,7 @@ async fn list_all_goes_through_every_page() {
     let listed = ask(&server, &["list", "--all", "--json"]).with(0).json();
     assert_eq!(listed.as_array().unwrap().len(), 1001);
     let listed = ask(&server, &["list", "--all"]).with(0);
-    assert_eq!(listed.stdout.lines().count(), 1002, "a header, and one line a task");
+    assert_eq!(listed.stdout.lines().count(), 1002, "a header, and one line per task");
     // Like `task-server list --all | head`.
     let url = server.url("");
     let mut cut = common::piped(server.folder(), &["list", "--all"], &[("TASK_SERVER_URL", &url)]);
@@ -201,7 +201,7 @@ async fn list_goes_on_where_a_page_is_short() {
     let listed = ask(&server, &filter).with(0).json();
     assert_eq!(listed.as_array().unwrap().len(), 1, "{listed:#}");
     let listed = ask(&server, &["list", "--limit", "2500"]).with(0);
-    assert_eq!(listed.stdout.lines().count(), 2501, "a header, and one line a task");
+    assert_eq!(listed.stdout.lines().count(), 2501, "a header, and one line per task");
     assert!(listed.stderr.contains("--all"), "{}", listed.stderr);
 }
 
@@ -214,7 +214,7 @@ async fn cancel_takes_ids_or_filters() {
     assert_eq!(cancelled.stdout, format!("{pending} Task cancelled successfully\n"));
     let again = ask(&server, &["cancel", &pending, &running, "--json"]).with(65);
     assert!(again.stderr.contains("already cancelled"), "{again}");
-    assert_eq!(again.json_lines()[0]["task_id"], *running, "the others are cancelled still");
+    assert_eq!(again.json_lines()[0]["task_id"], *running, "the others stay cancelled");
     server.wait_for(&running, "cancelled").await;
 
     server.submit(endless()).await;

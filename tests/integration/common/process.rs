@@ -56,7 +56,7 @@ impl Process {
         match self.address.recv_timeout(time) {
             Ok(address) => Some(address),
             Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => panic!("the server ended instead of listening"),
+            Err(RecvTimeoutError::Disconnected) => panic!("the server exited instead of listening"),
         }
     }
 
@@ -83,7 +83,7 @@ impl Process {
             match self.address.recv_timeout(PATIENCE.saturating_sub(begin.elapsed())) {
                 Ok(_) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.child.wait().unwrap(),
-                Err(RecvTimeoutError::Timeout) => panic!("the server does not end"),
+                Err(RecvTimeoutError::Timeout) => panic!("the server does not exit"),
             }
         }
     }
