@@ -18,8 +18,8 @@ const HASH_FACTOR: u64 = 9_745_359_386_969_117_936;
 /// bytes.
 const GAP: [u8; 2] = [0xff; 2];
 
-/// Tokens at which `flush` is called.
-const MANY: usize = 256 * 1024;
+/// Bytes of text between two calls of `flush`; they take half a second at worst.
+const STRETCH: usize = 512 * 1024;
 
 /// Makes the tokens of a text, the same ones as tiktoken.
 ///
@@ -64,8 +64,8 @@ impl Encoder {
 
     /// Appends the tokens of `text`, in which special tokens are text like any other.
     ///
-    /// `flush` is called in long texts now and then. It may take away what it is given, which is
-    /// nothing where it is not yet certain. Its error ends the work.
+    /// Calls `flush` now and then with tokens that are certain, or with an empty list. `flush` may take
+    /// them away; its error ends the work.
     pub(super) fn encode<E>(
         &self,
         text: &str,
@@ -73,10 +73,11 @@ impl Encoder {
         tokens: &mut Vec<u32>,
         flush: &mut impl FnMut(&mut Vec<u32>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut start = 0;
+        let (mut start, mut flushed) = (0, 0);
         while start < text.len() {
-            if tokens.len() >= MANY {
+            if start - flushed >= STRETCH {
                 flush(tokens)?;
+                flushed = start;
             }
             let end = self.words.word_end(text, start);
             let word = &text.as_bytes()[start..end];
@@ -101,6 +102,7 @@ impl Encoder {
     ) -> Result<(), E> {
         while let Some(special) = self.find_special_token(text) {
             self.encode(&text[..special.offset], cache, tokens, flush)?;
+            flush(&mut Vec::new())?;
             tokens.push(special.number);
             text = &text[special.offset + special.name.len()..];
         }
@@ -119,7 +121,7 @@ impl Encoder {
         })
     }
 
-    /// Number of ordinary tokens and gaps, and number of special tokens.
+    /// Number of ordinary tokens with gaps, and number of special tokens.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize) {
         (self.vocabulary.num_tokens(), self.special_tokens.len())
