@@ -1,4 +1,4 @@
-//! Submissions: checks them, admits them within the limits, and has them stored.
+//! Admission: checks submissions, reserves within the limits, and has them stored.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use super::submission::Submission;
 use crate::store::{Idempotency, Refused, Replay, StoreError, Unfinished};
 use crate::task::{Fault, TaskId};
 
-/// Limits of the unfinished tasks.
+/// Limits on unfinished tasks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AdmissionLimits {
     pub(super) max_pending: usize,
-    /// One unfinished task at a time (`--exclusive`).
+    /// Allow one unfinished task at a time (`--exclusive`).
     pub(super) exclusive: bool,
 }
 
@@ -35,13 +35,13 @@ impl AdmissionLimits {
 }
 
 impl TaskManager {
-    /// Everything that is wrong with a submission, storing nothing.
+    /// Returns all faults of a submission, storing nothing.
     pub(crate) async fn check(&self, submission: Submission) -> Result<(), Vec<Fault>> {
         submission.check(&self.inner.registry, &self.inner.files).await.map(drop)
     }
 
-    /// Checks what a submission checks, and what is else only met when the task runs. Returns the
-    /// parameters with the defaults filled in.
+    /// Checks a submission, and also conditions that otherwise fail only when the task runs. Returns the
+    /// parameters with defaults.
     pub(crate) async fn dry_run(
         &self,
         submission: Submission,
@@ -49,14 +49,14 @@ impl TaskManager {
         submission.try_out(&self.inner.registry, &self.inner.files).await
     }
 
-    /// Stores a new task. When this returns its id, the task survives a power cut.
+    /// Stores a new task. Once this returns its id, the task survives a power cut.
     pub(crate) async fn submit(&self, submission: Submission) -> Result<TaskId, SubmitError> {
         let Some(idempotency) = submission.idempotency.clone() else {
             return self.admit(submission).await;
         };
         let _turn = self.inner.keys.take(&idempotency.key).await;
-        self.inner.store.check()?;
-        match self.inner.store.replay(&idempotency.key).await? {
+        self.inner.store.reads.check()?;
+        match self.inner.store.reads.replay(&idempotency.key).await? {
             Some(replay) => replayed(&idempotency, replay),
             None => self.admit(submission).await,
         }
@@ -71,7 +71,8 @@ impl TaskManager {
         }
         let (id, idempotency) = (task.id, task.idempotency.clone());
         let permit = inner.store.queue_permit().await?;
-        match inner.store.counts().reserve(id, |unfinished| inner.admission.check(unfinished)) {
+        match inner.store.reads.counts().reserve(id, |unfinished| inner.admission.check(unfinished))
+        {
             Ok(reservation) => task.reservation = Some(reservation),
             Err(SubmitError::Busy(latest)) => {
                 let busy = Box::pin(self.occupant()).await?;
@@ -88,59 +89,50 @@ impl TaskManager {
         }
     }
 
-    /// The task that keeps an exclusive server busy: the one that began to run last, else the pending one
-    /// that was submitted last and can run.
+    /// The task that keeps an exclusive server busy: the one that started last, else the newest pending
+    /// one that can run.
     async fn occupant(&self) -> Result<Option<TaskId>, StoreError> {
         match self.inner.attempts.newest() {
             Some(attempt) => Ok(Some(attempt.claimed.task_id)),
-            None => self.inner.store.newest_runnable().await,
+            None => self.inner.store.reads.newest_runnable().await,
         }
     }
 }
 
-/// The answer to a submission whose key was used before.
+/// Response to a submission whose idempotency key is known.
 fn replayed(asked: &Idempotency, replay: Replay) -> Result<TaskId, SubmitError> {
-    match asked.body_hash == replay.body_hash {
-        true => Ok(replay.task_id),
-        false => Err(SubmitError::KeyReused),
-    }
+    (asked.body_hash == replay.body_hash).then_some(replay.task_id).ok_or(SubmitError::KeyReused)
 }
 
-/// The idempotency keys of the submissions under way. Submissions with the same key take turns, so that
-/// the second finds what the first has stored.
+/// Idempotency keys of current submissions, each with a lock. Submissions with the same key take turns,
+/// so that the second one finds the task that the first one stored. The last turn removes the key.
 #[derive(Debug, Default)]
 pub(super) struct KeyTurns(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
 
 impl KeyTurns {
-    /// Waits until no other submission with this key is under way.
+    /// Waits until no other submission holds this key.
     async fn take(self: &Arc<Self>, key: &str) -> Turn {
         let lock = Arc::clone(self.0.lock().entry(key.to_owned()).or_default());
-        // Made before the wait, so that a client that gives up waiting cleans up as well.
-        let mut turn = Turn {
-            turns: Arc::clone(self),
-            key: key.to_owned(),
-            lock: Some(Arc::clone(&lock)),
-            guard: None,
-        };
+        // Created before the wait, so that a client that disconnects meanwhile cleans up as well.
+        let mut turn = Turn { turns: Arc::clone(self), key: key.to_owned(), guard: None };
         turn.guard = Some(lock.lock_owned().await);
         turn
     }
 }
 
-/// One submission's turn, until it is dropped.
+/// Turn of one submission, until it is dropped.
 #[derive(Debug)]
 struct Turn {
     turns: Arc<KeyTurns>,
     key: String,
-    lock: Option<Arc<tokio::sync::Mutex<()>>>,
     guard: Option<OwnedMutexGuard<()>>,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut turns = self.turns.0.lock();
-        (self.guard, self.lock) = (None, None);
-        // Those who wait hold the lock too.
+        self.guard = None;
+        // Waiting submissions hold the lock too.
         if turns.get(&self.key).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             turns.remove(&self.key);
         }

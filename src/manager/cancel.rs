@@ -10,26 +10,26 @@ use super::attempt::CancelRequest;
 use crate::store::{CancelEffect, Cancellation, ListFilter, StoreError};
 use crate::task::{TaskId, TaskStatus, Timestamp};
 
-/// Upper limit of the tasks that a bulk cancellation cancels at once.
+/// Maximum number of tasks that a bulk cancellation cancels at once.
 const CANCEL_PIECE: usize = 1000;
-/// Longest wait for a running task to stop before a cancellation is answered.
+/// Maximum wait for a running task to stop before a cancellation is answered.
 const CANCEL_WAIT: Duration = Duration::from_secs(1);
-/// Longest wait for the end of a task to be stored, if a cancellation came too late: enough for a slow
-/// disk, and little enough for the client to be still there.
+/// Maximum wait for the end of a task to be stored after a cancellation that came too late. Allows for a
+/// slow disk, and is shorter than clients' timeouts.
 const END_WAIT: Duration = Duration::from_secs(4);
 
-/// Looks for the attempt of a running task in memory. It is there once the claim was folded, so a second look
-/// is enough, unless attempts end and begin meanwhile.
-const LOOKS: usize = 3;
+/// Tries to find the attempt of a running task in memory. It is there once the claim is folded, so a
+/// second try succeeds, unless attempts end and start meanwhile.
+const TRIES: usize = 3;
 
 /// Result of a request to cancel a task.
 #[derive(Debug)]
 pub(crate) enum CancelOutcome {
     Cancelled,
-    /// It runs, was asked to stop, and has not done so yet.
+    /// Is running, and was asked to stop.
     Requested,
     AlreadyFinal(TaskStatus),
-    /// It runs, but its attempt is not there to be asked: its end is still being stored.
+    /// Is running, but its end is still being stored.
     Ending,
     Unknown,
 }
@@ -46,7 +46,7 @@ pub(crate) struct CancelCounts {
     requested: usize,
 }
 
-/// Treatment of running tasks.
+/// Treatment of running tasks by a cancellation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Running {
     Included,
@@ -59,17 +59,15 @@ impl TaskManager {
         let waiter = self.inner.waiters.register(id);
         match self.request_cancel(id, Running::Included).await? {
             Some(CancelOutcome::Requested) | None => {
-                Ok(match tokio::time::timeout(CANCEL_WAIT, waiter.ended()).await {
-                    Ok(()) => CancelOutcome::Cancelled,
-                    Err(_) => CancelOutcome::Requested,
-                })
+                let ended = tokio::time::timeout(CANCEL_WAIT, waiter.ended()).await;
+                Ok(ended.map_or(CancelOutcome::Requested, |()| CancelOutcome::Cancelled))
             }
             Some(outcome) => Ok(outcome),
         }
     }
 
-    /// Cancels a pending task; asks a running one to stop, and does not wait until it has. `None` if
-    /// it runs and running tasks are to be spared.
+    /// Cancels a pending task, or asks a running one to stop without waiting for it. `None` if it is
+    /// running and such tasks are spared.
     async fn request_cancel(
         &self,
         id: TaskId,
@@ -78,26 +76,20 @@ impl TaskManager {
         let inner = &self.inner;
         let at = Timestamp::now();
         let patience = Instant::now() + END_WAIT;
-        for _ in 0..LOOKS {
-            // A running task is stopped in memory first: from then on it cannot complete.
+        for _ in 0..TRIES {
+            // Memory first: once the attempt accepts the request, the task cannot complete.
             let attempt = inner.attempts.get(id).filter(|_| running == Running::Included);
-            let accepted_by_attempt = match attempt {
-                None => false,
-                Some(attempt) => match attempt.request_cancel(at) {
-                    CancelRequest::Accepted => true,
-                    CancelRequest::TooLate => match timeout_at(patience, attempt.end_tried()).await
-                    {
-                        Ok(tried) => {
-                            tried?;
-                            false
-                        }
-                        Err(_) => return Ok(Some(CancelOutcome::Ending)),
-                    },
-                },
-            };
+            let request = attempt.as_ref().map(|attempt| attempt.request_cancel(at));
+            let accepted_by_attempt = request == Some(CancelRequest::Accepted);
+            if let Some(attempt) = attempt.filter(|_| !accepted_by_attempt) {
+                match timeout_at(patience, attempt.end_tried()).await {
+                    Ok(tried) => tried?,
+                    Err(_) => return Ok(Some(CancelOutcome::Ending)),
+                }
+            }
             let asked = Cancellation { id, at, accepted_by_attempt };
             return Ok(Some(match inner.store.cancel(asked).await? {
-                // It was claimed a moment ago, it goes on with another attempt, or it runs elsewhere.
+                // Claimed just now, perhaps for another attempt: try again.
                 CancelEffect::NotAccepted if running == Running::Included => continue,
                 CancelEffect::NotAccepted => return Ok(None),
                 CancelEffect::Cancelled { .. } => CancelOutcome::Cancelled,
@@ -112,8 +104,7 @@ impl TaskManager {
         Ok(Some(CancelOutcome::Ending))
     }
 
-    /// Cancels all unfinished tasks that match, in pieces between which other changes have their
-    /// turn.
+    /// Cancels all matching unfinished tasks, piece by piece so that other changes are not held up.
     pub(crate) async fn cancel_matching(
         &self,
         mut filter: ListFilter,
@@ -129,28 +120,28 @@ impl TaskManager {
         };
         filter.limit = CANCEL_PIECE;
         while !filter.statuses.is_empty() {
-            let page = self.inner.store.list(&filter).await?;
+            let page = self.inner.store.reads.list(&filter).await?;
             let records = page.records.iter();
             let requests = records.map(|record| self.request_cancel(record.info.task_id, running));
             for outcome in futures_util::future::try_join_all(requests).await? {
                 match outcome {
                     Some(CancelOutcome::Cancelled) => counts.cancelled += 1,
                     Some(CancelOutcome::Requested) => counts.requested += 1,
-                    // It ended by itself just now.
+                    // Ended by itself just now.
                     Some(
                         CancelOutcome::AlreadyFinal(_)
                         | CancelOutcome::Ending
                         | CancelOutcome::Unknown,
                     ) => {}
-                    // It was claimed just now, so it does not match any more.
+                    // Claimed just now, so no longer a match.
                     None => continue,
                 }
                 counts.matched += 1;
             }
-            match page.next {
-                None => break,
-                next => filter.cursor = next,
+            if page.next.is_none() {
+                break;
             }
+            filter.cursor = page.next;
         }
         Ok(counts)
     }

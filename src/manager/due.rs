@@ -1,4 +1,4 @@
-//! Tasks that wait for a time: one timer for all of them, on the monotonic clock.
+//! Tasks that wait for a time. One timer serves all of them, on the monotonic clock.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,29 +12,29 @@ use super::attempt::MAX_BACKOFF;
 use crate::store::{Store, StoredDue};
 use crate::task::{Timestamp, with_causes};
 
-/// Longest sleep before the clock is looked at again.
+/// Maximum sleep before the wall clock is checked again.
 const NAP: Duration = Duration::from_secs(60);
 
-/// Upper limit of the tasks that are made ready at once.
+/// Maximum number of tasks made ready at once.
 const PIECE: usize = 1000;
 
-/// Pause before tasks are made ready again after the database refused.
+/// Pause before another try to make tasks ready.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Time at which a task, named by its `seq`, becomes ready.
+/// Time at which a task becomes ready, by `seq`.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Due {
-    /// After a pause, whatever the wall clock does meanwhile.
+    /// After a pause, unaffected by the wall clock.
     After(i64, Duration),
-    /// When the wall clock shows the time that a client asked for.
+    /// When the wall clock reaches the time that the client requested.
     At(i64, Timestamp),
-    /// Not any more: the task was cancelled, if it waited for a time at all.
+    /// Never: the task was cancelled, whether or not it waited for a time.
     Never(i64),
 }
 
 impl Due {
-    /// For a stored time. That of a retry was written by a wall clock that may have jumped since, so no
-    /// retry waits longer than the longest pause.
+    /// Due time of a stored task. The wall clock may have jumped since a backoff was stored, so none waits
+    /// longer than the maximum backoff.
     fn stored(StoredDue { seq, due_at, run_at }: StoredDue) -> Self {
         if run_at == Some(due_at) {
             return Self::At(seq, due_at);
@@ -48,7 +48,7 @@ impl Due {
         }
     }
 
-    /// Sleep before the next look; `None` for no more looks.
+    /// Sleep before the next check; `None` if there is none.
     fn nap(self) -> Option<Duration> {
         match self {
             Self::After(_, pause) => Some(pause),
@@ -63,7 +63,7 @@ fn left(time: Timestamp) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
-/// The tasks that wait, by the time to look at them.
+/// Waiting tasks, by the time of the next check.
 #[derive(Default)]
 struct Waiting {
     queue: DelayQueue<Due>,
@@ -80,7 +80,7 @@ impl Waiting {
         }
     }
 
-    /// Waits for the next one; for ever if there is none.
+    /// Resolves with the next task whose sleep is over; never if none waits.
     async fn next(&mut self) -> Due {
         match self.queue.next().await {
             Some(expired) => {
@@ -93,8 +93,8 @@ impl Waiting {
     }
 }
 
-/// Makes tasks ready when their time has come: those that are stored, and those that are sent. Ends when
-/// nothing can be sent any more.
+/// Starts the timer for stored tasks and for those that the fold sends. It ends when the sender is
+/// dropped.
 pub(super) fn start(store: Store, stored: Vec<StoredDue>) -> mpsc::UnboundedSender<Due> {
     let (due, incoming) = mpsc::unbounded_channel();
     let mut waiting = Waiting::default();
@@ -115,7 +115,7 @@ async fn promote(store: Store, mut waiting: Waiting, mut incoming: mpsc::Unbound
             },
             first = waiting.next() => first,
         };
-        // Those whose time has come together are made ready together.
+        // Tasks that are due together are made ready together.
         let mut expired = vec![first];
         while expired.len() < PIECE
             && let Some(next) = waiting.next().now_or_never()
@@ -131,7 +131,7 @@ async fn promote(store: Store, mut waiting: Waiting, mut incoming: mpsc::Unbound
         }
         if let Err(error) = store.promote(ready.iter().map(|due| due.seq()).collect()).await {
             let error = with_causes(&error);
-            tracing::warn!(error, "cannot make waiting tasks ready, trying again");
+            tracing::warn!(error, "cannot make waiting tasks ready, retrying");
             ready.iter().for_each(|due| waiting.insert(Due::After(due.seq(), RETRY_AFTER)));
         }
     }

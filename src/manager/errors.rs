@@ -1,9 +1,9 @@
-//! Errors of the manager's methods. Nothing here knows of HTTP.
+//! Errors of the manager's methods. Independent of HTTP.
 
 use crate::store::StoreError;
 use crate::task::{Fault, PathError, TaskId, TaskStatus};
 
-/// Why a submission was not accepted.
+/// Why a submission was refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SubmitError {
     #[error("invalid submission")]
@@ -26,7 +26,7 @@ pub(crate) enum SubmitError {
     Store(#[from] StoreError),
 }
 
-/// Why a task was not submitted again.
+/// Why a retry was refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RetryError {
     #[error("Task not found")]
@@ -37,7 +37,7 @@ pub(crate) enum RetryError {
     Submit(#[from] SubmitError),
 }
 
-/// Why there is no output to read.
+/// Why an output cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OutputError {
     #[error("Task not found")]
@@ -48,7 +48,7 @@ pub(crate) enum OutputError {
     NotCompleted(TaskStatus),
     #[error("the task has no output_file_path")]
     NoPath,
-    /// It is not there any more, or may not be read any more.
+    /// The file no longer exists or is no longer readable.
     #[error(transparent)]
     Gone(#[from] PathError),
     #[error("the thread that opens the file panicked")]

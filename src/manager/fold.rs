@@ -1,5 +1,5 @@
-//! The fold: brings the manager's memory up to date with each commit. Nothing else changes it, and
-//! whoever asked for a change is answered afterwards.
+//! The fold: updates the manager's memory with each commit. Nothing else changes it, and callers are
+//! answered afterwards.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::waiters::Waiters;
 use crate::store::{AttemptEnd, Commit, Committed, Observer, TaskRecord};
 use crate::task::{TaskStatus, Timestamp};
 
-/// Everything that follows from commits.
+/// Parts of the manager that follow from commits.
 pub(super) struct Fold {
     pub(super) attempts: Arc<Attempts>,
     pub(super) runner: Arc<Runner>,
@@ -81,7 +81,7 @@ impl Fold {
     fn ended(&self, end: &AttemptEnd, at: Timestamp) {
         tracing::debug!(task.id = %end.id, status = end.status.name(), "ended");
         if let Some(attempt) = self.attempts.get(end.id).filter(|it| it.epoch == end.epoch) {
-            // From here on every look shows the end, so that no stream begins that does not.
+            // From here on reads show the end, so a new stream cannot miss it; see `Events::wanted`.
             attempt.end();
             let claimed = &attempt.claimed;
             self.metrics.ended(&claimed.task_type, claimed.started_at, end.status, at);
@@ -99,7 +99,7 @@ impl Fold {
     }
 
     fn schedule(&self, due: Due) {
-        // Without a receiver the server is on its way down.
+        // Fails only while the server shuts down.
         let _ = self.due.send(due);
     }
 }

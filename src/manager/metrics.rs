@@ -1,10 +1,9 @@
-//! What Prometheus asks about tasks and the database.
+//! Prometheus metrics of tasks and the database.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -15,23 +14,23 @@ use super::TaskManager;
 use crate::store::StoreError;
 use crate::task::{TaskInfo, TaskStatus, Timestamp};
 
-/// Counts and times what happens. Everything that happens once per task is found once, at the start.
+/// Counters and timers. Those updated once per task are looked up once, at the start.
 #[derive(Debug)]
 pub(super) struct Metrics {
     of_type: HashMap<&'static str, TypeMetrics>,
-    transitions: Family<Transition, Counter>,
-    waits: Family<OfType, Histogram, fn() -> Histogram>,
-    runs: Family<OfType, Histogram, fn() -> Histogram>,
+    transitions: Family<Labels<2>, Counter>,
+    waits: Family<Labels<1>, Histogram, fn() -> Histogram>,
+    runs: Family<Labels<1>, Histogram, fn() -> Histogram>,
     commit_changes: Histogram,
     commit_seconds: Histogram,
-    tasks: Family<WithStatus, Gauge>,
+    tasks: Family<Labels<1>, Gauge>,
     oldest_pending: Gauge<f64, AtomicU64>,
     log_size: Gauge,
     streams: Gauge,
     abandoned_threads: Gauge,
 }
 
-/// The metrics of one type of task.
+/// Metrics of one task type.
 #[derive(Debug)]
 struct TypeMetrics {
     submitted: Counter,
@@ -44,35 +43,22 @@ struct TypeMetrics {
     run: Histogram,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Transition {
-    task_type: &'static str,
-    transition: &'static str,
-}
+/// Names and values of labels.
+type Labels<const N: usize> = [(&'static str, &'static str); N];
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfType {
-    task_type: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct WithStatus {
-    status: &'static str,
-}
-
-/// From a millisecond to nine hours.
+/// Histogram from a millisecond to nine hours.
 fn long_times() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 4.0, 13))
 }
 
 impl Metrics {
     pub(super) fn new(types: impl Iterator<Item = &'static str>) -> Self {
-        let transitions = Family::<Transition, Counter>::default();
+        let transitions = Family::<Labels<2>, Counter>::default();
         let waits = Family::new_with_constructor(long_times as fn() -> Histogram);
         let runs = Family::new_with_constructor(long_times as fn() -> Histogram);
         let of_type = types.map(|task_type| {
-            let counter =
-                |transition| transitions.get_or_create_owned(&Transition { task_type, transition });
+            let of_type = ("task_type", task_type);
+            let counter = |name| transitions.get_or_create_owned(&[of_type, ("transition", name)]);
             let metrics = TypeMetrics {
                 submitted: counter("submitted"),
                 started: counter("started"),
@@ -80,8 +66,8 @@ impl Metrics {
                 failed: counter("failed"),
                 cancelled: counter("cancelled"),
                 returned: counter("returned"),
-                wait: waits.get_or_create_owned(&OfType { task_type }),
-                run: runs.get_or_create_owned(&OfType { task_type }),
+                wait: waits.get_or_create_owned(&[of_type]),
+                run: runs.get_or_create_owned(&[of_type]),
             };
             (task_type, metrics)
         });
@@ -100,14 +86,14 @@ impl Metrics {
         }
     }
 
-    /// A task was stored.
+    /// Counts a stored task.
     pub(super) fn submitted(&self, task_type: &str) {
         if let Some(metrics) = self.of_type.get(task_type) {
             metrics.submitted.inc();
         }
     }
 
-    /// A task was claimed.
+    /// Counts a claimed task.
     pub(super) fn started(&self, info: &TaskInfo) {
         if let Some(metrics) = self.of_type.get(&*info.task_type) {
             metrics.started.inc();
@@ -116,7 +102,7 @@ impl Metrics {
         }
     }
 
-    /// An attempt ended, or a pending task was cancelled.
+    /// Counts the end of an attempt, or the cancellation of a pending task.
     pub(super) fn ended(
         &self,
         task_type: &str,
@@ -136,13 +122,13 @@ impl Metrics {
         }
     }
 
-    /// A transaction was committed.
+    /// Observes a commit.
     pub(super) fn wrote(&self, changes: usize, took: Duration) {
         self.commit_changes.observe(changes as f64);
         self.commit_seconds.observe(took.as_secs_f64());
     }
 
-    /// How many tasks were submitted, completed, failed and cancelled since the start.
+    /// Numbers of submitted, completed, failed and cancelled tasks since the start.
     pub(super) fn totals(&self) -> [u64; 4] {
         let sum = |count: fn(&TypeMetrics) -> &Counter| {
             self.of_type.values().map(|metrics| count(metrics).get()).sum()
@@ -156,14 +142,14 @@ impl Metrics {
     }
 }
 
-/// The clock may have been set back in between.
+/// Seconds between two times; 0 if the clock was set back in between.
 fn seconds(from: Timestamp, to: Option<Timestamp>) -> f64 {
     let micros = to.map_or(0, |to| to.as_micros() - from.as_micros());
     micros.max(0) as f64 / 1e6
 }
 
 impl TaskManager {
-    /// Adds the metrics of the tasks to those that are told.
+    /// Registers the metrics of tasks and the database.
     pub(crate) fn register_metrics(&self, registry: &mut Registry) {
         let metrics = &self.inner.metrics;
         registry.register(
@@ -215,18 +201,18 @@ impl TaskManager {
         );
     }
 
-    /// Brings up to date what is not kept up to date all the time.
+    /// Updates the gauges, which are only set on request.
     pub(crate) async fn refresh_metrics(&self) -> Result<(), StoreError> {
         let inner = &self.inner;
         let metrics = &inner.metrics;
         for status in TaskStatus::ALL {
-            let label = WithStatus { status: status.name() };
-            let count = i64::try_from(inner.store.counts().get(*status)).unwrap_or(i64::MAX);
+            let label = [("status", status.name())];
+            let count = i64::try_from(inner.store.reads.counts().get(*status)).unwrap_or(i64::MAX);
             metrics.tasks.get_or_create(&label).set(count);
         }
-        let oldest = inner.store.oldest_pending().await?;
+        let oldest = inner.store.reads.oldest_pending().await?;
         metrics.oldest_pending.set(oldest.map_or(0.0, |at| seconds(at, Some(Timestamp::now()))));
-        metrics.log_size.set(inner.store.log_size() as i64);
+        metrics.log_size.set(inner.store.reads.log_size() as i64);
         metrics.streams.set(inner.events.streams() as i64);
         metrics.abandoned_threads.set(inner.cpu_slots.abandoned() as i64);
         Ok(())

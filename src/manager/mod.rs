@@ -1,6 +1,6 @@
-//! The [`TaskManager`]: takes submissions in, runs what is claimed, answers reads.
+//! The [`TaskManager`]: accepts submissions, runs claimed tasks, answers reads.
 //!
-//! It knows tasks only as what the registry makes. Its memory is a fold over what the store commits:
+//! Tasks are opaque to it: the registry makes them. Its memory is a fold over the store's commits:
 //! attempts, waiting requests, events and metrics all follow from that one stream.
 
 mod admission;
@@ -44,7 +44,7 @@ pub(crate) use stats::Minute;
 pub(crate) use submission::{MAX_TAGS, Submission};
 use waiters::Waiters;
 
-/// Orchestrates tasks; contains no task's logic. Cheap to clone.
+/// Handle for all operations on tasks. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct TaskManager {
     inner: Arc<Inner>,
@@ -64,26 +64,26 @@ struct Inner {
     metrics: Arc<Metrics>,
     history: Arc<History>,
     cpu_slots: CpuSlots,
-    /// No more submissions.
+    /// Cancelled by `drain` first: no more submissions and waits.
     draining: CancellationToken,
-    /// Running tasks go back to pending.
+    /// Cancelled by `drain` after the grace period: running tasks go back to pending.
     interrupted: CancellationToken,
 }
 
 impl TaskManager {
-    /// The task types and their code.
+    /// Task types and their code.
     pub(crate) fn registry(&self) -> &TaskRegistry {
         &self.inner.registry
     }
 
-    /// The folders that tasks may use.
+    /// Folders that tasks may use.
     pub(crate) fn files(&self) -> &Files {
         &self.inner.files
     }
 
-    /// Fails if what is accepted could not be stored.
+    /// Fails if an accepted submission could not be stored.
     pub(crate) fn check_files(&self) -> Result<(), StoreError> {
-        self.inner.store.check()
+        self.inner.store.reads.check()
     }
 
     /// Whether the server has begun to shut down.
@@ -91,15 +91,15 @@ impl TaskManager {
         self.inner.draining.is_cancelled()
     }
 
-    /// Takes no more submissions, ends every wait and claims nothing more. Gives running tasks
-    /// `grace` to end and sends the rest back to pending for the next start.
+    /// Ends submissions, waits and claims. Gives running tasks `grace` to end, then returns the rest to
+    /// pending for the next start.
     pub async fn drain(&self, grace: Duration) {
         let inner = &self.inner;
         inner.draining.cancel();
         inner.store.stop_claiming().await;
         if tokio::time::timeout(grace, inner.attempts.emptied()).await.is_err() {
             let tasks = inner.attempts.len();
-            tracing::info!(tasks, "the grace is over, running tasks go back");
+            tracing::info!(tasks, "grace period over, returning running tasks to pending");
         }
         inner.interrupted.cancel();
         inner.attempts.emptied().await;

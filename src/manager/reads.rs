@@ -1,5 +1,5 @@
-//! Reads of tasks: running ones from memory, all others from the database, pending ones with the reason
-//! why they wait.
+//! Reads of tasks: running ones from memory, others from the database, pending ones with their queue
+//! reason.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -25,14 +25,14 @@ pub(crate) struct Page {
 pub(crate) struct Load {
     pub(crate) running: usize,
     pub(crate) pending: usize,
-    /// Threads whose attempt was given up.
+    /// Threads of abandoned attempts.
     pub(crate) abandoned_threads: usize,
-    /// Whether they hold every CPU slot, so that blocking work has to wait for them.
+    /// Whether those hold all CPU slots, so that blocking work has to wait.
     pub(crate) cpu_slots_exhausted: bool,
 }
 
 impl TaskManager {
-    /// A task as it is now.
+    /// Returns the current state of a task.
     pub(crate) async fn get(&self, id: TaskId) -> Result<Option<Rendered>, StoreError> {
         if let Some(attempt) = self.inner.attempts.get(id) {
             return Ok(Some(attempt.render()));
@@ -40,8 +40,8 @@ impl TaskManager {
         Ok(self.stored(id).await?.map(|record| Rendered::new(&record.info)))
     }
 
-    /// A task when it has ended, or as it is when the time is over. `hold` is called before the request
-    /// has to wait, and may refuse that.
+    /// Waits up to `limit` for a task to end, and returns its state. Calls `hold` before a wait, which may
+    /// refuse it.
     pub(crate) async fn wait<E: From<StoreError>>(
         &self,
         id: TaskId,
@@ -62,7 +62,7 @@ impl TaskManager {
         Ok(self.get(id).await?)
     }
 
-    /// A task as it is now, and the place of that among all its states.
+    /// Returns the current state of a task with its stamp.
     pub(super) async fn state(&self, id: TaskId) -> Result<Option<(Stamp, TaskInfo)>, StoreError> {
         if let Some(attempt) = self.inner.attempts.get(id) {
             return Ok(Some(attempt.snapshot()));
@@ -70,34 +70,34 @@ impl TaskManager {
         Ok(self.stored(id).await?.map(stamped))
     }
 
-    /// Tasks, newest first.
+    /// Returns a page of tasks, newest first.
     pub(crate) async fn list(&self, filter: &ListFilter) -> Result<Page, StoreError> {
         let (states, next) = self.states(filter).await?;
         Ok(Page { tasks: states.into_iter().map(|(_, info)| info).collect(), next })
     }
 
-    /// Tasks, newest first, and the start of the next page if there is one.
+    /// Returns a page of states with their stamps, newest first, and the start of the next page.
     pub(super) async fn states(
         &self,
         filter: &ListFilter,
     ) -> Result<(Vec<(Stamp, TaskInfo)>, Option<Cursor>), StoreError> {
-        let TaskPage { mut records, next } = self.inner.store.list(filter).await?;
+        let TaskPage { mut records, next } = self.inner.store.reads.list(filter).await?;
         self.explain(&mut records).await?;
         let states = records.into_iter().map(|record| self.overlay(record)).collect();
         Ok((states, next))
     }
 
-    /// The task that began to run last, else the pending one that was submitted last.
+    /// Returns the task that started last, else the newest pending one.
     pub(crate) async fn current(&self) -> Result<Option<TaskInfo>, StoreError> {
         if let Some(attempt) = self.inner.attempts.newest() {
             return Ok(Some(attempt.snapshot().1));
         }
-        let record = self.inner.store.newest_pending().await?;
+        let record = self.inner.store.reads.newest_pending().await?;
         Ok(self.explained(record).await?.map(|record| record.info))
     }
 
-    /// Opens the output of a completed task; returns its path, as it was sent, too. The file is the one
-    /// that was written there last, perhaps by a later task.
+    /// Opens the output of a completed task. Also returns its path as submitted. A later task may have
+    /// replaced the file.
     pub(crate) async fn open_output(&self, id: TaskId) -> Result<(String, File), OutputError> {
         let (_, info) = self.state(id).await?.ok_or(OutputError::Unknown)?;
         if info.status != TaskStatus::Completed {
@@ -116,18 +116,18 @@ impl TaskManager {
         let inner = &self.inner;
         Load {
             running: inner.attempts.len(),
-            pending: inner.store.counts().unfinished().pending,
+            pending: inner.store.reads.counts().unfinished().pending,
             abandoned_threads: inner.cpu_slots.abandoned(),
             cpu_slots_exhausted: inner.cpu_slots.exhausted(),
         }
     }
 
     async fn stored(&self, id: TaskId) -> Result<Option<TaskRecord>, StoreError> {
-        let record = self.inner.store.get(id).await?;
+        let record = self.inner.store.reads.get(id).await?;
         self.explained(record).await
     }
 
-    /// The latest progress of a task that the database has as running.
+    /// Adds the latest progress to a task that is running in the database.
     fn overlay(&self, record: TaskRecord) -> (Stamp, TaskInfo) {
         if record.info.status == TaskStatus::Running
             && let Some(attempt) = self.inner.attempts.get(record.info.task_id)
@@ -146,7 +146,7 @@ impl TaskManager {
         Ok(record)
     }
 
-    /// Gives each pending task the reason why it waits, and each ready one its position in the queue.
+    /// Sets the queue reason of each pending task, and the queue position of each ready one.
     async fn explain(&self, records: &mut [TaskRecord]) -> Result<(), StoreError> {
         let mut positions = None;
         for record in records {
@@ -160,9 +160,9 @@ impl TaskManager {
             }
             let positions: &Arc<Positions> = match &mut positions {
                 Some(positions) => positions,
-                none => none.insert(self.inner.store.positions().await?),
+                none => none.insert(self.inner.store.reads.positions().await?),
             };
-            // One that is not counted has at least so many before it.
+            // Beyond the computed positions.
             let position = positions.get(&record.seq).copied().unwrap_or(MAX_POSITION + 1);
             record.info.queue_position = Some(position);
         }
@@ -174,12 +174,9 @@ impl TaskManager {
         if record.unrunnable {
             return info.message.clone();
         }
-        match record.due_at {
-            Some(due_at) if info.run_at == Some(due_at) => {
-                return format!("scheduled for {due_at}");
-            }
-            Some(due_at) => return format!("retry at {due_at}"),
-            None => {}
+        if let Some(due_at) = record.due_at {
+            let reason = if info.run_at == Some(due_at) { "scheduled for" } else { "retry at" };
+            return format!("{reason} {due_at}");
         }
         let (limits, attempts) = (&self.inner.limits, &self.inner.attempts);
         let Some(limit) = limits.of_type(&info.task_type) else {

@@ -1,4 +1,4 @@
-//! A task as JSON.
+//! Tasks as JSON.
 
 use std::hash::{DefaultHasher, Hasher};
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::task::TaskInfo;
 
-/// A task as JSON, with what conditional requests need.
+/// A task as JSON, with its entity tag.
 #[derive(Clone, Debug)]
 pub(crate) struct Rendered {
     pub(crate) json: Bytes,

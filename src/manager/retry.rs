@@ -1,4 +1,4 @@
-//! Retries: submits finished tasks again, one by id or all that match a filter.
+//! Retries of finished tasks, one by id or all that match a filter.
 
 use futures_util::future::join_all;
 use serde::Serialize;
@@ -9,7 +9,7 @@ use super::submission::Submission;
 use crate::store::{Idempotency, ListFilter, TaskRecord};
 use crate::task::{TaskId, TaskStatus};
 
-/// Upper limit of the tasks that a bulk retry submits at once, so that others have their turn.
+/// Maximum number of tasks that a bulk retry submits at once, so that other changes are not held up.
 const PIECE: usize = 64;
 
 /// Result of a bulk retry.
@@ -49,7 +49,7 @@ impl TaskManager {
         if self.inner.attempts.get(id).is_some() {
             return Err(RetryError::Unfinished(TaskStatus::Running));
         }
-        let record = self.inner.store.get(id).await.map_err(SubmitError::Store)?;
+        let record = self.inner.store.reads.get(id).await.map_err(SubmitError::Store)?;
         let info = record.ok_or(RetryError::Unknown)?.info;
         if !info.status.is_final() {
             return Err(RetryError::Unfinished(info.status));
@@ -58,11 +58,11 @@ impl TaskManager {
         Ok(self.submit(submission).await?)
     }
 
-    /// Submits all finished tasks again that match and have no retry yet; of those that match without a
-    /// status, the failed ones. Asking twice, even at the same time, submits each once.
+    /// Submits all matching finished tasks without a retry again; without a status in the filter, the
+    /// failed ones. Repeated or concurrent calls submit each task once.
     ///
     /// # Errors
-    /// [`RetryAllError::QueueFull`] with what was done before the queue was full.
+    /// [`RetryAllError::QueueFull`] with the result so far.
     pub(crate) async fn retry_matching(
         &self,
         mut filter: ListFilter,
@@ -75,13 +75,14 @@ impl TaskManager {
         filter.retried = Some(false);
         filter.limit = PIECE;
         while !filter.statuses.is_empty() {
-            let page = self.inner.store.list(&filter).await.map_err(SubmitError::Store)?;
-            let submitted = page.records.into_iter().map(|record| self.retry_first(record));
+            let page = self.inner.store.reads.list(&filter).await.map_err(SubmitError::Store)?;
+            let again = |record: TaskRecord| self.submit(Submission::again(record.info, true));
+            let submitted = page.records.into_iter().map(again);
             let mut full = None;
             for outcome in join_all(submitted).await {
                 match outcome {
                     Ok(_) => counts.submitted += 1,
-                    // Another request was faster, so it does not match any more.
+                    // Retried by another request just now, so no longer a match.
                     Err(SubmitError::RetriedBefore) => continue,
                     Err(SubmitError::QueueFull(limit)) => {
                         full = Some(limit);
@@ -99,15 +100,11 @@ impl TaskManager {
             if let Some(limit) = full {
                 return Err(RetryAllError::QueueFull { limit, counts });
             }
-            match page.next {
-                None => break,
-                next => filter.cursor = next,
+            if page.next.is_none() {
+                break;
             }
+            filter.cursor = page.next;
         }
         Ok(counts)
-    }
-
-    async fn retry_first(&self, record: TaskRecord) -> Result<TaskId, SubmitError> {
-        self.submit(Submission::again(record.info, true)).await
     }
 }

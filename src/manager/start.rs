@@ -1,5 +1,5 @@
-//! Start of a manager: everything is opened, what a crash left is put right, and the background work
-//! begins.
+//! Start of a manager: opens the database and files, recovers from a crash, and starts the background
+//! work.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -27,45 +27,45 @@ use crate::tasks::{InvalidDefaults, TaskRegistry};
 pub struct ManagerOptions {
     /// The database file.
     pub database: PathBuf,
-    /// The folders that tasks may read and write.
+    /// Folders that tasks may read and write.
     pub roots: Vec<PathBuf>,
-    /// Further files that tasks may not touch, such as the one with the API keys.
+    /// Further files that tasks must not touch, such as the API keys.
     pub state_files: Vec<PathBuf>,
-    /// Upper limit of the running tasks.
+    /// Upper limit of running tasks.
     pub max_running: usize,
-    /// Upper limit of the pending tasks.
+    /// Upper limit of pending tasks.
     pub max_pending: usize,
-    /// Upper limit of the event streams.
+    /// Upper limit of event streams.
     pub max_streams: usize,
     /// Number of CPU-bound closures that run at once.
     pub cpu_slots: usize,
-    /// Whether a submission is refused while any task is unfinished.
+    /// Whether to refuse submissions while any task is unfinished.
     pub exclusive: bool,
-    /// Upper limit of the running tasks of a type; other types have none of their own.
+    /// Upper limits of running tasks by type; other types have only the total one.
     pub type_limits: Vec<(TaskType, usize)>,
-    /// Time for which finished tasks are kept; `None` for ever.
+    /// Lifetime of finished tasks; `None` for unlimited.
     pub retention: Option<Duration>,
 }
 
 /// Why the manager could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The database.
+    /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] crate::store::OpenError),
-    /// The roots.
+    /// A root cannot be used.
     #[error(transparent)]
     Files(#[from] FilesError),
-    /// The defaults of a task.
+    /// A task type has invalid defaults.
     #[error(transparent)]
     Defaults(#[from] InvalidDefaults),
-    /// The threads for the tasks and the database.
+    /// No threads for the tasks or the database.
     #[error("cannot start threads")]
     Threads(#[source] io::Error),
 }
 
 impl TaskManager {
-    /// Opens the database, recovers what a crash left, and begins to run what is ready.
+    /// Opens the database, recovers from a crash, and starts to run ready tasks.
     ///
     /// # Errors
     /// If the database or a root cannot be used.
@@ -83,7 +83,7 @@ impl TaskManager {
             store::open(&database, limits.clone(), remover(&files)).await?;
         tokio::spawn(store.clone().upkeep(options.retention));
 
-        let attempts = Arc::new(Attempts::new());
+        let attempts = Arc::<Attempts>::default();
         let (draining, interrupted) = (CancellationToken::new(), CancellationToken::new());
         let cpu_slots = CpuSlots::new(options.cpu_slots);
         let runner = Runner::new(
@@ -130,11 +130,11 @@ impl TaskManager {
     }
 }
 
-/// Removes the output of an interrupted attempt.
+/// Returns a function that removes the partial output of an interrupted attempt.
 fn remover(files: &Files) -> impl Fn(&str, TaskId, i64) {
     |path, id, epoch| {
         if files.remove_partial(path, id, epoch) {
-            tracing::info!(task.id = %id, path, "removed an unfinished output");
+            tracing::info!(task.id = %id, path, "removed a partial output");
         }
     }
 }
@@ -148,15 +148,15 @@ fn limits(options: &ManagerOptions, registry: &TaskRegistry) -> Limits {
     Limits { total, by_type: registry.iter().map(|(task_type, _)| of(task_type)).collect() }
 }
 
-/// Runs the writer on a thread of its own: on a worker of the runtime it would go on only after the
-/// requests that the worker polls first, and everyone waits for the writer. It ends when the store is
-/// closed, or with the process.
+/// Runs the writer on its own thread. On a worker of the runtime it would wait for the requests that are
+/// polled before it, and all changes wait for the writer. It ends when the store is closed, or with the
+/// process.
 fn start_writer(writer: Writer, fold: Fold) -> io::Result<()> {
     let runtime = Handle::current();
     let write = move || runtime.block_on(writer.run(Arc::new(fold)));
     let thread = move || {
         if catch_unwind(AssertUnwindSafe(write)).is_err() {
-            tracing::error!("the writer panicked: nothing can be stored any more, ending");
+            tracing::error!("the writer panicked and nothing can be stored, exiting");
             process::exit(1);
         }
     };

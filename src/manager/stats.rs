@@ -1,4 +1,4 @@
-//! The last hour at a glance: how many tasks came and went in each minute.
+//! Activity of the last hour, by minute.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,19 +7,18 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
-
 use tokio_util::sync::CancellationToken;
 
 use super::TaskManager;
 use super::metrics::Metrics;
 use crate::task::{TaskStatus, Timestamp};
 
-/// Length of each entry.
+/// Length of an entry.
 const INTERVAL: Duration = Duration::from_secs(60);
 /// Number of entries that are kept.
 const KEPT: usize = 60;
 
-/// Everything counted until some moment.
+/// Totals since the start, at some time.
 #[derive(Clone, Copy, Debug)]
 struct Totals {
     at: Timestamp,
@@ -27,12 +26,12 @@ struct Totals {
     counts: [u64; 4],
 }
 
-/// The totals at the end of each of the last minutes.
+/// Totals at the end of each of the last minutes. Appended by a ticker, read by requests.
 #[derive(Debug)]
 pub(super) struct History(Mutex<VecDeque<Totals>>);
 
 impl History {
-    /// Takes note of each minute until the server begins to stop.
+    /// Starts the ticker, which records each minute until the server starts to drain.
     pub(super) fn start(metrics: Arc<Metrics>, draining: CancellationToken) -> Arc<Self> {
         let begin = Totals { at: Timestamp::now(), counts: [0; 4] };
         let history = Arc::new(Self(Mutex::new(VecDeque::from([begin]))));
@@ -43,26 +42,22 @@ impl History {
             minutes.tick().await;
             loop {
                 minutes.tick().await;
-                kept.push(totals(&metrics));
+                let mut history = kept.0.lock();
+                history.push_back(totals(&metrics));
+                if history.len() > KEPT {
+                    history.pop_front();
+                }
             }
         };
         tokio::spawn(async move { draining.run_until_cancelled(work).await });
         history
     }
 
-    fn push(&self, totals: Totals) {
-        let mut history = self.0.lock();
-        history.push_back(totals);
-        if history.len() > KEPT {
-            history.pop_front();
-        }
-    }
-
-    /// What happened in each minute, the one that is not over included; oldest first.
-    fn minutes(&self, totals: impl FnOnce() -> Totals) -> Vec<Minute> {
+    /// Activity in each minute, including the current one, oldest first.
+    fn minutes(&self, metrics: &Metrics) -> Vec<Minute> {
         let history = self.0.lock();
-        // After those that are there already.
-        let now = totals();
+        // Under the lock, so that these totals are the latest.
+        let now = totals(metrics);
         let ends = history.iter().skip(1).chain([&now]);
         let minutes = history.iter().zip(ends).map(|(begin, end)| {
             let [submitted, completed, failed, cancelled] =
@@ -95,14 +90,14 @@ fn totals(metrics: &Metrics) -> Totals {
 }
 
 impl TaskManager {
-    /// How many tasks there are, by status.
+    /// Numbers of tasks, by status.
     pub(crate) fn counts(&self) -> impl Iterator<Item = (TaskStatus, u64)> {
-        let counts = self.inner.store.counts();
+        let counts = self.inner.store.reads.counts();
         TaskStatus::ALL.iter().map(|&status| (status, counts.get(status)))
     }
 
-    /// What happened in each minute of the last hour, or since the start.
+    /// Activity in each minute of the last hour, or since the start.
     pub(crate) fn last_hour(&self) -> Vec<Minute> {
-        self.inner.history.minutes(|| totals(&self.inner.metrics))
+        self.inner.history.minutes(&self.inner.metrics)
     }
 }

@@ -1,4 +1,4 @@
-//! Checks a submission and makes it a task that can be stored. Names every fault it finds.
+//! Checks of submissions: each makes a task that can be stored, or returns all faults.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,21 +12,20 @@ use crate::task::{
 };
 use crate::tasks::{RegisteredTask, TaskRegistry};
 
-/// The largest parameters that are stored, in bytes of JSON.
+/// Maximum size of the parameters, in bytes of JSON.
 const MAX_PARAMETERS_BYTES: usize = 64 * 1024;
-/// The longest timeout, in seconds: a hundred years.
+/// Maximum timeout, in seconds: a hundred years.
 const MAX_TIMEOUT: f64 = 100.0 * 365.25 * 86_400.0;
-/// No file system takes longer ones.
+/// Maximum length of a path, as in most file systems.
 const MAX_PATH_BYTES: usize = 4096;
 const MAX_ATTEMPTS: u32 = 1000;
-/// How many tags a task can have.
+/// Maximum number of tags of a task.
 pub(crate) const MAX_TAGS: usize = 16;
-/// In characters.
+/// Maximum lengths of a tag's key and value, in characters.
 const MAX_TAG_KEY: usize = 64;
-/// In characters.
 const MAX_TAG_VALUE: usize = 256;
 
-/// What a client asks for.
+/// A submission, not yet checked.
 #[derive(Debug, Default)]
 pub(crate) struct Submission {
     pub(crate) task_type: String,
@@ -37,16 +36,16 @@ pub(crate) struct Submission {
     pub(crate) timeout_seconds: Option<f64>,
     pub(crate) max_attempts: Option<u32>,
     pub(crate) tags: BTreeMap<String, String>,
-    /// Not before this time.
+    /// Earliest start.
     pub(crate) run_at: Option<Timestamp>,
     pub(crate) retry: Option<Retry>,
     pub(crate) idempotency: Option<Idempotency>,
 }
 
 impl Submission {
-    /// What was submitted as this finished task, to be submitted once more.
+    /// The submission of a finished task, for a retry.
     pub(super) fn again(info: TaskInfo, only_first: bool) -> Self {
-        // Both were checked when they were stored; rows of other versions are refused by name.
+        // Both were valid when they were stored; rows of other versions fail the checks.
         let parameters = serde_json::from_str(info.parameters.get()).unwrap_or_default();
         let tags = serde_json::from_str(info.tags.get()).unwrap_or_default();
         Self {
@@ -64,8 +63,8 @@ impl Submission {
         }
     }
 
-    /// Checks what [`check`](Self::check) does and what is else met only when the task runs; stores
-    /// nothing. Returns the parameters with the defaults filled in.
+    /// Does what [`check`](Self::check) does, and also opens the paths, which otherwise happens only when
+    /// the task runs. Returns the parameters with defaults.
     pub(super) async fn try_out(
         self,
         registry: &TaskRegistry,
@@ -79,7 +78,7 @@ impl Submission {
             (Ok(task), Ok(())) => Ok(task.parameters),
             (Ok(_), Err(faults)) | (Err(faults), Ok(())) => Err(faults),
             (Err(mut faults), Err(tried)) => {
-                // Some paths fail in the same way at both.
+                // Both checks may report the same path.
                 let known: Vec<_> = faults.iter().map(|fault| fault.loc.clone()).collect();
                 faults.extend(tried.into_iter().filter(|fault| !known.contains(&fault.loc)));
                 Err(faults)
@@ -87,7 +86,7 @@ impl Submission {
         }
     }
 
-    /// The task to store, or all that is wrong with the submission.
+    /// Returns the task to store, or all faults of the submission.
     pub(super) async fn check(
         self,
         registry: &TaskRegistry,
@@ -108,7 +107,7 @@ impl Submission {
         let (input, output) = paths.used(uses);
         let mut output_key = None;
         if missing.is_empty() && (input.is_some() || output.is_some()) {
-            // Each byte of this future is moved with every submission: what few need is apart.
+            // Boxed to keep the future of submissions without paths small.
             match Box::pin(check_paths(input, output, files)).await {
                 Ok(key) => output_key = key,
                 Err(found) => faults.extend(found),
@@ -130,7 +129,7 @@ impl Submission {
                     timeout_seconds: self.timeout_seconds,
                     max_attempts: self.max_attempts.unwrap_or(1),
                     tags,
-                    // The past means now.
+                    // A past time means now.
                     run_at: self.run_at.filter(|at| *at > now),
                     retry: self.retry,
                     idempotency: self.idempotency,
@@ -184,7 +183,7 @@ impl Submission {
     }
 }
 
-/// The merged parameters and the task that runs with them, if it can be made.
+/// Returns the parameters with defaults, and the task, unless they are invalid.
 fn check_parameters(
     registered: &RegisteredTask,
     given: Map<String, Value>,
@@ -217,21 +216,20 @@ impl GivenPaths {
         let missing = fields
             .into_iter()
             .filter(|(_, needed, given)| *needed == PathUse::Required && given.is_none());
-        missing
-            .map(|(field, ..)| {
-                let msg = format!("Field required by task type `{task_type}`");
-                Fault::missing(&[field], msg, json!(null))
-            })
-            .collect()
+        let missing = missing.map(|(field, ..)| {
+            let msg = format!("Field required by task type `{task_type}`");
+            Fault::missing(&[field], msg, Value::Null)
+        });
+        missing.collect()
     }
 
-    /// The paths that the task uses.
+    /// Input and output, if the task uses them.
     fn used(&self, uses: Paths) -> (Option<String>, Option<String>) {
         let used = |path: &Option<String>, how| path.clone().filter(|_| how != PathUse::Unused);
         (used(&self.input, uses.input), used(&self.output, uses.output))
     }
 
-    /// Opens the input and looks whether the output could be written.
+    /// Opens the input, and checks that the output could be written.
     async fn try_out(&self, uses: Paths, files: &Arc<Files>) -> Result<(), Vec<Fault>> {
         let (input, output) = self.used(uses);
         let files = Arc::clone(files);
@@ -249,7 +247,7 @@ impl GivenPaths {
     }
 }
 
-/// Checks paths; returns the output in its one spelling.
+/// Checks paths; returns the canonical output.
 async fn check_paths(
     input: Option<String>,
     output: Option<String>,
@@ -267,12 +265,12 @@ async fn check_paths(
     Ok(key.await?.map(|key| key.to_string_lossy().into_owned()))
 }
 
-/// Faults of paths.
+/// Collects faults of paths.
 #[derive(Debug, Default)]
 struct PathFaults(Vec<Fault>);
 
 impl PathFaults {
-    /// Notes an error about the path in this field.
+    /// Records an error as a fault of this field.
     fn of<T>(&mut self, field: &str, path: &str, checked: Result<T, PathError>) -> Option<T> {
         let note = |error: &PathError| {
             self.0.push(Fault::value(&[field], with_causes(error), path));
@@ -281,7 +279,7 @@ impl PathFaults {
     }
 }
 
-/// Asks the file system, off the async threads.
+/// Runs `ask` on a blocking thread. Fails if it recorded faults.
 async fn with_files<T: Send + 'static>(
     ask: impl FnOnce(&mut PathFaults) -> T + Send + 'static,
 ) -> Result<T, Vec<Fault>> {
@@ -291,7 +289,7 @@ async fn with_files<T: Send + 'static>(
         if faults.0.is_empty() { Ok(answer) } else { Err(faults.0) }
     });
     asked.await.unwrap_or_else(|error| {
-        let msg = format!("the paths could not be checked: {error}");
+        let msg = format!("cannot check the paths: {error}");
         Err(vec![Fault::value(&[], msg, Value::Null)])
     })
 }

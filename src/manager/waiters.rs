@@ -1,4 +1,4 @@
-//! Requests that wait for a task to end.
+//! Requests that wait for the end of a task.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,20 +8,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::task::TaskId;
 
-/// Wakes requests that wait for a task. They register **before** they look at the task, so that an end
-/// between the look and the wait is not missed.
+/// Requests that wait for a task. They register **before** they read the task, so that they do not miss
+/// an end between the read and the wait. The fold wakes and removes the entry of an ended task; the last
+/// waiter that gives up removes the entry of another one. The lock guards the map and the counts.
 #[derive(Debug, Default)]
 pub(super) struct Waiters(Mutex<HashMap<TaskId, Entry>>);
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// Cancelled when the task has ended; a flag that many can wait for.
+    /// Cancelled when the task ends.
     ended: CancellationToken,
     waiters: usize,
 }
 
 impl Waiters {
-    /// Interest in one task, until it is dropped.
+    /// Registers interest in the end of a task, until the waiter is dropped.
     pub(super) fn register(self: &Arc<Self>, id: TaskId) -> Waiter {
         let mut entries = self.0.lock();
         let entry = entries.entry(id).or_default();
@@ -29,7 +30,7 @@ impl Waiters {
         Waiter { waiters: Arc::clone(self), id, ended: entry.ended.clone() }
     }
 
-    /// The task has ended.
+    /// Wakes all requests that wait for this task.
     pub(super) fn wake(&self, id: TaskId) {
         if let Some(entry) = self.0.lock().remove(&id) {
             entry.ended.cancel();
@@ -46,7 +47,7 @@ pub(super) struct Waiter {
 }
 
 impl Waiter {
-    /// Resolves when the task has ended since this was registered.
+    /// Resolves when the task ends, or has ended since the registration.
     pub(super) async fn ended(&self) {
         self.ended.cancelled().await;
     }

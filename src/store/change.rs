@@ -1,4 +1,4 @@
-//! Changes: everything that the store can be asked to write.
+//! Changes: all requests to the writer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use super::counts::Reservation;
 use super::error::StoreError;
 use crate::task::{Task, TaskId, TaskStatus, Timestamp};
 
-/// Upper limit of the changes that wait for the writer; further ones wait for a queue permit.
+/// Upper limit of queued changes; further ones wait for a queue permit.
 const QUEUE_LENGTH: usize = 4096;
 
-/// Where the result of a change is waited for. Sent after the observer has seen the commit.
+/// Channel for the result of a change. Sent after the observer has seen the commit.
 pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// A change and its answer.
@@ -29,9 +29,9 @@ pub(super) enum Change {
 }
 
 impl Change {
-    /// Answers that nothing was changed.
+    /// Reports that nothing was changed.
     pub(super) fn refuse(self, error: StoreError) {
-        // Whoever has stopped waiting needs no answer, here and after a commit.
+        // The caller may have stopped waiting.
         match self {
             Self::Submit(_, answer) => drop(answer.send(Err(error))),
             Self::Cancel(_, answer) => drop(answer.send(Err(error))),
@@ -45,7 +45,7 @@ impl Change {
     }
 }
 
-/// The queue of the writer. Cheap to clone.
+/// The writer's queue: bounded, filled by all callers, drained by the writer alone. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Queue(mpsc::Sender<Change>);
 
@@ -68,18 +68,10 @@ impl Queue {
         self.0.reserve().await.map(QueuePermit).map_err(|_| StoreError::Closed)
     }
 
-    /// A queue that does not keep the writer from ending.
-    pub(super) fn downgrade(&self) -> WeakQueue {
-        WeakQueue(self.0.downgrade())
-    }
-}
-
-/// A [`Queue`] for as long as others hold it.
-pub(super) struct WeakQueue(mpsc::WeakSender<Change>);
-
-impl WeakQueue {
-    pub(super) fn upgrade(&self) -> Option<Queue> {
-        self.0.upgrade().map(Queue)
+    /// Returns the queue on demand, for as long as others hold it, without keeping the writer alive.
+    pub(super) fn downgrade(&self) -> impl Fn() -> Option<Self> + use<> {
+        let queue = self.0.downgrade();
+        move || queue.upgrade().map(Self)
     }
 }
 
@@ -87,7 +79,7 @@ impl WeakQueue {
 pub(crate) struct QueuePermit<'q>(mpsc::Permit<'q, Change>);
 
 impl QueuePermit<'_> {
-    /// Stores a new task. It is queued by the first poll, and then stored even if the caller goes
+    /// Stores a new task. The first poll queues it; from then on it is stored even if the caller goes
     /// away.
     pub(crate) async fn submit(self, task: Box<NewTask>) -> Result<Submitted, StoreError> {
         self.change(|answer| Change::Submit(task, answer)).await
@@ -100,44 +92,44 @@ impl QueuePermit<'_> {
     }
 }
 
-/// A task as it is submitted.
+/// A checked submission.
 pub(crate) struct NewTask {
     pub(crate) id: TaskId,
     pub(crate) task_type: &'static str,
     pub(crate) parameters: Box<RawValue>,
     pub(crate) input_file_path: Option<String>,
     pub(crate) output_file_path: Option<String>,
-    /// The output in its one spelling. No two unfinished tasks share one.
+    /// Canonical output path. No two unfinished tasks share one.
     pub(crate) output_key: Option<String>,
     pub(crate) priority: i32,
     pub(crate) timeout_seconds: Option<f64>,
     pub(crate) max_attempts: u32,
-    /// An object of strings.
+    /// JSON object of strings.
     pub(crate) tags: Box<RawValue>,
-    /// Not before this time; `None` for at once.
+    /// Earliest start; `None` for immediately.
     pub(crate) run_at: Option<Timestamp>,
     pub(crate) retry: Option<Retry>,
     pub(crate) idempotency: Option<Idempotency>,
     pub(crate) created_at: Timestamp,
-    /// Runs if the task is claimed by the commit that stores it; later the task is made from its row.
+    /// Used if the commit that stores the task also claims it; a later claim makes it from its row.
     pub(crate) code: Box<dyn Task>,
-    /// Held until the task is counted or refused.
+    /// Held until the task is stored or refused.
     pub(crate) reservation: Option<Reservation>,
 }
 
-/// Link from a new task to the finished one that it repeats.
+/// Link from a new task to the finished task that it repeats.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Retry {
     /// The finished task.
     pub(crate) of: TaskId,
-    /// Whether to refuse the new task if the finished one has a retry.
+    /// Whether to refuse the new task if the finished one already has a retry.
     pub(crate) only_first: bool,
 }
 
-/// Identity of a submission that may be sent twice.
+/// Identity of a submission, for detecting duplicates.
 #[derive(Clone, Debug)]
 pub(crate) struct Idempotency {
-    /// The client's name for the submission.
+    /// Chosen by the client.
     pub(crate) key: String,
     /// SHA-256 of the body, in hexadecimal.
     pub(crate) body_hash: String,
@@ -151,9 +143,9 @@ pub(crate) type Submitted = Result<(), Refused>;
 pub(crate) enum Refused {
     /// This unfinished task has the same output.
     OutputInUse(TaskId),
-    /// The task to be repeated for the first time has a retry.
+    /// The finished task already has a retry, and only a first one was requested.
     RetriedBefore,
-    /// The idempotency key was stored before.
+    /// The idempotency key is already stored.
     Replayed(Replay),
 }
 
@@ -186,19 +178,18 @@ pub(crate) struct AttemptEnd {
     pub(crate) message: String,
     pub(crate) result: Option<Box<RawValue>>,
     pub(crate) error: Option<String>,
-    /// Pause before the next attempt. A length and not a time, because the clock may jump on the way
-    /// to the commit.
+    /// Pause before the next attempt. A duration, not a time: the clock may jump before the commit.
     pub(crate) pause: Option<Duration>,
     /// Whether the attempt does not count against `max_attempts`.
     pub(crate) attempt_given_back: bool,
-    /// Whether this build cannot run the task, which then stays pending until the next start.
+    /// Whether this build cannot run the task, which stays pending until the next start.
     pub(crate) unrunnable: bool,
-    /// Time of the request for cancellation; the next status is then `cancelled`.
+    /// Time of the cancellation request; if set, the next status is `cancelled`.
     pub(crate) cancel_requested_at: Option<Timestamp>,
 }
 
 impl AttemptEnd {
-    /// An end without a result, after which the task is pending again.
+    /// Returns the task to pending, without a result.
     pub(crate) fn pending(seq: i64, epoch: i64, id: TaskId) -> Self {
         Self {
             seq,
@@ -223,25 +214,22 @@ pub(crate) struct Cancellation {
     pub(crate) id: TaskId,
     pub(crate) at: Timestamp,
     /// Whether the running attempt has promised not to complete. Without that promise a running task
-    /// is left alone, because it may be publishing its output right now.
+    /// is left alone: it may be publishing its output.
     pub(crate) accepted_by_attempt: bool,
 }
 
 /// Effect of a cancellation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CancelEffect {
-    /// It was pending and is now cancelled.
-    Cancelled {
-        /// Place in the order of submission.
-        seq: i64,
-    },
-    /// It is running, its attempt has promised to stop, and the request is stored.
+    /// Was pending, is now cancelled.
+    Cancelled { seq: i64 },
+    /// Is running, its attempt has promised to stop, and the request is stored.
     Requested,
-    /// It is running, and its attempt has promised nothing.
+    /// Is running, and its attempt has not promised to stop.
     NotAccepted,
-    /// It had ended before.
+    /// Had already ended.
     AlreadyFinal(TaskStatus),
-    /// There is no such task.
+    /// Does not exist.
     Unknown,
 }
 
@@ -250,26 +238,26 @@ pub(crate) enum CancelEffect {
 pub(crate) struct EraseStep {
     /// Finished tasks, by `seq`.
     pub(crate) tasks: Vec<i64>,
-    /// Idempotency keys from before this time are erased.
+    /// Erases idempotency keys older than this.
     pub(crate) keys_cutoff: Timestamp,
 }
 
-/// Facts about stored tasks that the engine finds in the background and keeps beside them.
+/// Facts about stored tasks that the engine gathers in the background and stores beside them.
 #[derive(Debug, Default)]
 pub(super) struct UpkeepStep {
-    /// Blocks whose submission times are known.
+    /// Submission times of completed blocks.
     pub(super) blocks: Vec<BlockTimes>,
-    /// All tasks of the blocks before this one have been erased.
+    /// All tasks in earlier blocks have been erased.
     pub(super) first_block: i64,
-    /// Whether the index by time of older versions can be dropped.
+    /// Whether to drop the index by time that older versions used.
     pub(super) drop_index: bool,
-    /// Pairs of a finished task and its latest retry.
+    /// Finished tasks, each with its latest retry.
     pub(super) retries: Vec<(TaskId, TaskId)>,
-    /// Whether `retried_by` is known of the whole history.
+    /// Whether `retried_by` is now known for the whole history.
     pub(super) retries_known: bool,
 }
 
-/// Submission times within one block of tasks, in microseconds.
+/// Range of submission times within one block of tasks, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BlockTimes {
     pub(super) block: i64,

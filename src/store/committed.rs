@@ -1,4 +1,4 @@
-//! Committed changes: the only source from which the manager learns.
+//! Committed changes: the manager's only source of state changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,36 +7,36 @@ use super::change::AttemptEnd;
 use super::record::TaskRecord;
 use crate::task::{Task, TaskId, Timestamp};
 
-/// Receives every commit, in order, before those who asked for the changes are answered.
+/// Receives every commit, in order, before the callers are answered.
 pub(crate) trait Observer: Send + Sync + 'static {
-    /// Runs on the writer's thread, so it must be quick.
+    /// Runs on the writer's thread and must not block.
     fn committed(&self, commit: Commit);
 }
 
 /// One committed transaction.
 pub(crate) struct Commit {
-    /// Number of changes that were asked for.
+    /// Number of changes in the batch.
     pub(crate) size: usize,
-    /// Time from its begin to the disk.
+    /// Duration of the transaction, sync included.
     pub(crate) took: Duration,
     pub(crate) changes: Vec<Committed>,
 }
 
 /// One committed change.
 pub(crate) enum Committed {
-    /// A task was stored, and is pending.
+    /// A task was stored as pending.
     Stored(Box<TaskRecord>),
-    /// A task is running now, and its attempt belongs to this process.
+    /// A task was claimed for an attempt by this process.
     Claimed {
         record: Box<TaskRecord>,
-        /// Its code, if the same commit has stored it.
+        /// The task's code, if the same commit stored the task.
         code: Option<Box<dyn Task>>,
     },
     /// A pending task was cancelled.
     Cancelled {
         id: TaskId,
         seq: i64,
-        /// The task as it is now, if its row can be read.
+        /// The cancelled task, if its row can be read.
         record: Option<Box<TaskRecord>>,
     },
     /// An attempt ended at this time.

@@ -1,4 +1,4 @@
-//! Number of tasks, known without counting: the stored ones of each status, and those on their way.
+//! Task counts, kept in memory: stored tasks by status, and reservations.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,36 +7,35 @@ use parking_lot::Mutex;
 
 use crate::task::{TaskId, TaskStatus};
 
-/// Counts of tasks. The engine counts at the start; from then on the writer keeps the stored tasks up
-/// to date after each commit, and whoever admits a task holds a [`Reservation`] until it is counted.
-/// The lock guards all of it, so that two racing submissions see each other.
+/// Task counts. The engine counts once at the start; from then on the writer updates the stored tasks
+/// after each commit, and admission adds a [`Reservation`] for each task on its way to the writer. Read
+/// by admission, lists and metrics. One lock guards it all, so that racing submissions see each other.
 #[derive(Debug, Default)]
 pub(crate) struct Counts(Mutex<Numbers>);
 
 #[derive(Debug, Default)]
 struct Numbers {
-    /// By status. Below zero while tasks are erased that were not counted yet.
+    /// By status. Negative while tasks are erased that the start has not yet counted.
     stored: [i64; TaskStatus::ALL.len()],
-    /// Pending tasks that this build cannot run, by `seq`. They hold up nothing, so they do not count
-    /// as unfinished.
+    /// Pending tasks that this build cannot run, by `seq`. They do not count as unfinished.
     unrunnable: HashSet<i64>,
     reserved: usize,
-    /// The task that was admitted last.
+    /// The last admitted task.
     latest: Option<TaskId>,
 }
 
-/// Tasks that this server has still to finish.
+/// Numbers of unfinished tasks that this node can run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unfinished {
-    /// Pending or about to be stored.
+    /// Pending tasks and reservations.
     pub(crate) pending: usize,
     pub(crate) running: usize,
-    /// The task that was admitted last since the start.
+    /// The last task admitted since the start.
     pub(crate) latest: Option<TaskId>,
 }
 
 impl Counts {
-    /// Stored tasks with this status.
+    /// Number of stored tasks with this status.
     pub(crate) fn get(&self, status: TaskStatus) -> u64 {
         u64::try_from(self.0.lock().stored[status as usize]).unwrap_or(0)
     }
@@ -45,7 +44,7 @@ impl Counts {
         self.0.lock().unfinished()
     }
 
-    /// Counts a new task from here on, if `check` admits it.
+    /// Counts a new task as pending from here on, if `check` admits it.
     pub(crate) fn reserve<E>(
         self: &Arc<Self>,
         id: TaskId,
@@ -68,7 +67,7 @@ impl Counts {
         numbers.stored[to as usize] += 1;
     }
 
-    /// A pending task turned out to be one that this build cannot run.
+    /// Marks a pending task as one that this build cannot run.
     pub(super) fn set_unrunnable(&self, seq: i64) {
         self.0.lock().unrunnable.insert(seq);
     }
@@ -91,8 +90,8 @@ impl Numbers {
     }
 }
 
-/// Counts a task that is on its way to being stored. Goes with it to the writer, so that a client
-/// who goes away does not take it along.
+/// Counts a task until it is stored or refused. Travels with the task to the writer, so a client that
+/// disconnects does not release it early.
 #[derive(Debug)]
 pub(crate) struct Reservation(Arc<Counts>);
 

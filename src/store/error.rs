@@ -4,19 +4,19 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Failure of a read or a change.
+/// Failure of a read or change.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     /// The change was not made.
     #[error("the disk of the database is full: make room and try again")]
     DiskFull,
-    /// Too many reads wait, or this one took too long.
+    /// Too many scans are waiting, or this one took too long.
     #[error("too many lists are being read: try again")]
     Overloaded,
-    /// After an upgrade the history is searched once.
+    /// The backfill of `retried_by` after an upgrade has not finished.
     #[error("still indexing retries after an upgrade: try again")]
     RetriesUnknown,
-    /// Nothing more is stored, because the database writes to a file that has lost its name.
+    /// A database file was deleted or replaced while open, so changes would be lost.
     #[error(
         "`{0}` was deleted or replaced while in use, so nothing can be stored: move it back if it was \
          moved, then restart the server"
@@ -30,7 +30,7 @@ pub(crate) enum StoreError {
     Closed,
 }
 
-/// Why the database cannot be used. Its file is left as it was.
+/// Why the database cannot be opened. Its file is left unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process holds the lock.
@@ -39,32 +39,32 @@ pub enum OpenError {
         .0.display()
     )]
     InUse(PathBuf),
-    /// Another process holds the lock on the database itself, but not that of its name.
+    /// Another process holds the lock on the file itself, but not on its name.
     #[error(
         "database `{}` is in use by another task-server under another name, through a hard link or a \
          bind mount: stop that one, or name another file with --database",
         .0.display()
     )]
     InUseElsewhere(PathBuf),
-    /// The file belongs to something else.
+    /// The file belongs to another program.
     #[error(
         "`{}` is a database of another program: name another file with --database",
         .0.display()
     )]
     Foreign(PathBuf),
-    /// Not SQLite at all.
+    /// The file is not SQLite.
     #[error(
         "`{}` is not a SQLite database: name another file with --database",
         .0.display()
     )]
     NotADatabase(PathBuf),
-    /// SQLite, but not in order.
+    /// SQLite reports corruption.
     #[error(
         "database `{}` is damaged: put a good copy in its place, or name another file with --database",
         .0.display()
     )]
     Damaged(PathBuf),
-    /// The write-ahead log of a database that is not there.
+    /// There is a write-ahead log, but no database.
     #[error(
         "`{database}-wal` holds changes of a database, and there is no `{database}`: put that \
          database back, or move the `-wal` file away"
@@ -81,12 +81,12 @@ pub enum OpenError {
     Newer {
         /// The database.
         path: PathBuf,
-        /// Its schema.
+        /// Its schema version.
         found: i64,
-        /// Ours.
+        /// The latest known schema version.
         known: i64,
     },
-    /// The SQLite that this program was built with damages files.
+    /// This program was built with a version of SQLite that can damage files.
     #[error("SQLite {0} can damage a database; build with 3.51.3 or later")]
     UnsafeSqlite(String),
     /// The file or its folder cannot be used.
@@ -94,7 +94,7 @@ pub enum OpenError {
     Unusable {
         /// The database.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         reason: String,
     },
 }

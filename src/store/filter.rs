@@ -1,4 +1,4 @@
-//! Lists of tasks: their filters, pages and positions.
+//! Lists of tasks: filters, pages and queue positions.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,36 +7,36 @@ use std::str::FromStr;
 use super::record::TaskRecord;
 use crate::task::{TaskInfo, TaskStatus, TaskType, Timestamp};
 
-/// A page ends when its tasks are this large. Far beyond a page of usual tasks, while a thousand results
-/// of a mebibyte do not fit into memory at once.
+/// Maximum size of a page. Typical pages are far smaller; a thousand results of 1 MiB each would
+/// exhaust memory.
 pub(crate) const MAX_PAGE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Positions in the queue beyond this are not counted.
+/// Largest queue position that is computed.
 pub(crate) const MAX_POSITION: u32 = 1000;
 
-/// Positions of ready tasks in the queue, by `seq`, counted from 1.
+/// Queue positions of ready tasks, by `seq`, counted from 1.
 pub(crate) type Positions = HashMap<i64, u32>;
 
-/// Filter of a list. Empty lists of statuses and types mean all of them.
+/// Filter of a list. No statuses or no types means all.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ListFilter {
     pub(crate) statuses: Vec<TaskStatus>,
     pub(crate) task_types: Vec<TaskType>,
-    /// Submitted at this time or later.
+    /// Inclusive.
     pub(crate) created_after: Option<Timestamp>,
-    /// Submitted before this time.
+    /// Exclusive.
     pub(crate) created_before: Option<Timestamp>,
-    /// Tasks that have all of these tags.
+    /// Tags that a task must have, all of them.
     pub(crate) tags: Vec<(String, String)>,
-    /// Tasks that have a retry, or that have none.
+    /// Only tasks with a retry, or only those without.
     pub(crate) retried: Option<bool>,
     pub(crate) cursor: Option<Cursor>,
-    /// Most tasks in a page.
+    /// Maximum number of tasks in a page.
     pub(crate) limit: usize,
 }
 
 impl ListFilter {
-    /// Whether the list shows a task with this status, whatever its tags.
+    /// Whether the filter accepts a task with this status, ignoring its tags.
     pub(crate) fn matches(&self, info: &TaskInfo, status: TaskStatus) -> bool {
         let of_type = |name: &TaskType| name.name() == info.task_type;
         (self.statuses.is_empty() || self.statuses.contains(&status))
@@ -47,7 +47,7 @@ impl ListFilter {
     }
 }
 
-/// Position in a list: the next page holds the tasks that were submitted before this one.
+/// Keyset cursor: the next page holds the tasks submitted before this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cursor {
     pub(super) seq: i64,
@@ -63,18 +63,15 @@ impl FromStr for Cursor {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.parse() {
-            Ok(seq @ 0..) => Ok(Self { seq }),
-            _ => Err(()),
-        }
+        text.parse().ok().filter(|seq| *seq >= 0).map(|seq| Self { seq }).ok_or(())
     }
 }
 
-/// One page of a list, newest task first.
+/// One page of a list, newest first.
 #[derive(Debug, Default)]
 pub(crate) struct TaskPage {
     pub(crate) records: Vec<TaskRecord>,
-    /// Start of the next page; `None` at the end of the list. A page may be short, even empty, and
-    /// still have a next one.
+    /// Start of the next page; `None` at the end of the list. Even a short or empty page can have a
+    /// next one.
     pub(crate) next: Option<Cursor>,
 }

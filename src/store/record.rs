@@ -1,31 +1,31 @@
-//! A stored task.
+//! Stored tasks.
 
 use crate::task::{TaskInfo, Timestamp};
 
-/// Message of a running task that has not reported anything.
+/// Message of a running task that has not reported progress.
 pub(super) const RUNNING_MESSAGE: &str = "Task is running";
 /// Message of a cancelled task.
 pub(crate) const CANCELLED_MESSAGE: &str = "Task cancelled by user";
 
-/// A stored task: what clients see of it, and what guards its transitions.
+/// A stored task: the part that clients see, and the guards of its transitions.
 #[derive(Clone, Debug)]
 pub(crate) struct TaskRecord {
-    /// Place in the order of submission.
+    /// Number in the order of submission.
     pub(crate) seq: i64,
     /// Number of claims.
     pub(crate) epoch: i64,
-    /// Number of times that the server died while the task ran.
+    /// Number of server crashes while the task ran.
     pub(crate) interruptions: i64,
-    /// Not before this time.
+    /// Earliest start of the next attempt.
     pub(crate) due_at: Option<Timestamp>,
     /// Whether this build cannot run the task.
     pub(crate) unrunnable: bool,
-    /// What clients see.
+    /// The part that clients see.
     pub(crate) info: TaskInfo,
 }
 
 impl TaskRecord {
-    /// Whether this task may be what killed the server: it died twice while the task ran.
+    /// Whether the task may be crashing the server: two crashes happened while it ran.
     pub(crate) fn is_suspect(&self) -> bool {
         self.interruptions >= 2
     }
@@ -36,6 +36,6 @@ impl TaskRecord {
 pub(crate) struct StoredDue {
     pub(crate) seq: i64,
     pub(crate) due_at: Timestamp,
-    /// The time that a client asked for.
+    /// The time that the client requested.
     pub(crate) run_at: Option<Timestamp>,
 }

@@ -1,11 +1,11 @@
-//! Run slots of this node: which tasks run, and how many more may.
+//! Run slots of this node: the running tasks, and the slots that they leave free.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::record::TaskRecord;
 
-/// Upper limits of the tasks that run at once: in all, and of each type that this server knows.
+/// Limits on running tasks: in total, and for each type that this server knows.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     pub(crate) total: usize,
@@ -19,28 +19,26 @@ impl Limits {
     }
 }
 
-/// Free slots: in all, and for each type.
+/// Free slots: in total, and for each type.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct FreeSlots {
     pub(super) total: usize,
-    /// Tasks of types that are not in here are unknown to this server and stay pending.
+    /// Known types. Tasks of other types stay pending.
     pub(super) by_type: Vec<(&'static str, usize)>,
-    /// Whether a task may run that was interrupted twice and may have killed the server.
+    /// Whether a suspect may run: a task that was interrupted twice.
     pub(super) suspect: bool,
-    /// Whether tasks that were passed over, though there were slots for others, may run now.
+    /// Whether a rationed slot was freed, so tasks that were passed over may run now.
     pub(super) reopened: bool,
 }
 
 impl FreeSlots {
-    /// Takes a slot for a task of this type, if there is one.
+    /// Takes a slot for a task of this type, if one is free.
     pub(super) fn take(&mut self, task_type: &str) -> bool {
-        if self.total == 0 {
+        let total = self.total;
+        let Some(free) = self.of_type(task_type).filter(|free| total > 0 && **free > 0) else {
             return false;
-        }
-        match self.of_type(task_type) {
-            Some(free) if *free > 0 => *free -= 1,
-            _ => return false,
-        }
+        };
+        *free -= 1;
         self.total -= 1;
         true
     }
@@ -75,7 +73,7 @@ struct Running {
 }
 
 impl Slots {
-    /// `suspects` says whether there are tasks that were interrupted twice.
+    /// `suspects`: whether any task was interrupted twice.
     pub(super) fn new(limits: Limits, suspects: bool) -> Self {
         let (total, by_type) = (limits.total, limits.by_type.clone());
         let free = FreeSlots { total, by_type, suspect: suspects, reopened: false };
@@ -100,8 +98,8 @@ impl Slots {
         self.running.insert(seq, task);
     }
 
-    /// Frees the slot of an attempt, named by its task's `seq` and its epoch. Returns whether it had
-    /// one: an attempt that has lost its task to another one leaves the slot to that.
+    /// Frees the slot of an attempt (`seq`, epoch). Returns whether it held one: an attempt that lost
+    /// its task to a later one has also lost the slot.
     pub(super) fn leave(&mut self, (seq, epoch): (i64, i64)) -> bool {
         if let Entry::Occupied(running) = self.running.entry(seq)
             && running.get().epoch == epoch
@@ -112,7 +110,7 @@ impl Slots {
         false
     }
 
-    /// The slots that are free once these attempts have ended.
+    /// Free slots after the end of these attempts.
     pub(super) fn free_after(&self, ended: impl Iterator<Item = (i64, i64)>) -> FreeSlots {
         let mut free = self.free.clone();
         for (seq, epoch) in ended {
@@ -124,8 +122,7 @@ impl Slots {
         free
     }
 
-    /// Whether tasks of its kind may have waited for the end of this one, though there were slots for
-    /// tasks of other kinds.
+    /// Whether other tasks may have been passed over for lack of this slot while others were free.
     fn is_rationed(&self, task: &Running) -> bool {
         let limit = self.limits.of_type(&task.task_type);
         task.suspect || limit.is_some_and(|limit| limit < self.limits.total)

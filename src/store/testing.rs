@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::task::{Task, TaskContext, TaskResult, async_trait};
+use crate::task::{Task, TaskContext, TaskResult, Timestamp, async_trait};
 
 /// A task that is never run.
 pub(super) struct Idle;
@@ -96,7 +96,6 @@ impl Started {
 
     /// The reading half of the engine.
     pub(super) fn reads(&self) -> &sqlite::ReadHalf {
-        let Reads::Sqlite(reads) = &self.store.reads;
-        reads
+        &self.store.reads
     }
 }

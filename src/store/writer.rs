@@ -1,9 +1,8 @@
-//! Group commit: the writer takes all changes that wait, has the engine commit them as one
-//! transaction, hands the commit to the observer, and answers those who asked.
+//! Group commit: the writer takes all queued changes, has the engine commit them as one transaction,
+//! hands the commit to the observer, and answers the callers.
 //!
-//! While a transaction is being committed the next changes gather, so batches grow with the load by
-//! themselves and the cost of reaching the disk is shared. A commit is published while the next one is
-//! on its way to the disk.
+//! Changes gather during a commit, so batches grow with the load and share the cost of a sync. A commit
+//! is published while the next one is being written.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,28 +14,29 @@ use tokio::sync::mpsc;
 use super::change::{Answer, AttemptEnd, CancelEffect, Change, NewTask};
 use super::committed::{Commit, Committed, Observer};
 use super::counts::Counts;
-use super::engine::{Cancelled, Engine, Results};
+use super::engine::Engine;
 use super::error::StoreError;
+use super::results::{Cancelled, Results};
 use super::slots::Slots;
 use crate::task::{TaskStatus, Timestamp};
 
-/// Upper limit of the changes in one transaction, so that the first of them is not kept waiting.
+/// Upper limit of the changes in one transaction. Bounds the wait of the first one.
 const MAX_BATCH: usize = 1024;
 
-/// Owns the engine's writing half, the run slots and the counts.
+/// Owns the engine's writing half and the run slots, and keeps the counts.
 pub(crate) struct Writer {
-    pub(super) engine: Engine,
+    engine: Engine,
     queue: mpsc::Receiver<Change>,
-    /// A change that could not be in the batch before.
+    /// A change that did not fit into the last batch.
     next: Option<Change>,
     slots: Slots,
     counts: Arc<Counts>,
     claiming: Arc<AtomicBool>,
-    /// Whether there may be tasks to claim without another change.
+    /// Whether tasks may be claimable even if no change is queued.
     claims_left: bool,
 }
 
-/// Commits that are not published yet.
+/// Commits and answers that are not yet published.
 #[derive(Default)]
 struct Unpublished {
     commits: Vec<Commit>,
@@ -44,20 +44,20 @@ struct Unpublished {
 }
 
 impl Unpublished {
-    /// The observer comes first: whoever was answered finds the change in the manager's memory.
+    /// The observer goes first, so an answered caller finds the change in the manager's memory.
     fn publish(&mut self, observer: &dyn Observer) {
         self.commits.drain(..).for_each(|commit| observer.committed(commit));
         self.answers.drain(..).for_each(|answer| answer());
     }
 
     fn answer<T: Send + 'static>(&mut self, answer: Answer<T>, value: T) {
-        // A client that does not wait any more needs no answer.
+        // The caller may have stopped waiting.
         self.answers.push(Box::new(move || drop(answer.send(Ok(value)))));
     }
 
     fn refuse(&mut self, change: Change, error: StoreError) {
-        // Whether this is worth a line in the log is for the caller to decide.
-        tracing::debug!(error = &error as &dyn std::error::Error, "could not store a change");
+        // The caller decides whether this deserves a higher level.
+        tracing::debug!(error = &error as &dyn std::error::Error, "change failed");
         self.answers.push(Box::new(move || change.refuse(error)));
     }
 }
@@ -70,11 +70,11 @@ impl Writer {
         counts: Arc<Counts>,
         claiming: Arc<AtomicBool>,
     ) -> Self {
-        // What was ready when the server started is claimed at once.
+        // Tasks may be ready since before the start.
         Self { engine, queue, next: None, slots, counts, claiming, claims_left: true }
     }
 
-    /// Works until the store is closed.
+    /// Runs until the store is closed.
     pub(crate) async fn run(mut self, observer: Arc<dyn Observer>) {
         let mut unpublished = Unpublished::default();
         loop {
@@ -87,9 +87,10 @@ impl Writer {
                 }
                 continue;
             }
-            // The commit is polled first: while the disk works there is time to publish the one before.
-            let publish = async { unpublished.publish(&*observer) };
-            let (mut committed, ()) = join(self.commit(batch), publish).await;
+            // Polled first, so that the previous commit is published while the disk works.
+            let mut committed = Unpublished::default();
+            let commit = self.commit(batch, &mut committed);
+            join(commit, async { unpublished.publish(&*observer) }).await;
             if let Some(answer) = close {
                 committed.publish(&*observer);
                 let _ = answer.send(self.engine.close().await);
@@ -99,8 +100,7 @@ impl Writer {
         }
     }
 
-    /// The changes that wait, as many as may be in one transaction; and the answer to the close that
-    /// follows them, if there is one.
+    /// Takes queued changes for one transaction. Also returns the answer of a close that follows them.
     fn gather(&mut self) -> (Vec<Change>, Option<Answer<()>>) {
         let mut batch = Vec::new();
         while batch.len() < MAX_BATCH {
@@ -116,29 +116,21 @@ impl Writer {
         (batch, None)
     }
 
-    /// One transaction for the whole batch. If that fails, one for each change, so that a change that
-    /// cannot be made fails alone.
-    async fn commit(&mut self, batch: Vec<Change>) -> Unpublished {
-        let mut unpublished = Unpublished::default();
+    /// Commits the batch as one transaction. If that fails, commits each change alone, so that a bad
+    /// change fails alone.
+    async fn commit(&mut self, batch: Vec<Change>, unpublished: &mut Unpublished) {
         match self.try_commit(&batch).await {
-            Ok(results) => self.settle(batch, results, &mut unpublished),
-            Err(error) if batch.len() <= 1 => {
-                batch.into_iter().for_each(|change| unpublished.refuse(change, error.clone()));
-            }
-            Err(error) => {
-                tracing::debug!(%error, changes = batch.len(), "batch failed, one by one now");
+            Ok(results) => self.settle(batch, results, unpublished),
+            Err(error) if batch.len() > 1 => {
+                tracing::debug!(%error, changes = batch.len(), "batch failed, retrying one by one");
                 for change in batch {
-                    let single = vec![change];
-                    match self.try_commit(&single).await {
-                        Ok(results) => self.settle(single, results, &mut unpublished),
-                        Err(error) => {
-                            single.into_iter().for_each(|it| unpublished.refuse(it, error.clone()));
-                        }
-                    }
+                    Box::pin(self.commit(vec![change], unpublished)).await;
                 }
             }
+            Err(error) => {
+                batch.into_iter().for_each(|change| unpublished.refuse(change, error.clone()));
+            }
         }
-        unpublished
     }
 
     async fn try_commit(&mut self, batch: &[Change]) -> Result<(Results, Instant), StoreError> {
@@ -156,7 +148,7 @@ impl Writer {
         Ok((results, begin))
     }
 
-    /// Brings counts and slots up to date with what was committed, and prepares what is published.
+    /// Updates counts and slots after a commit, and prepares its publication.
     fn settle(
         &mut self,
         batch: Vec<Change>,
@@ -182,7 +174,7 @@ impl Writer {
                             _ => changes.push(Committed::Stored(record)),
                         }
                     });
-                    // Counted or refused by now.
+                    // The task is counted or refused by now.
                     drop(reservation);
                     unpublished.answer(answer, stored);
                 }
@@ -210,7 +202,7 @@ impl Writer {
             self.counts.change(TaskStatus::Pending, TaskStatus::Running);
             claims.push((Box::new(record), None));
         }
-        // After the ends, which have made room.
+        // After the ends, which freed these slots.
         for (record, code) in claims {
             self.slots.fill(&record);
             changes.push(Committed::Claimed { record, code });
@@ -218,7 +210,7 @@ impl Writer {
         unpublished.commits.push(commit);
     }
 
-    /// The same end may come again if the answer to the first was lost; it counts once.
+    /// Counts an end once: it is sent again if the answer to the first was lost.
     fn ended(&mut self, end: Arc<AttemptEnd>, owned: bool, at: Timestamp) -> Committed {
         let had_slot = self.slots.leave((end.seq, end.epoch));
         if !owned {
@@ -234,20 +226,17 @@ impl Writer {
     }
 
     fn cancelled(&mut self, Cancelled { effects, mut records }: Cancelled) -> Vec<Committed> {
-        let pending = effects.into_iter().filter_map(|(id, effect)| match effect {
-            CancelEffect::Cancelled { seq } => Some((id, seq)),
-            _ => None,
-        });
-        let note = |(id, seq)| {
+        let pending = effects.into_iter().filter_map(|(id, effect)| {
+            let CancelEffect::Cancelled { seq } = effect else { return None };
             self.counts.cancelled(seq);
-            Committed::Cancelled { id, seq, record: records.remove(&id) }
-        };
-        pending.map(note).collect()
+            Some(Committed::Cancelled { id, seq, record: records.remove(&id) })
+        });
+        pending.collect()
     }
 }
 
-/// Whether a change has the idempotency key of one in the batch: only a stored task shows the second
-/// of them that it is one.
+/// Whether a change has the same idempotency key as one in the batch. Only a stored task identifies
+/// the second one as a replay.
 fn repeats_key(batch: &[Change], change: &Change) -> bool {
     let new = key(change);
     new.is_some() && batch.iter().any(|known| key(known) == new)

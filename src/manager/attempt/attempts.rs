@@ -1,4 +1,4 @@
-//! All attempts of this server.
+//! All attempts of this node.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -10,26 +10,24 @@ use tokio::sync::watch;
 use super::state::Attempt;
 use crate::task::TaskId;
 
-/// All attempts, by the id of their task. Written by the fold and the runner, read by everyone.
-#[derive(Debug)]
-pub(in crate::manager) struct Attempts {
+/// All attempts, by task id. Attempts are inserted by the fold, and removed by the fold or a driver that
+/// gives up storing an end; all parts of the manager read them. `count` is the size of the map, written
+/// under its lock, for those that wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct Attempts {
     by_task: RwLock<HashMap<TaskId, Arc<Attempt>>>,
     count: watch::Sender<usize>,
 }
 
 impl Attempts {
-    pub(in crate::manager) fn new() -> Self {
-        Self { by_task: RwLock::default(), count: watch::Sender::new(0) }
-    }
-
     pub(super) fn insert(&self, attempt: Arc<Attempt>) {
         let mut attempts = self.by_task.write();
         attempts.insert(attempt.claimed.task_id, attempt);
         self.count.send_replace(attempts.len());
     }
 
-    /// Removes one attempt at a task, and no later one.
-    pub(in crate::manager) fn remove(&self, id: TaskId, epoch: i64) {
+    /// Removes an attempt, but not a later one at the same task.
+    pub(crate) fn remove(&self, id: TaskId, epoch: i64) {
         let mut attempts = self.by_task.write();
         if let Entry::Occupied(entry) = attempts.entry(id)
             && entry.get().epoch == epoch
@@ -40,41 +38,41 @@ impl Attempts {
     }
 
     /// Skips attempts that are over: the database has the newer record.
-    pub(in crate::manager) fn get(&self, id: TaskId) -> Option<Arc<Attempt>> {
+    pub(crate) fn get(&self, id: TaskId) -> Option<Arc<Attempt>> {
         self.by_task.read().get(&id).filter(|attempt| !attempt.is_over()).cloned()
     }
 
-    /// The attempt that began last.
-    pub(in crate::manager) fn newest(&self) -> Option<Arc<Attempt>> {
+    /// The attempt that started last.
+    pub(crate) fn newest(&self) -> Option<Arc<Attempt>> {
         let attempts = self.by_task.read();
         let began = |attempt: &&Arc<Attempt>| (attempt.claimed.started_at, attempt.seq);
         attempts.values().max_by_key(began).cloned()
     }
 
     /// Number of attempts at tasks of a type.
-    pub(in crate::manager) fn of_type(&self, task_type: &str) -> usize {
+    pub(crate) fn of_type(&self, task_type: &str) -> usize {
         let attempts = self.by_task.read();
         attempts.values().filter(|attempt| attempt.claimed.task_type == task_type).count()
     }
 
-    pub(in crate::manager) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         *self.count.borrow()
     }
 
-    /// All of them, in no order.
-    pub(in crate::manager) fn all(&self) -> Vec<Arc<Attempt>> {
+    /// All attempts, unordered.
+    pub(crate) fn all(&self) -> Vec<Arc<Attempt>> {
         self.by_task.read().values().cloned().collect()
     }
 
     /// Resolves when there is an attempt.
-    pub(in crate::manager) async fn occupied(&self) {
-        // Cannot fail: the sender is right here.
+    pub(crate) async fn occupied(&self) {
+        // Cannot fail while `self` holds the sender.
         let _ = self.count.subscribe().wait_for(|count| *count > 0).await;
     }
 
-    /// Resolves when there is none.
-    pub(in crate::manager) async fn emptied(&self) {
-        // Cannot fail: the sender is right here.
+    /// Resolves when there is no attempt.
+    pub(crate) async fn emptied(&self) {
+        // Cannot fail while `self` holds the sender.
         let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
     }
 }

@@ -1,4 +1,4 @@
-//! End of an attempt: a result and its published output, another attempt, or a failure.
+//! Conclusion of an attempt: a result and a published output, another attempt, or a failure.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -11,27 +11,27 @@ use super::state::Attempt;
 use crate::store::{AttemptEnd, CANCELLED_MESSAGE};
 use crate::task::{OutputFile, TaskError, TaskResult, TaskStatus, shorten, with_causes};
 
-/// The largest result that is stored, in bytes of JSON.
+/// Maximum size of a result, in bytes of JSON.
 pub(crate) const MAX_RESULT_BYTES: usize = 1024 * 1024;
-/// Longer errors are cut, in bytes.
+/// Maximum length of a stored error, in bytes.
 const MAX_ERROR_BYTES: usize = 16 * 1024;
-/// Pause before the second attempt; doubled for each further one.
+/// Backoff before the second attempt; doubles for each further one.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-/// Longest pause between two attempts.
-pub(in crate::manager) const MAX_BACKOFF: Duration = Duration::from_secs(600);
+/// Maximum backoff.
+pub(crate) const MAX_BACKOFF: Duration = Duration::from_secs(600);
 
-/// What ended an attempt.
+/// Cause of the end of an attempt.
 pub(super) enum Outcome {
     Returned(TaskResult),
     Panicked(String),
     TimedOut(f64),
     /// The server is stopping.
     Interrupted,
-    /// This build cannot make the task from its row, for this reason.
+    /// This build cannot make the task from its row, with the reason.
     Unrunnable(String),
 }
 
-/// Decides the end of an attempt, and publishes its output if it is a success.
+/// Decides how an attempt ends, and publishes its output if it succeeded.
 pub(super) async fn conclude(attempt: &Attempt, outcome: Outcome) -> AttemptEnd {
     let output = attempt.output.lock().take();
     let info = &attempt.claimed;
@@ -55,7 +55,7 @@ pub(super) async fn conclude(attempt: &Attempt, outcome: Outcome) -> AttemptEnd 
             Ok(None)
         }
         Outcome::Unrunnable(reason) => {
-            warn!(reason, "cannot run this task, it is left alone until the next start");
+            warn!(reason, "cannot run this task before the next start");
             end.message = reason;
             end.progress = 0.0;
             (end.attempt_given_back, end.unrunnable) = (true, true);
@@ -64,7 +64,7 @@ pub(super) async fn conclude(attempt: &Attempt, outcome: Outcome) -> AttemptEnd 
     };
     end.cancel_requested_at = attempt.finish();
     match finished {
-        // Cancellation wins over whatever else the attempt came to.
+        // Cancellation takes precedence over any other outcome.
         _ if end.cancel_requested_at.is_some() => {
             end.status = TaskStatus::Cancelled;
             end.message = CANCELLED_MESSAGE.to_owned();
@@ -84,7 +84,7 @@ pub(super) async fn conclude(attempt: &Attempt, outcome: Outcome) -> AttemptEnd 
     end
 }
 
-/// Why an attempt failed.
+/// Failure of an attempt.
 struct Failure {
     message: String,
     permanent: bool,
@@ -96,7 +96,7 @@ impl Failure {
     }
 }
 
-/// Publishes the output of a task that returned `Ok`, unless cancellation came first.
+/// Publishes the output of a task that returned `Ok`, unless cancellation was requested before.
 async fn finish(
     attempt: &Attempt,
     result: &Value,
@@ -127,19 +127,16 @@ async fn finish(
     Ok(Some(result))
 }
 
-/// Runs a step of publishing where waiting for the disk harms nobody.
+/// Runs a step of publishing on a blocking thread.
 async fn on_disk(
     output: &OutputFile,
     step: fn(&OutputFile) -> std::io::Result<()>,
 ) -> std::io::Result<()> {
     let output = output.clone();
-    match tokio::task::spawn_blocking(move || step(&output)).await {
-        Ok(done) => done,
-        Err(error) => Err(std::io::Error::other(error)),
-    }
+    tokio::task::spawn_blocking(move || step(&output)).await.map_err(std::io::Error::other)?
 }
 
-/// Another attempt after a pause, or the end.
+/// Schedules another attempt, or fails the task.
 fn fail(end: &mut AttemptEnd, failure: Failure, attempt: u32, max_attempts: u32) {
     let Failure { message, permanent } = failure;
     let message = shorten(message, MAX_ERROR_BYTES);
@@ -149,13 +146,7 @@ fn fail(end: &mut AttemptEnd, failure: Failure, attempt: u32, max_attempts: u32)
         end.message = format!("Task failed: {message}");
     } else {
         let pause = backoff(attempt);
-        info!(
-            error = message,
-            attempt,
-            max_attempts,
-            ?pause,
-            "attempt failed, another one follows"
-        );
+        info!(error = message, attempt, max_attempts, ?pause, "attempt failed, retrying");
         end.pause = Some(pause);
         end.progress = 0.0;
         end.message = format!(
@@ -166,11 +157,11 @@ fn fail(end: &mut AttemptEnd, failure: Failure, attempt: u32, max_attempts: u32)
     end.error = Some(message);
 }
 
-/// Doubles with each attempt, up to a limit, and varies by a quarter so that tasks that failed
-/// together do not come back together.
+/// Exponential backoff up to a limit, with a jitter of a quarter so that tasks that failed together do
+/// not retry together.
 fn backoff(attempt: u32) -> Duration {
     let full = FIRST_BACKOFF.saturating_mul(1 << (attempt - 1).min(16)).min(MAX_BACKOFF);
-    // Each `RandomState` is seeded at random, which is all the randomness that this needs.
+    // Each `RandomState` has a random seed, which is random enough here.
     let random = RandomState::new().hash_one(attempt) as f64 / u64::MAX as f64;
     full.mul_f64(0.75 + 0.25 * random)
 }

@@ -1,5 +1,5 @@
-//! Attempts at tasks that this server has claimed. They are served from memory, and cancelled there first.
-//! All that changes the state of an attempt is in here.
+//! Attempts at tasks that this node has claimed. They are served from memory, and cancelled there first.
+//! Only this module changes the state of an attempt.
 
 mod attempts;
 mod conclude;

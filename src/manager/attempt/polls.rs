@@ -1,8 +1,8 @@
-//! Keeps a task whose polls take long from holding up the tasks that wait behind it.
+//! Isolation of tasks with long polls, so that they do not hold up the tasks behind them.
 //!
-//! Each worker of the tasks' runtime has a queue of tasks to poll, and only a poll that returns lets
-//! the next one begin. A task that computes between two awaits is therefore polled inside
-//! `block_in_place` once that shows: the worker's queue goes to another thread first.
+//! Each worker of the tasks' runtime polls the tasks of its queue one after the other. Once a task is
+//! seen to compute or block between two awaits, it is polled inside `block_in_place`, which hands the
+//! worker's queue to another thread first.
 
 use std::num::NonZero;
 use std::pin::Pin;
@@ -16,13 +16,13 @@ use tokio::task::block_in_place;
 use tokio_util::sync::PollSemaphore;
 use tracing::warn;
 
-/// Polls below this harm nobody, however many: all tasks take turns. Timers are coarser than that.
+/// Shorter polls are harmless in any number, because tasks take turns.
 const LONG_POLL: Duration = Duration::from_millis(10);
-/// Time in long polls after which a task counts as slow. Less could be the doing of a busy machine.
+/// Total time in long polls after which a task is slow. A busy machine alone can cause less.
 const MOST_LONG_POLLS: Duration = Duration::from_millis(100);
 
-/// The threads that poll slow tasks, as many as there are cores: with more they would only take turns
-/// on the cores, at the expense of everything else. Further slow tasks wait for one of them.
+/// Permits to poll slow tasks, one per core, shared by all attempts; each is held during one poll. More
+/// threads would only compete for the cores.
 #[derive(Clone, Debug)]
 pub(super) struct SlowThreads(Arc<Semaphore>);
 
@@ -33,7 +33,7 @@ impl SlowThreads {
     }
 }
 
-/// The code of a task, with an eye on its polls.
+/// The code of a task, with its polls timed.
 pub(super) struct WatchedPolls<F> {
     code: F,
     in_long_polls: Duration,
@@ -56,7 +56,7 @@ impl<F: Future + Unpin> Future for WatchedPolls<F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         if self.is_slow() {
-            // `None` only if the semaphore was closed, which never happens.
+            // `None` only if the semaphore is closed, which never happens.
             let _thread = ready!(self.threads.poll_acquire(context));
             return block_in_place(|| Pin::new(&mut self.code).poll(context));
         }
@@ -69,8 +69,8 @@ impl<F: Future + Unpin> Future for WatchedPolls<F> {
                 // The span of the task adds its id and type.
                 warn!(
                     ?took,
-                    "the task computes or blocks between two awaits and is polled apart from now on: \
-                     such work belongs in run_blocking"
+                    "the task computes or blocks between two awaits, isolating its polls: move such work \
+                     to run_blocking"
                 );
             }
         }

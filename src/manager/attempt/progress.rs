@@ -1,4 +1,4 @@
-//! Stores the progress of running tasks, now and then for all of them at once.
+//! Storage of the progress of running tasks, for all of them at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use super::attempts::Attempts;
 use crate::store::{Store, StoredProgress};
 use crate::task::TaskId;
 
-/// Pause between two rounds.
+/// Interval at which progress is stored.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Stores new progress while any task runs, until the server begins to stop.
-pub(in crate::manager) async fn store_progress(
+/// Stores new progress until the server starts to drain.
+pub(crate) async fn store_progress(
     store: Store,
     attempts: Arc<Attempts>,
     draining: CancellationToken,
 ) {
-    // Epoch and version of the progress that was stored last.
+    // Epoch and version of the last stored progress.
     let mut stored = HashMap::<TaskId, (i64, u64)>::new();
     let work = async {
         loop {
@@ -44,7 +44,7 @@ pub(in crate::manager) async fn store_progress(
                 }
             }
             stored = current;
-            // Progress that cannot be stored is made good by the next one; the writer logs why.
+            // The next progress makes up for one that cannot be stored; the writer logs the error.
             join_all(changes.into_iter().map(|progress| store.progress(progress))).await;
         }
     };

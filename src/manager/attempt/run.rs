@@ -1,7 +1,5 @@
-//! Runs attempts: spawns the task's code, watches it, and stores its end.
-//!
-//! Each attempt has one driver, which decides what ends it: its own code, its deadline, or the stop of the
-//! server.
+//! Drivers of attempts: each spawns the task's code, waits for its return, its deadline or the stop of
+//! the server, and stores the end.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,14 +25,14 @@ use crate::task::{
 };
 use crate::tasks::TaskRegistry;
 
-/// Longest time for code to notice that the server is stopping, after its grace is over.
+/// Time for code to react to the stop of the server, after the grace period.
 const STOP_TIME: Duration = Duration::from_millis(500);
-/// Pause before the end of an attempt is stored again after the database refused.
+/// Pause before another try to store the end of an attempt.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// Everything that attempts run with.
+/// Shared resources of all attempts.
 #[derive(Debug)]
-pub(in crate::manager) struct Runner {
+pub(crate) struct Runner {
     attempts: Arc<Attempts>,
     store: Store,
     registry: Arc<TaskRegistry>,
@@ -42,16 +40,16 @@ pub(in crate::manager) struct Runner {
     cpu_slots: CpuSlots,
     memory: MemoryBudget,
     slow_threads: SlowThreads,
-    /// Polls the code of tasks, apart from the runtime that serves requests: code that holds its
-    /// thread cannot hold up the server. `None` once it is being dropped.
+    /// Polls the code of tasks. Separate from the runtime that serves requests, so that code that blocks
+    /// its thread cannot hold up the server. `None` during the drop.
     runtime: Option<Runtime>,
-    /// Running tasks go back to pending.
+    /// Tells drivers to return running tasks to pending.
     interrupted: CancellationToken,
 }
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        // A thread that never ends must not hold up the end of the server.
+        // A thread that never ends must not keep the process alive.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -61,7 +59,7 @@ impl Drop for Runner {
 impl Runner {
     /// # Errors
     /// If no threads can be started.
-    pub(in crate::manager) fn new(
+    pub(crate) fn new(
         attempts: Arc<Attempts>,
         store: Store,
         registry: Arc<TaskRegistry>,
@@ -84,12 +82,8 @@ impl Runner {
         })
     }
 
-    /// Begins the attempt at a claimed task. One that was read from the database has no code yet.
-    pub(in crate::manager) fn start(
-        self: &Arc<Self>,
-        record: TaskRecord,
-        code: Option<Box<dyn Task>>,
-    ) {
+    /// Starts an attempt. A task that was claimed from the database has no code yet.
+    pub(crate) fn start(self: &Arc<Self>, record: TaskRecord, code: Option<Box<dyn Task>>) {
         let attempt = Arc::new(Attempt::new(record, self.cpu_slots.clone()));
         self.attempts.insert(Arc::clone(&attempt));
         let info = &attempt.claimed;
@@ -97,16 +91,16 @@ impl Runner {
         tokio::spawn(Arc::clone(self).drive(attempt, code).instrument(span));
     }
 
-    /// Runs the code of an attempt, and stores how it ended.
+    /// Runs the code of an attempt and stores its end.
     async fn drive(self: Arc<Self>, attempt: Arc<Attempt>, code: Option<Box<dyn Task>>) {
         debug!(attempt = attempt.claimed.attempt, "started");
-        let runtime = self.runtime.as_ref().expect("the runtime is there until it is dropped");
+        let runtime = self.runtime.as_ref().expect("the runtime exists until the drop");
         let execute = Arc::clone(&self).execute(Arc::clone(&attempt), code).in_current_span();
         let running = runtime.spawn(execute);
         let abort = running.abort_handle();
         let ended = async {
             let ended = running.await;
-            // An attempt is not over before its threads are.
+            // An attempt ends only after its blocking threads.
             attempt.blocking.finished().await;
             ended.unwrap_or_else(panicked)
         };
@@ -118,8 +112,7 @@ impl Runner {
                 Outcome::TimedOut(limit)
             }
             () = self.interrupted.cancelled() => {
-                // The code may return something because it is told to stop, so that counts for
-                // nothing: the task runs again.
+                // A return value may be an effect of the stop, so it is ignored: the task runs again.
                 attempt.token.cancel();
                 let _ = timeout(STOP_TIME, &mut ended).await;
                 give_up(&attempt, &abort);
@@ -130,8 +123,8 @@ impl Runner {
         self.store_end(&attempt, end).await;
     }
 
-    /// The checks of parameters are a contributor's code as much as the task is. Here it may take long
-    /// or panic.
+    /// Makes the task if needed, and runs it. Its parameter checks are a contributor's code too, which
+    /// may be slow or panic here.
     async fn execute(
         self: Arc<Self>,
         attempt: Arc<Attempt>,
@@ -162,7 +155,7 @@ impl Runner {
         Outcome::Returned(tokio::select! {
             biased;
             result = WatchedPolls::new(task.execute(ctx), &self.slow_threads) => result,
-            // Dropped here, at whatever await it had reached.
+            // Drops the code at its current await.
             () = attempt.token.cancelled() => Err(TaskError::Cancelled),
         })
     }
@@ -175,19 +168,18 @@ impl Runner {
             attempt.end_refused(&error);
             let closed = matches!(error, StoreError::Closed);
             let error = with_causes(&error);
-            // Trying on would keep the server from stopping; the next start finds the task running
-            // and sees to it.
+            // More tries would keep the server from stopping. The next start recovers the task.
             if closed || self.interrupted.is_cancelled() {
-                error!(error, "could not store the end of a task");
+                error!(error, "cannot store the end of a task");
                 return self.attempts.remove(end.id, end.epoch);
             }
-            warn!(error, "cannot store the end of a task, trying again");
+            warn!(error, "cannot store the end of a task, retrying");
             tokio::time::sleep(STORE_RETRY).await;
         }
     }
 }
 
-/// Makes the task that a record stands for, or says why this server cannot.
+/// Makes a task from its record, or returns the reason why this build cannot.
 fn prepare(registry: &TaskRegistry, info: &TaskInfo) -> Result<Box<dyn Task>, String> {
     let (_, task) = registry
         .find(&info.task_type)
@@ -203,10 +195,10 @@ fn prepare(registry: &TaskRegistry, info: &TaskInfo) -> Result<Box<dyn Task>, St
     })
 }
 
-/// Resolves with the limit when the attempt has had its time, not counting the wait for CPU slots.
+/// Resolves with the limit once it has elapsed, not counting waits for CPU slots.
 async fn deadline(seconds: Option<f64>, slot_wait: &SlotWait) -> f64 {
     let limit = seconds.and_then(|seconds| {
-        // A limit beyond what a timer takes is as good as none.
+        // A limit beyond the range of a timer is no limit.
         Some((seconds, Duration::try_from_secs_f64(seconds).ok()?))
     });
     let Some((seconds, limit)) = limit else { return std::future::pending().await };
@@ -216,18 +208,18 @@ async fn deadline(seconds: Option<f64>, slot_wait: &SlotWait) -> f64 {
         let Some(left) = limit.checked_sub(worked).filter(|left| !left.is_zero()) else {
             return seconds;
         };
-        // While the attempt waits for a slot this does not shrink: look again now and then.
+        // Does not shrink while the attempt waits for a CPU slot, so check at an interval.
         tokio::time::sleep(left.max(Duration::from_millis(10))).await;
     }
 }
 
-/// Lets go of an attempt that does not end by itself.
+/// Abandons an attempt that does not end by itself.
 fn give_up(attempt: &Attempt, code: &AbortHandle) {
     attempt.token.cancel();
     code.abort();
     let threads = attempt.blocking.abandon();
     if threads > 0 {
-        warn!(threads, "gave up an attempt whose blocking work goes on");
+        warn!(threads, "abandoned an attempt whose blocking work is still running");
     }
 }
 

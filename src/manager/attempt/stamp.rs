@@ -1,13 +1,13 @@
-//! Order of the states of one task.
+//! Order of the states of a task.
 
 use crate::task::TaskStatus;
 
-/// Place of a state among all states of its task, so that a stream can leave out what is older than
-/// what its reader has seen.
+/// Position of a state among all states of its task. Lets a stream skip states that are older than the
+/// one its reader has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::manager) struct Stamp {
+pub(crate) struct Stamp {
     epoch: i64,
-    /// An attempt runs, then the task is pending again, and then it has ended.
+    /// Running, then pending again, then ended.
     phase: u8,
     /// Version of the progress.
     version: u64,
@@ -15,8 +15,8 @@ pub(in crate::manager) struct Stamp {
 }
 
 impl Stamp {
-    /// Of a task that is not running, or that runs and has not reported anything.
-    pub(in crate::manager) fn of(epoch: i64, status: TaskStatus) -> Self {
+    /// Stamp of a task that is not running, or has not reported progress.
+    pub(crate) fn of(epoch: i64, status: TaskStatus) -> Self {
         let phase = match status {
             TaskStatus::Running => 0,
             TaskStatus::Pending => 1,
@@ -25,7 +25,7 @@ impl Stamp {
         Self { epoch, phase, version: 0, cancelling: false }
     }
 
-    /// Of a running task.
+    /// Stamp of a running task.
     pub(super) fn running(epoch: i64, version: u64, cancelling: bool) -> Self {
         Self { epoch, phase: 0, version, cancelling }
     }

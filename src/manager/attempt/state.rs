@@ -1,4 +1,4 @@
-//! One attempt: its state, and what pollers see of it.
+//! One attempt: its state, and the view of pollers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use crate::task::{BlockingWork, CpuSlots, OutputFile, Progress, SlotWait, TaskIn
 
 /// One attempt at a task, from its claim to the commit of its end.
 #[derive(Debug)]
-pub(in crate::manager) struct Attempt {
-    pub(in crate::manager) seq: i64,
-    pub(in crate::manager) epoch: i64,
+pub(crate) struct Attempt {
+    pub(crate) seq: i64,
+    pub(crate) epoch: i64,
     /// The task as it was claimed.
-    pub(in crate::manager) claimed: Arc<TaskInfo>,
+    pub(crate) claimed: Arc<TaskInfo>,
     pub(super) progress: Arc<Progress>,
     /// Asks the task's code to stop.
     pub(super) token: CancellationToken,
@@ -27,27 +27,29 @@ pub(in crate::manager) struct Attempt {
     pub(super) slot_wait: Arc<SlotWait>,
     /// The output that the task has created, to be published.
     pub(super) output: Arc<Mutex<Option<OutputFile>>>,
-    /// Written by the methods below, alone; its lock decides between completion and cancellation.
+    /// Written by the methods below: by requests for cancellation, by the driver and by the fold. Its
+    /// lock decides between completion and cancellation.
     state: watch::Sender<State>,
+    /// Filled by polls, for further polls of the same progress.
     rendered: Mutex<Option<Cached>>,
 }
 
-/// Life of an attempt, from the top to the bottom. A state may be left out, and none is entered twice.
+/// States of an attempt, in order. A state may be skipped, and none is entered twice.
 #[derive(Clone, Debug)]
 enum State {
     Running,
-    /// It was asked to stop at this time, and can only end as cancelled.
+    /// Cancellation was requested at this time: the attempt can only end as cancelled.
     CancelRequested(Timestamp),
-    /// Its end is being published and stored: it is too late to cancel. The error says why storing it
-    /// failed the last time.
+    /// The end is being published and stored: too late to cancel. Holds the error of the last failure to
+    /// store it.
     Finishing(Option<StoreError>),
-    /// Its end is committed: the database has the newer record.
+    /// The end is committed: the database has the newer record.
     Over,
 }
 
-/// Response of an attempt to a request for cancellation.
+/// Response of an attempt to a cancellation request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::manager) enum CancelRequest {
+pub(crate) enum CancelRequest {
     Accepted,
     TooLate,
 }
@@ -69,19 +71,13 @@ impl Attempt {
         }
     }
 
-    /// Asks the task to stop. Once accepted it cannot complete.
-    pub(in crate::manager) fn request_cancel(&self, now: Timestamp) -> CancelRequest {
+    /// Asks the task to stop. After acceptance it cannot complete.
+    pub(crate) fn request_cancel(&self, now: Timestamp) -> CancelRequest {
         let mut request = CancelRequest::Accepted;
-        self.state.send_if_modified(|state| match state {
-            State::Running => {
-                *state = State::CancelRequested(now);
-                true
-            }
-            State::CancelRequested(_) => false,
-            State::Finishing(_) | State::Over => {
-                request = CancelRequest::TooLate;
-                false
-            }
+        self.state.send_modify(|state| match state {
+            State::Running => *state = State::CancelRequested(now),
+            State::CancelRequested(_) => {}
+            State::Finishing(_) | State::Over => request = CancelRequest::TooLate,
         });
         if request == CancelRequest::Accepted {
             self.token.cancel();
@@ -89,58 +85,49 @@ impl Attempt {
         request
     }
 
-    /// From here on it is too late to cancel; unless that was asked for before, at the time that is
-    /// returned.
+    /// Makes it too late to cancel, or returns the time of an earlier cancellation request.
     pub(super) fn finish(&self) -> Option<Timestamp> {
         let mut cancelled = None;
-        self.state.send_if_modified(|state| match state {
-            State::Running => {
-                *state = State::Finishing(None);
-                true
-            }
-            State::CancelRequested(at) => {
-                cancelled = Some(*at);
-                false
-            }
-            State::Finishing(_) | State::Over => false,
+        self.state.send_modify(|state| match state {
+            State::Running => *state = State::Finishing(None),
+            State::CancelRequested(at) => cancelled = Some(*at),
+            State::Finishing(_) | State::Over => {}
         });
         cancelled
     }
 
-    /// The end of the attempt could not be stored, and is tried again.
+    /// Records that the end could not be stored and will be tried again.
     pub(super) fn end_refused(&self, error: &StoreError) {
-        self.state.send_if_modified(|state| match state {
-            State::Finishing(refused) => {
+        self.state.send_modify(|state| {
+            if let State::Finishing(refused) = state {
                 *refused = Some(error.clone());
-                true
             }
-            State::Running | State::CancelRequested(_) | State::Over => false,
         });
     }
 
-    /// The end of the attempt is committed.
-    pub(in crate::manager) fn end(&self) {
+    /// Records that the end is committed.
+    pub(crate) fn end(&self) {
         self.state.send_replace(State::Over);
     }
 
-    /// Runs this unless the attempt is over, and keeps it from being over meanwhile.
-    pub(in crate::manager) fn unless_over(&self, run: impl FnOnce()) {
+    /// Calls `run` unless the attempt is over, and keeps it from ending meanwhile.
+    pub(crate) fn unless_over(&self, run: impl FnOnce()) {
         let state = self.state.borrow();
         if !matches!(*state, State::Over) {
             run();
         }
     }
 
-    pub(in crate::manager) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         matches!(*self.state.borrow(), State::Over)
     }
 
     /// Resolves when the end of the attempt is stored, or could not be.
-    pub(in crate::manager) async fn end_tried(&self) -> Result<(), StoreError> {
+    pub(crate) async fn end_tried(&self) -> Result<(), StoreError> {
         let tried = |state: &State| matches!(state, State::Over | State::Finishing(Some(_)));
         match self.state.subscribe().wait_for(tried).await.as_deref() {
             Ok(State::Finishing(Some(error))) => Err(error.clone()),
-            // The sender is right here, so it is over.
+            // `self` holds the sender, so this is `Over`.
             _ => Ok(()),
         }
     }
@@ -152,8 +139,8 @@ impl Attempt {
         }
     }
 
-    /// The task with the progress of this moment, and the place of that among all its states.
-    pub(in crate::manager) fn snapshot(&self) -> (Stamp, TaskInfo) {
+    /// The task with its current progress, and the stamp of that state.
+    pub(crate) fn snapshot(&self) -> (Stamp, TaskInfo) {
         let progress = self.progress.read();
         let mut info = TaskInfo::clone(&self.claimed);
         info.progress = progress.percent;
@@ -169,15 +156,15 @@ impl Attempt {
         (Stamp::running(self.epoch, progress.version, cancelling.is_some()), info)
     }
 
-    /// The same, if it is another one than the last.
-    pub(in crate::manager) fn snapshot_after(&self, last: Stamp) -> Option<(Stamp, TaskInfo)> {
+    /// The current snapshot, if its stamp differs from `last`.
+    pub(crate) fn snapshot_after(&self, last: Stamp) -> Option<(Stamp, TaskInfo)> {
         let cancelling = self.cancel_requested_at().is_some();
         let now = Stamp::running(self.epoch, self.progress.version(), cancelling);
         (last != now).then(|| self.snapshot())
     }
 
-    /// The task after the end of the attempt, which was committed at this time.
-    pub(in crate::manager) fn after(&self, end: &AttemptEnd, at: Timestamp) -> TaskInfo {
+    /// The task after an end that was committed at this time.
+    pub(crate) fn after(&self, end: &AttemptEnd, at: Timestamp) -> TaskInfo {
         let mut info = TaskInfo::clone(&self.claimed);
         info.status = end.status;
         info.progress = end.progress;
@@ -192,7 +179,7 @@ impl Attempt {
     }
 
     /// The task as JSON, rendered once per change.
-    pub(in crate::manager) fn render(&self) -> Rendered {
+    pub(crate) fn render(&self) -> Rendered {
         let key = (self.progress.version(), self.cancel_requested_at());
         let mut cached = self.rendered.lock();
         match &*cached {
@@ -200,7 +187,7 @@ impl Attempt {
                 cached.rendered.clone()
             }
             _ => {
-                // May be newer than the key says; then it is merely rendered once more.
+                // May be newer than the key, which only causes one more rendering.
                 let (_, info) = self.snapshot();
                 let rendered = Rendered::new(&info);
                 let until = Instant::now() + info.eta_seconds.map_or(LONGEST_CACHED, time_left);
@@ -214,22 +201,22 @@ impl Attempt {
 /// A running task as JSON.
 #[derive(Debug)]
 struct Cached {
-    /// Version of the progress, and time of the request for cancellation: all that changes.
+    /// Version of the progress, and time of the cancellation request.
     key: (u64, Option<Timestamp>),
-    /// When the estimate in it is overdue, at the latest.
+    /// Time at which its estimate becomes overdue.
     until: Instant,
     rendered: Rendered,
 }
 
-/// Longest time for which a rendered task is kept.
+/// Maximum lifetime of a rendered task.
 const LONGEST_CACHED: Duration = Duration::from_secs(60 * 60);
 
 fn time_left(eta_seconds: f64) -> Duration {
     Duration::try_from_secs_f64(eta_seconds).map_or(LONGEST_CACHED, |left| left.min(LONGEST_CACHED))
 }
 
-/// Time from the latest progress to the end if it goes on as before, in seconds. `None` once that is over:
-/// the estimate was wrong.
+/// Estimated time from the latest progress to the end, in seconds, at the average speed so far. `None`
+/// once it has passed.
 fn eta(
     started_at: Timestamp,
     progressed_at: Timestamp,
@@ -238,7 +225,7 @@ fn eta(
 ) -> Option<f64> {
     let elapsed = progressed_at.as_micros() - started_at.as_micros();
     let possible = percent > 0.0 && percent < 100.0 && elapsed > 0;
-    // A guess has no business with microseconds.
+    // Milliseconds: an estimate does not warrant microseconds.
     let milliseconds = elapsed as f64 / 1e3 * (100.0 - percent) / percent;
     let since = (now.as_micros() - progressed_at.as_micros()) as f64 / 1e3;
     (possible && since <= milliseconds).then(|| milliseconds.round() / 1e3)

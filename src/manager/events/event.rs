@@ -1,4 +1,4 @@
-//! One event: a change of a task, and the task since.
+//! Events, and the selection of events for a stream.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,13 +9,13 @@ use crate::manager::attempt::Stamp;
 use crate::store::ListFilter;
 use crate::task::{TaskId, TaskInfo, TaskStatus};
 
-/// A change of a task, and the task since.
+/// A change of a task, and its state afterwards.
 #[derive(Debug)]
 pub(crate) struct Event {
-    /// Counts events.
+    /// Position in the log.
     pub(super) number: u64,
     pub(crate) kind: EventKind,
-    /// The status before; `None` for a new task.
+    /// Previous status; `None` for a new task.
     from: Option<TaskStatus>,
     pub(super) stamp: Stamp,
     pub(crate) info: TaskInfo,
@@ -26,7 +26,7 @@ pub(crate) struct Event {
 /// Kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EventKind {
-    /// The task changed its status, or this is its state when the stream begins.
+    /// The task changed its status, or this is its state at the start of the stream.
     State,
     /// A running task reported progress, or was asked to stop.
     Progress,
@@ -43,7 +43,7 @@ impl Event {
         Self { number, kind, from, stamp, info, json: OnceLock::new(), tags: OnceLock::new() }
     }
 
-    /// The task as JSON, made once for all streams.
+    /// The task as JSON, rendered once for all streams.
     pub(crate) fn json(&self) -> &str {
         self.json.get_or_init(|| {
             let json = serde_json::to_string(&self.info);
@@ -51,19 +51,19 @@ impl Event {
         })
     }
 
-    /// The tags of the task, read once for all streams.
+    /// Tags of the task, parsed once for all streams.
     fn tags(&self) -> &HashMap<String, String> {
         self.tags.get_or_init(|| serde_json::from_str(self.info.tags.get()).unwrap_or_default())
     }
 
     /// Approximate memory, in bytes.
     pub(super) fn size(&self) -> usize {
-        // The texts stand in the task and in its JSON.
+        // The texts are in the task and in its JSON.
         1024 + 2 * self.info.text_bytes()
     }
 }
 
-/// Cursor of a client: it has seen all events up to this number, of that run of the server.
+/// Cursor of a client: it has seen all events up to this number of this run of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EventId {
     pub(super) run: u64,
@@ -71,7 +71,7 @@ pub(crate) struct EventId {
 }
 
 impl EventId {
-    /// Of a client that sends an id which no server has given it.
+    /// For a client that sends an id that no server has issued.
     pub(crate) const UNKNOWN: Self = Self { run: 0, number: 0 };
 }
 
@@ -91,11 +91,11 @@ impl FromStr for EventId {
     }
 }
 
-/// The events that a stream shows.
+/// Selection of events for a stream.
 #[derive(Clone, Debug)]
 pub(crate) enum Interest {
     Task(TaskId),
-    /// Those of tasks that match, or that matched before the event.
+    /// Events of tasks that match now, or matched before the event.
     Matching(ListFilter),
 }
 

@@ -1,4 +1,4 @@
-//! The bounded log of the latest events, and the readers that wait for more.
+//! The bounded log of the latest events, and the streams that wait for more.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use super::event::{Event, EventKind, Interest};
 use crate::manager::attempt::Stamp;
 use crate::task::{TaskId, TaskInfo, TaskStatus};
 
-/// Time for which events are logged after the last stream has ended, for clients that come back.
+/// Time for which logging continues after the last stream ends, for clients that reconnect.
 const LINGER: Duration = Duration::from_secs(120);
-/// The log holds at most this many events,
+/// Maximum number of events in the log.
 const MAX_EVENTS: usize = 10_000;
-/// and at most this many bytes of them.
+/// Maximum size of the log.
 const MAX_BYTES: usize = 8 << 20;
 
-/// The log. The fold and the progress ticker append to it; streams read it, each from its own cursor: the
-/// number of the last event that it has seen. A stream that has seen everything parks, and the next event
-/// for it wakes it. The lock guards events and parked streams together, so that no event falls between the
+/// The log. The fold and the progress ticker append to it; each stream reads it from its own cursor, the
+/// number of the last event it has seen. A stream that has read everything parks, and the next event for
+/// it wakes it. The lock guards events and parked streams together, so that no event falls between the
 /// last read and the parking.
 #[derive(Debug)]
 pub(super) struct Log(Mutex<Inner>);
@@ -30,16 +30,16 @@ pub(super) struct Log(Mutex<Inner>);
 struct Inner {
     /// Number of the latest event.
     latest: u64,
-    /// The latest events, with no number left out.
+    /// The latest events, without gaps.
     events: VecDeque<Arc<Event>>,
     bytes: usize,
-    /// Parked streams of single tasks. Each is sent the cursor to go on from.
+    /// Parked streams of single tasks. Each is sent the cursor to continue from.
     of_task: HashMap<TaskId, Vec<oneshot::Sender<u64>>>,
-    /// Parked streams of many tasks. Any event wakes them, and they look at the task themselves.
+    /// Parked streams of many tasks. Every event wakes them, and they apply their filter.
     of_many: Vec<oneshot::Sender<u64>>,
     /// Whether events are logged.
     logging: bool,
-    /// Last time that a stream was open.
+    /// Last time a stream was open.
     used: Instant,
     closed: bool,
 }
@@ -47,9 +47,9 @@ struct Inner {
 /// Result of a read.
 pub(super) enum Read {
     Event(Arc<Event>),
-    /// Everything was read. Resolves with the cursor to go on from, or fails if the stream is over.
+    /// Everything was read. Resolves with the cursor to continue from, or fails if the stream is over.
     Parked(oneshot::Receiver<u64>),
-    /// Events after the cursor are gone, or there will be no more.
+    /// Events after the cursor are gone, or the log is closed.
     Over,
 }
 
@@ -71,7 +71,7 @@ impl Log {
         self.0.lock().logging
     }
 
-    /// Logs from here on. Returns the number of the latest event.
+    /// Starts logging. Returns the number of the latest event.
     pub(super) fn begin(&self) -> u64 {
         let mut inner = self.0.lock();
         inner.logging = true;
@@ -79,13 +79,13 @@ impl Log {
         inner.latest
     }
 
-    /// Whether everything after this cursor is in the log.
+    /// Whether the log still holds everything after this cursor.
     pub(super) fn reaches(&self, cursor: u64) -> bool {
         let inner = self.0.lock();
         (inner.latest - inner.events.len() as u64..=inner.latest).contains(&cursor)
     }
 
-    /// Whether the end of a task comes after this cursor.
+    /// Whether the log holds the end of a task after this cursor.
     pub(super) fn has_end(&self, id: TaskId, cursor: u64) -> bool {
         let inner = self.0.lock();
         let mut events = inner.after(cursor);
@@ -105,7 +105,7 @@ impl Log {
         let event = Arc::new(Event::new(inner.latest, kind, from, stamp, info));
         let readers = inner.of_task.remove(&event.info.task_id).unwrap_or_default();
         for reader in readers.into_iter().chain(std::mem::take(&mut inner.of_many)) {
-            // A client may have gone.
+            // The client may have disconnected.
             let _ = reader.send(before);
         }
         inner.bytes += event.size();
@@ -117,7 +117,7 @@ impl Log {
         }
     }
 
-    /// Reads the next event of this interest after the cursor, and moves the cursor.
+    /// Reads the next event of this interest, and advances the cursor.
     pub(super) fn read(&self, interest: &Interest, cursor: &mut u64) -> Read {
         let mut inner = self.0.lock();
         if inner.latest - *cursor > inner.events.len() as u64 {
@@ -139,7 +139,7 @@ impl Log {
         Read::Parked(woken)
     }
 
-    /// Forgets parked streams whose clients have gone. Stops logging when no stream was open for a while.
+    /// Drops parked streams whose clients have gone. Stops logging [`LINGER`] after the last stream.
     pub(super) fn tidy(&self, streams: usize) {
         let mut inner = self.0.lock();
         inner.of_task.retain(|_, readers| {
@@ -153,7 +153,7 @@ impl Log {
             inner.logging = false;
             inner.events.clear();
             inner.bytes = 0;
-            // From here on no cursor is up to date.
+            // Invalidates all cursors.
             inner.latest += 1;
         }
     }

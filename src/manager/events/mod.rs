@@ -1,7 +1,7 @@
-//! Event streams: the changes of tasks, published to clients that listen.
+//! Event streams: changes of tasks, published to clients.
 //!
-//! A stream is a cursor over one bounded log; one that resumes begins further back. While no stream is
-//! open, nor was a moment ago, nothing is logged and changes cost nothing here.
+//! A stream is a cursor into one bounded log; one that resumes starts further back. While no stream is
+//! or was recently open, nothing is logged.
 
 mod event;
 mod log;
@@ -27,7 +27,7 @@ pub(crate) use subscription::Subscription;
 /// Interval at which the progress of running tasks is published.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Why there is no stream.
+/// Why a stream was refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WatchError {
     #[error("Task not found")]
@@ -44,34 +44,34 @@ pub(crate) enum WatchError {
 #[derive(Debug)]
 pub(super) struct Events {
     log: Arc<Log>,
-    /// One permit for each stream that may be opened.
+    /// One permit per stream that may be open, held by its [`Subscription`].
     places: Arc<Semaphore>,
     max_streams: usize,
-    /// Tells the runs of the server apart.
+    /// Random id of this run of the server.
     run: u64,
     closed: CancellationToken,
 }
 
 impl Events {
-    /// More streams than `max_streams` are refused.
+    /// Creates the log. Streams beyond `max_streams` are refused.
     pub(super) fn new(max_streams: usize) -> Self {
         Self {
             log: Arc::new(Log::new()),
             places: Arc::new(Semaphore::new(max_streams)),
             max_streams,
-            // Each `RandomState` is seeded at random.
+            // Each `RandomState` has a random seed.
             run: RandomState::new().hash_one(0),
             closed: CancellationToken::new(),
         }
     }
 
-    /// Whether a stream may need this change. Ask **after** every look shows the change: a stream that
-    /// begins later sees it when it looks.
+    /// Whether a stream may need a change. Call this **after** reads show the change: a stream that starts
+    /// later then reads it.
     pub(super) fn wanted(&self) -> bool {
         self.log.is_logging()
     }
 
-    /// Publishes that a task has changed its status.
+    /// Publishes a change of status.
     pub(super) fn changed(&self, from: Option<TaskStatus>, epoch: i64, info: TaskInfo) {
         let stamp = Stamp::of(epoch, info.status);
         self.log.append(EventKind::State, from, stamp, info);
@@ -88,8 +88,8 @@ impl Events {
         self.log.close();
     }
 
-    /// Opens a stream of what comes after the client's last event; of what comes from now on if it has
-    /// none, or if that is gone.
+    /// Opens a stream that resumes after the client's last event, or starts now if there is none or the
+    /// log no longer reaches it. Returns whether it resumes.
     fn subscribe(
         &self,
         interest: Interest,
@@ -117,8 +117,8 @@ impl Events {
     }
 }
 
-/// Publishes the progress of running tasks until the streams are closed: it changes too often to publish
-/// each change.
+/// Publishes the progress of running tasks at an interval, until the streams are closed. Progress changes
+/// too often to publish each change.
 pub(super) async fn publish_progress(events: Arc<Events>, attempts: Arc<Attempts>) {
     let mut ticks = interval(PROGRESS_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -137,7 +137,7 @@ pub(super) async fn publish_progress(events: Arc<Events>, attempts: Arc<Attempts
                 if let Some((now, info)) = attempt.snapshot_after(stamp) {
                     stamp = now;
                     let from = Some(TaskStatus::Running);
-                    // Within the lock that the end of the attempt takes, so that the end comes last.
+                    // Holds the lock that the end of the attempt takes, so that the end comes last.
                     attempt.unless_over(|| {
                         events.log.append(EventKind::Progress, from, stamp, info);
                     });
@@ -152,22 +152,21 @@ pub(super) async fn publish_progress(events: Arc<Events>, attempts: Arc<Attempts
 }
 
 impl TaskManager {
-    /// The events of a task or of many: their states, unless the client goes on where it was, and then
-    /// each change.
+    /// Opens a stream of events: first the current states, unless the client resumes, then each change.
     ///
     /// # Errors
-    /// If there is no such task, or no stream can be opened now.
+    /// If the task is unknown, or no stream can be opened now.
     pub(crate) async fn watch(
         &self,
         interest: Interest,
         last: Option<EventId>,
     ) -> Result<Subscription, WatchError> {
-        // First the stream, then the look: what happens in between is in the stream.
+        // Subscribes before it reads, so that changes in between are in the stream.
         let (mut subscription, resumed) = self.inner.events.subscribe(interest.clone(), last)?;
         let present = match &interest {
             Interest::Task(id) => {
                 let state = self.state(*id).await?.ok_or(WatchError::Unknown)?;
-                // The end is shown in any case, because nothing else would end the stream.
+                // The end is always shown, because nothing else would end the stream.
                 let ended = state.1.status.is_final();
                 let shown =
                     resumed && (!ended || self.inner.events.log.has_end(*id, subscription.cursor));

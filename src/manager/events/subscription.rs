@@ -10,30 +10,30 @@ use super::log::{Log, Read};
 use crate::manager::attempt::Stamp;
 use crate::task::{TaskId, TaskInfo};
 
-/// Upper limit of the states that a stream begins with, in bytes.
+/// Maximum size of the states that a stream starts with.
 const MAX_PRESENT_BYTES: usize = 4 << 20;
 
-/// A cursor over the log, and the states that the stream begins with.
+/// A cursor into the log, and the states that the stream starts with.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     pub(super) log: Arc<Log>,
     pub(super) interest: Interest,
     pub(super) run: u64,
-    /// Number of the last event that was read.
+    /// Number of the last event read.
     pub(super) cursor: u64,
-    /// Whether the client may have missed something that cannot be told any more.
+    /// Whether the client may have missed events that are no longer in the log.
     pub(crate) gap: bool,
-    /// States of the tasks when the stream began.
+    /// States of the tasks at the start of the stream.
     pub(super) present: VecDeque<Arc<Event>>,
-    /// The stamps of those, until a later event of the task is read.
+    /// Stamps of those states, until a later event of the task is read.
     pub(super) seen: HashMap<TaskId, Stamp>,
-    /// Slot of the stream, for as long as its connection is there.
+    /// Permit of the stream, for as long as its connection exists.
     pub(crate) place: Option<OwnedSemaphorePermit>,
 }
 
 impl Subscription {
-    /// Begins with these states, newest first; older ones in the log are left out. If they are more than a
-    /// stream may begin with, the newest are taken.
+    /// Sets the states to start with, newest first, up to [`MAX_PRESENT_BYTES`]. Older states in the log
+    /// are skipped.
     pub(super) fn begin(&mut self, present: Vec<(Stamp, TaskInfo)>) {
         let mut bytes = 0;
         for (stamp, info) in present {
@@ -47,7 +47,7 @@ impl Subscription {
         }
     }
 
-    /// Returns the next event; `None` if the server is shutting down or this reader is too slow.
+    /// Returns the next event; `None` if the server is shutting down or this stream is too slow.
     pub(crate) async fn next(&mut self) -> Option<Arc<Event>> {
         if let Some(event) = self.present.pop_front() {
             return Some(event);
@@ -70,8 +70,8 @@ impl Subscription {
         }
     }
 
-    /// Id to send with an event. `None` while states from the beginning are left: a client that is cut off
-    /// before has to begin anew.
+    /// Id to send with an event. `None` until all initial states are sent: a client that disconnects
+    /// before has to start over.
     pub(crate) fn id(&self, event: &Event) -> Option<EventId> {
         let id = EventId { run: self.run, number: event.number };
         self.present.is_empty().then_some(id)

@@ -80,7 +80,7 @@ impl Driver {
         for sent in sent {
             answers.push(match sent {
                 Sent::Task(id, Ok(())) => {
-                    let stored = self.server.store.get(id);
+                    let stored = self.server.store.reads.get(id);
                     let seq = self.server.runtime.block_on(stored).unwrap().unwrap().seq;
                     self.ids.insert(seq, id);
                     Answer::Stored(seq)
@@ -201,7 +201,7 @@ async fn erasure(store: &Store, change: &Change, moments: &[Timestamp]) -> Optio
     let tasks = match before.map(moment) {
         Some(before) => {
             let old = |record: &TaskRecord| record.info.completed_at.is_some_and(|at| at < before);
-            let records = store.list(&all).await.unwrap().records;
+            let records = store.reads.list(&all).await.unwrap().records;
             records.into_iter().filter(old).map(|record| record.seq).collect()
         }
         None => Vec::new(),

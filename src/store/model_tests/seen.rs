@@ -6,7 +6,6 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::model::{Model, Task};
 use super::moves::{Start, TYPES};
-use crate::store::engine::Reads;
 use crate::store::{ListFilter, Store, TaskRecord};
 use crate::task::{TaskId, TaskStatus, TaskType};
 
@@ -16,7 +15,7 @@ pub(super) type Ids = BTreeMap<i64, TaskId>;
 /// Compares what the store holds with what the model says.
 pub(super) async fn compare(store: &Store, ids: &Ids, model: &Model) {
     let all = ListFilter { limit: 1000, ..ListFilter::default() };
-    let records = store.list(&all).await.unwrap().records;
+    let records = store.reads.list(&all).await.unwrap().records;
     let seen: Vec<_> = records.iter().map(|record| Seen::of_record(record, ids)).collect();
     let expected: Vec<_> =
         model.tasks.iter().rev().map(|(&seq, task)| Seen::of_model(seq, task)).collect();
@@ -39,26 +38,26 @@ pub(super) async fn compare(store: &Store, ids: &Ids, model: &Model) {
         (by_type, model.list(|task| task.new.kind == kind)),
         (by_tag, model.list(|task| task.new.tag == Some(tag))),
     ] {
-        let listed = store.list(&filter).await.unwrap().records;
+        let listed = store.reads.list(&filter).await.unwrap().records;
         let listed: Vec<_> = listed.iter().map(|record| record.seq).collect();
         assert_eq!(listed, expected, "{filter:?}");
     }
     if let Some((seq, &id)) = ids.iter().nth(turn % ids.len().max(1)) {
-        let found = store.get(id).await.unwrap().map(|record| record.seq);
+        let found = store.reads.get(id).await.unwrap().map(|record| record.seq);
         assert_eq!(found, model.tasks.contains_key(seq).then_some(*seq));
     }
     let positions = model.queue().into_iter().zip(1..).collect();
-    assert_eq!(*store.positions().await.unwrap(), positions);
-    let newest = store.newest_pending().await.unwrap().map(|record| record.seq);
+    assert_eq!(*store.reads.positions().await.unwrap(), positions);
+    let newest = store.reads.newest_pending().await.unwrap().map(|record| record.seq);
     assert_eq!(newest, model.list(|task| task.status == TaskStatus::Pending).first().copied());
 
     for &status in TaskStatus::ALL {
         let expected = model.list(|task| task.status == status).len();
-        assert_eq!(store.counts().get(status), expected as u64, "{status:?} tasks");
+        assert_eq!(store.reads.counts().get(status), expected as u64, "{status:?} tasks");
     }
 
     let key = (turn % 4) as u8;
-    let replay = store.replay(&key.to_string()).await.unwrap();
+    let replay = store.reads.replay(&key.to_string()).await.unwrap();
     let replay = replay.map(|replay| (seq_of(ids, replay.task_id), replay.body_hash));
     let expected = model.keys.get(&key).map(|key| (key.seq, key.body.to_string()));
     assert_eq!(replay, expected, "key {key}");
@@ -69,8 +68,7 @@ pub(super) async fn compare(store: &Store, ids: &Ids, model: &Model) {
 
 async fn count(store: &Store, table: &str) -> usize {
     let query = sqlx::query(AssertSqlSafe(format!("SELECT count(*) FROM {table}")));
-    let Reads::Sqlite(reads) = &store.reads;
-    query.fetch_one(reads.points()).await.unwrap().get::<i64, _>(0) as usize
+    query.fetch_one(store.reads.points()).await.unwrap().get::<i64, _>(0) as usize
 }
 
 pub(super) fn seq_of(ids: &Ids, id: TaskId) -> i64 {

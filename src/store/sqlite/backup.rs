@@ -1,4 +1,4 @@
-//! A copy of the database, made while a server may be using it.
+//! Backup of the database, even while a server uses it.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -13,18 +13,18 @@ use tempfile::{Builder, NamedTempFile, TempDir};
 use super::schema::{APPLICATION_ID, explain, number};
 use crate::store::error::OpenError;
 
-/// Name of the folder in which a copy is made. No other program has such ones.
+/// Prefix and suffix of the folder for an unfinished copy. No other program uses them.
 const PART_PREFIX: &str = ".task-server-backup-";
 const PART_SUFFIX: &str = ".part";
 
-/// A copy that was made and looked over.
+/// A finished and verified copy.
 #[derive(Debug)]
 pub(crate) struct Backup {
     pub(crate) bytes: u64,
     pub(crate) tasks: i64,
 }
 
-/// Why there is no copy.
+/// Why a backup failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BackupError {
     #[error("there is no database `{}`: name it with --database", .0.display())]
@@ -41,8 +41,8 @@ pub(crate) enum BackupError {
     Damaged(String),
 }
 
-/// Copies the database as it is at one moment to a new file, which appears when it is whole, on the
-/// disk, and checked. It delays no user of the database. Dropping the future leaves nothing behind.
+/// Copies one snapshot of the database to a new file, which appears when it is complete, synced and
+/// verified. Delays no other user of the database. Dropping the future leaves nothing behind.
 pub(crate) async fn backup(database: &Path, target: &Path) -> Result<Backup, BackupError> {
     if !database.exists() {
         return Err(BackupError::NoDatabase(database.to_owned()));
@@ -59,7 +59,7 @@ pub(crate) async fn backup(database: &Path, target: &Path) -> Result<Backup, Bac
     let part_folder = PartFolder::new(folder).map_err(write_error)?;
     let part = NamedTempFile::new_in(&part_folder.folder).map_err(write_error)?;
     copy(database, part.path()).await?;
-    // SQLite does not sync what it copies into.
+    // VACUUM INTO does not sync its output.
     part.as_file().sync_all().map_err(write_error)?;
     let tasks = check(part.path()).await?;
     let bytes = part.as_file().metadata().map_err(write_error)?.len();
@@ -71,9 +71,9 @@ pub(crate) async fn backup(database: &Path, target: &Path) -> Result<Backup, Bac
     Ok(Backup { bytes, tasks })
 }
 
-/// A folder for an unfinished copy, removed with all that is in it when this is dropped. Its lock tells
-/// that its process is alive; it is on the folder because a lock on the copy would be in SQLite's way
-/// where `flock` and `fcntl` locks are one, as on NFS.
+/// Folder for an unfinished copy, removed on drop with all its content. Its lock shows that its process
+/// is alive. The lock is on the folder, because one on the copy would block SQLite where `flock` and
+/// `fcntl` locks conflict, as on NFS.
 struct PartFolder {
     folder: TempDir,
     _lock: File,
@@ -86,17 +86,17 @@ impl PartFolder {
                 Builder::new().prefix(PART_PREFIX).suffix(PART_SUFFIX).tempdir_in(parent)?;
             let lock = File::open(&folder)?;
             match lock.try_lock() {
-                // Another backup took it for abandoned before it was locked.
+                // Another backup removed it as abandoned before it was locked.
                 Err(TryLockError::WouldBlock) => {}
                 Ok(()) if lock.metadata()?.nlink() == 0 => {}
-                // Where there are no locks it cannot be taken for abandoned either.
+                // Without lock support it cannot look abandoned either.
                 Ok(()) | Err(TryLockError::Error(_)) => return Ok(Self { folder, _lock: lock }),
             }
         }
     }
 }
 
-/// Removes what backups have left whose process was killed, as far as that is possible.
+/// Removes the folders of backups whose process was killed, as far as possible.
 fn remove_abandoned(parent: &Path) {
     let Ok(entries) = parent.read_dir() else { return };
     for entry in entries.flatten() {
@@ -109,13 +109,13 @@ fn remove_abandoned(parent: &Path) {
         if let Ok(folder) = File::open(entry.path())
             && folder.try_lock().is_ok()
         {
-            // The lock is held until it is gone.
+            // Held until the folder is gone.
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
 }
 
-/// Copies what is committed at this moment into an empty file.
+/// Copies the committed content into an empty file.
 async fn copy(database: &Path, part: &Path) -> Result<(), BackupError> {
     let options = SqliteConnectOptions::new()
         .filename(database)
@@ -140,9 +140,9 @@ async fn copy(database: &Path, part: &Path) -> Result<(), BackupError> {
     connection.close().await.map_err(BackupError::Copy)
 }
 
-/// Reads the copy through; returns how many tasks it holds.
+/// Verifies the copy; returns its number of tasks.
 async fn check(part: &Path) -> Result<i64, BackupError> {
-    // Nobody else knows the file, and a log beside it would stay behind.
+    // The file is private, and a write-ahead log beside it would be left behind.
     let options = SqliteConnectOptions::new()
         .filename(part)
         .read_only(true)

@@ -1,4 +1,4 @@
-//! Claims of pending tasks: in which order they run.
+//! Claims of pending tasks, and the order in which they run.
 
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
@@ -9,7 +9,7 @@ use crate::store::record::{RUNNING_MESSAGE, TaskRecord};
 use crate::store::slots::FreeSlots;
 use crate::task::Timestamp;
 
-/// The first ready task that may be what killed the server before, of the types in `new`.
+/// The first ready suspect (a task that may be crashing the server) of the types in `new`.
 pub(super) const SUSPECT: OverRows = OverRows {
     columns: &["task_type"],
     sql: concat!(
@@ -22,11 +22,11 @@ pub(super) const SUSPECT: OverRows = OverRows {
     ),
 };
 
-/// Rows that cannot be read, by `seq`, and why.
+/// Rows that cannot be read, by `seq`, with the reasons.
 pub(super) type Unreadable = Vec<(i64, String)>;
 
-/// Ready tasks in the order in which they run, as many as there are free slots for; beside them the
-/// rows in their places that cannot be read.
+/// Returns the ready tasks for the free slots, in the order in which they run, and the rows among them
+/// that cannot be read.
 pub(super) async fn ready(
     connection: &mut SqliteConnection,
     free: &FreeSlots,
@@ -63,8 +63,8 @@ pub(super) async fn ready(
     Ok((records, unreadable))
 }
 
-/// The `seq` of the ready tasks that run next. Each type is walked by itself, so that one that is
-/// full holds up no other; all that is read of a task is its entry in the index.
+/// Adds a query for the `seq` of the ready tasks that run next. Each type is walked separately, so that
+/// one at its limit does not hold up the others. Reads only index entries.
 pub(super) fn push_ready(
     query: &mut QueryBuilder<Sqlite>,
     by_type: &[(&'static str, usize)],
@@ -90,7 +90,7 @@ pub(super) const CLAIM: OverRows = OverRows {
      FROM new WHERE tasks.seq = new.seq AND +status = 'pending'",
 };
 
-/// Claims pending tasks.
+/// Claims tasks, and updates their records to match.
 pub(super) fn claim(transaction: &mut Transaction<'_>, tasks: &mut [TaskRecord], now: Timestamp) {
     transaction.write(&CLAIM, tasks, |row, record| {
         row.bind(record.seq).bind(now.as_micros()).text(RUNNING_MESSAGE);
@@ -104,7 +104,7 @@ pub(super) const SET_UNRUNNABLE: OverRows = OverRows {
                 FROM new WHERE tasks.seq = new.seq AND +status = 'pending'",
 };
 
-/// Leaves tasks alone until the next start, each with the reason as its message.
+/// Marks tasks as unrunnable until the next start, with the reason as the message.
 pub(super) fn set_unrunnable(transaction: &mut Transaction<'_>, tasks: &Unreadable) {
     transaction.write(&SET_UNRUNNABLE, tasks, |row, (seq, reason)| {
         row.bind(*seq).text(reason.as_str());

@@ -1,4 +1,4 @@
-//! The columns of the table of tasks: each is named here, once, beside the field that it holds.
+//! Columns of the table `tasks`, each named once, beside its field.
 
 use std::error::Error;
 use std::str::FromStr;
@@ -12,16 +12,16 @@ use super::statements::Values;
 use crate::store::record::TaskRecord;
 use crate::task::{TaskId, TaskInfo, TaskStatus, Timestamp};
 
-/// Defines the names, the order and the reading and writing of the columns, from the fields of
-/// [`TaskRecord`] and of its [`TaskInfo`]. `seq` comes first.
+/// Defines names, order, reading and writing of the columns from the fields of [`TaskRecord`] and its
+/// [`TaskInfo`]. `seq` comes first.
 macro_rules! table {
     (record { $($field:ident: $column:literal,)* } info { $($info:ident: $info_column:literal,)* }) => {
-        /// All columns that are read, in the order of [`read`].
+        /// All columns of a record, in the order of [`read`].
         macro_rules! columns {
             () => { concat!("seq" $(, ", ", $column)* $(, ", ", $info_column)*) };
         }
 
-        /// All columns of a new row: those that are read, and `output_key`.
+        /// All columns of a new row: those of a record, and `output_key`.
         pub(super) const WRITTEN: &[&str] =
             &["seq", $($column,)* $($info_column,)* "output_key"];
 
@@ -86,8 +86,8 @@ table! {
 }
 pub(super) use columns;
 
-/// Positions of the columns that may hold much text. Looking columns up by name would cost each row of a
-/// list more than reading them does.
+/// Positions of the columns that may hold long texts. Finding columns by name would cost more than
+/// reading them.
 static TEXTS: LazyLock<[usize; 7]> = LazyLock::new(|| {
     let names = "message result error input_file_path output_file_path parameters tags";
     let mut names = names.split(' ');
@@ -97,28 +97,28 @@ static TEXTS: LazyLock<[usize; 7]> = LazyLock::new(|| {
     })
 });
 
-/// Length of all texts of a row in bytes: what [`TaskInfo::text_bytes`] will be.
+/// Length of all texts of a row in bytes, as [`TaskInfo::text_bytes`] counts them.
 pub(super) fn text_bytes(row: &SqliteRow) -> sqlx::Result<usize> {
     let length = |&place: &usize| Ok(row.try_get::<Option<&str>, _>(place)?.map_or(0, str::len));
     TEXTS.iter().map(length).sum()
 }
 
-/// Place of a row in the order of submission.
+/// The `seq` of a row.
 pub(super) fn seq(row: &SqliteRow) -> sqlx::Result<i64> {
     row.try_get(0)
 }
 
-/// Reads a text that stands for a value.
+/// Parses a value that is stored as text.
 pub(super) fn parse<T: FromStr<Err: Error + Send + Sync + 'static>>(text: &str) -> sqlx::Result<T> {
     text.parse().map_err(decode)
 }
 
-/// A value that cannot be read.
+/// Error for a value that cannot be read.
 pub(super) fn decode(error: impl Error + Send + Sync + 'static) -> sqlx::Error {
     sqlx::Error::Decode(Box::new(error))
 }
 
-/// A field of a record in its column.
+/// A field of a record, as stored in its column.
 trait Column: Sized {
     fn read(row: &SqliteRow, index: usize) -> sqlx::Result<Self>;
     fn bind(&self, values: &mut Values);
@@ -139,7 +139,7 @@ macro_rules! stored_as_is {
 }
 stored_as_is!(bool, i32, i64, u32, f64, Option<f64>);
 
-/// Stores a value by a text or number that stands for it, and `None` as NULL.
+/// Stores a value as a text or number, and `None` as NULL.
 macro_rules! stored_as {
     ($field:ty, $stored:ty, $read:expr, $bind:expr) => {
         impl Column for $field {

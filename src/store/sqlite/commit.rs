@@ -1,4 +1,4 @@
-//! The writing half of the engine: commits batches, one transaction each.
+//! The writing half of the engine: commits each batch as one transaction.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -8,6 +8,7 @@ use sqlx::{Connection, SqliteConnection};
 
 use super::files::{DatabaseFiles, Locks};
 use super::positions::PositionCache;
+use super::reads::ReadHalf;
 use super::ready::Ready;
 use super::times::Times;
 use super::transaction::{Transaction, Written};
@@ -15,34 +16,34 @@ use super::{claims, retention, retries, submissions, times, transitions};
 use crate::store::change::{
     AttemptEnd, Cancellation, Change, EraseStep, NewTask, StoredProgress, UpkeepStep,
 };
-use crate::store::engine::Results;
 use crate::store::error::StoreError;
+use crate::store::results::Results;
 use crate::store::slots::FreeSlots;
 use crate::task::{TaskStatus, Timestamp, with_causes};
 
-/// Shortest pause between two looks at the files of the database: a look is several system calls, too
-/// many for each commit.
-const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// Minimum time between two checks of the database files: a check takes several system calls, too many
+/// for each commit.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Owns the connection that writes.
-pub(in crate::store) struct WriteHalf {
+/// Owns the connection for writes.
+pub(crate) struct WriteHalf {
     pub(super) connection: SqliteConnection,
-    pub(super) locks: Locks,
-    pub(super) files: Arc<DatabaseFiles>,
-    /// Time of the last look at the files.
-    pub(super) looked: Instant,
-    /// Whether the log was merged after one of the files was lost.
-    pub(super) merged: bool,
-    pub(super) state: State,
+    locks: Locks,
+    files: Arc<DatabaseFiles>,
+    /// Time of the last check of the files.
+    checked: Instant,
+    /// Whether the log was checkpointed after a file was lost.
+    checkpointed: bool,
+    state: State,
 }
 
-/// What the writing half knows of the stored tasks, and shares with the reading half.
-pub(super) struct State {
-    pub(super) ready: Ready,
+/// The writing half's knowledge of the stored tasks, partly shared with the reading half.
+struct State {
+    ready: Ready,
     /// The `seq` of the next new task. Written after the commit of the tasks before it.
-    pub(super) next_seq: Arc<AtomicI64>,
-    pub(super) times: Arc<Times>,
-    pub(super) positions: Arc<PositionCache>,
+    next_seq: Arc<AtomicI64>,
+    times: Arc<Times>,
+    positions: Arc<PositionCache>,
 }
 
 /// The changes of a batch by kind, each in the order of the batch.
@@ -75,19 +76,31 @@ impl<'b> ByKind<'b> {
         kinds
     }
 
-    /// Rows of the largest usual statement.
+    /// Number of rows of the largest common statement.
     fn rows(&self) -> usize {
         self.submits.len().max(self.ends.len()).max(self.progress.len()).max(1)
     }
 
-    /// Whether a stored task may be ready after this batch that was not before.
+    /// Whether this batch may make a stored task ready.
     fn may_make_ready(&self) -> bool {
         !self.promoted.is_empty() || self.ends.iter().any(|end| end.status == TaskStatus::Pending)
     }
 }
 
 impl WriteHalf {
-    pub(in crate::store) async fn commit(
+    pub(super) fn new(connection: SqliteConnection, locks: Locks, read: &ReadHalf) -> Self {
+        let state = State {
+            ready: Ready::Unknown,
+            next_seq: Arc::clone(&read.next_seq),
+            times: Arc::clone(&read.times),
+            positions: Arc::clone(&read.positions),
+        };
+        let (files, checked) = (Arc::clone(&read.files), Instant::now());
+        Self { connection, locks, files, checked, checkpointed: false, state }
+    }
+
+    /// Commits a batch; see [`engine`](crate::store::engine) for the contract.
+    pub(crate) async fn commit(
         &mut self,
         batch: &[Change],
         free: FreeSlots,
@@ -104,40 +117,40 @@ impl WriteHalf {
         let ((mut results, ready, end), changed) = match done {
             Ok(done) => done,
             Err(error) => {
-                // An error here says that there is no transaction any more, which is as good.
+                // Fails if SQLite has already rolled back, as it does when the disk is full.
                 let _ = sqlx::query("ROLLBACK").execute(&mut self.connection).await;
                 return Err(self.files.explain(error));
             }
         };
         self.state.committed(&kinds, &results, ready);
-        // Nobody learns of a commit to a file that the next start will not find.
-        if self.looked.elapsed() >= LOOK_PAUSE {
-            self.looked = Instant::now();
+        // A commit to a file that the next start will not find must not be acknowledged.
+        if self.checked.elapsed() >= CHECK_INTERVAL {
+            self.checked = Instant::now();
             self.check_files().await?;
         }
         if end.is_some_and(|end| changed.by(end) != kinds.ends.len() as u64) {
-            // Not all of them owned their tasks.
+            // Some attempts no longer owned their tasks.
             let disowned = transitions::disowned(&mut self.connection, &kinds.ends).await;
             results.disowned = disowned.unwrap_or_default();
         }
         Ok(results)
     }
 
-    pub(in crate::store) async fn close(self) -> Result<(), StoreError> {
+    pub(crate) async fn close(self) -> Result<(), StoreError> {
         self.connection.close().await?;
         drop(self.locks);
         Ok(())
     }
 
-    /// Fails if a file of the database was lost. If that is the log, SQLite still has it open, and
-    /// what was accepted is merged from it into the database.
+    /// Fails if a database file was lost. SQLite still has it open: in case it is the log, its changes
+    /// are checkpointed into the database.
     async fn check_files(&mut self) -> Result<(), StoreError> {
         let Err(lost) = self.files.check() else { return Ok(()) };
-        if !std::mem::replace(&mut self.merged, true) {
-            let merge = sqlx::query("PRAGMA wal_checkpoint(FULL)");
-            if let Err(error) = merge.execute(&mut self.connection).await {
+        if !std::mem::replace(&mut self.checkpointed, true) {
+            let checkpoint = sqlx::query("PRAGMA wal_checkpoint(FULL)");
+            if let Err(error) = checkpoint.execute(&mut self.connection).await {
                 let error = with_causes(&error);
-                tracing::error!(error, "cannot merge the write-ahead log into the database");
+                tracing::error!(error, "cannot checkpoint the write-ahead log");
             }
         }
         Err(lost)
@@ -145,13 +158,13 @@ impl WriteHalf {
 }
 
 impl State {
-    /// Makes the changes within the transaction. Returns their results, the ready tasks that are left
-    /// if it is committed, and the statement that ended attempts.
+    /// Applies the changes. Returns their results, the cache of ready tasks after the commit, and the
+    /// statement that ends attempts.
     ///
-    /// 1. Ends come first: their slots are for claims and submissions, and a task that has ended
-    ///    cannot be cancelled any more.
-    /// 2. Pending tasks are claimed before new ones are stored.
-    /// 3. New ones run at once where no other task waits.
+    /// 1. Ends: they free slots for claims and submissions, and an ended task can no longer be
+    ///    cancelled. Then all other changes to stored tasks.
+    /// 2. Claims: waiting tasks take free slots before new ones do.
+    /// 3. Submissions: new tasks run at once if no other task waits.
     async fn apply(
         &mut self,
         transaction: &mut Transaction<'_>,
@@ -169,7 +182,7 @@ impl State {
         times::store(transaction, &kinds.upkeep).await?;
         retries::store(transaction, &kinds.upkeep).await?;
 
-        // Unknown until this is committed, in case it is not.
+        // Stays unknown if the transaction fails.
         let mut ready = std::mem::take(&mut self.ready);
         if kinds.may_make_ready() || free.reopened || results.cancelled.was_pending() {
             ready = Ready::Unknown;
@@ -185,7 +198,7 @@ impl State {
         Ok((results, ready, end))
     }
 
-    /// Takes note of what was committed.
+    /// Updates the state after a commit.
     fn committed(&mut self, kinds: &ByKind<'_>, results: &Results, ready: Ready) {
         self.ready = ready;
         self.positions.invalidate();
@@ -202,7 +215,7 @@ impl State {
     }
 }
 
-/// Claims ready tasks for free slots. Returns those that are left.
+/// Claims ready tasks for free slots. Returns the remaining ones.
 async fn claim(
     transaction: &mut Transaction<'_>,
     mut ready: Ready,
@@ -212,10 +225,10 @@ async fn claim(
     let mut complete = true;
     if matches!(ready, Ready::Unknown) {
         let (found, unreadable) = claims::ready(transaction.connection().await?, free).await?;
-        // If there are fewer than slots, those that are left wait for a slot of their kind.
+        // Fewer tasks than slots: the remaining ones wait for a slot of their type, or of a suspect.
         complete = found.len() < free.total && unreadable.is_empty();
         claims::set_unrunnable(transaction, &unreadable);
-        // Their slots are still free, and nothing else may come along.
+        // Their slots are still free, and the next commit may be far off.
         results.claims_left = !unreadable.is_empty();
         results.unrunnable = unreadable.into_iter().map(|(seq, _)| seq).collect();
         ready = Ready::Known(found);

@@ -1,5 +1,5 @@
 //! The files of an open database: locked against other servers, and watched, because SQLite does not
-//! notice when one of them is deleted or replaced.
+//! notice when a file is deleted or replaced.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -12,21 +12,20 @@ use super::schema::{primary_code, with_suffix};
 use crate::store::change::{Change, Queue};
 use crate::store::error::{OpenError, StoreError};
 
-/// Pause between two looks at the files while nothing is stored.
+/// Interval at which an idle server checks the files.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Room that a disk needs, in bytes, to count as not full: more than SQLite wants for one small change.
+/// Free bytes that a disk needs to count as not full: more than SQLite needs for a small change.
 const ROOM: usize = 256 * 1024;
 
-/// The locks that keep other servers away from the database. They are `flock` locks, which belong to
-/// their handle. SQLite's own locks belong to the process, and it loses them when it closes any handle of
-/// the database. So these handles are opened before SQLite opens the database, and closed after it has
-/// closed it.
+/// Locks that keep other servers away from the database. They are `flock` locks, which belong to a
+/// handle. SQLite's own locks belong to the process, which loses them when it closes any handle of the
+/// database. So these handles are opened before SQLite opens the database, and closed after it closes it.
 #[derive(Debug)]
 pub(super) struct Locks {
-    /// A file of its own, for all who use the same name.
+    /// The lock file: excludes servers that use the same name.
     _name: File,
-    /// The database itself, for those who reach it by another name.
+    /// The database itself: excludes servers that use another name for it.
     _database: File,
 }
 
@@ -37,24 +36,23 @@ impl Locks {
             path: path.to_owned(),
             reason: format!("cannot lock `{}`: {error}; {advice}", locked.display()),
         };
-        let unlockable = |error: io::Error, locked: &Path| {
-            unusable(error, locked, "its file system has to support flock, as local disks do")
+        let lock = |file: File, locked: &Path, in_use: fn(PathBuf) -> OpenError| {
+            file.try_lock().map(|()| file).map_err(|error| match error {
+                TryLockError::WouldBlock => in_use(path.to_owned()),
+                TryLockError::Error(error) => unusable(
+                    error,
+                    locked,
+                    "its file system has to support flock, as local disks do",
+                ),
+            })
         };
         let name = File::create(&lock_path)
             .map_err(|error| unusable(error, &lock_path, "its folder has to be writable"))?;
-        match name.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(path.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(unlockable(error, &lock_path)),
-        }
+        let name = lock(name, &lock_path, OpenError::InUse)?;
         let database = File::options().read(true).append(true).create(true).open(path);
         let database = database
             .map_err(|error| unusable(error, path, "it has to be readable and writable"))?;
-        match database.try_lock() {
-            Ok(()) => Ok(Self { _name: name, _database: database }),
-            Err(TryLockError::WouldBlock) => Err(OpenError::InUseElsewhere(path.to_owned())),
-            Err(TryLockError::Error(error)) => Err(unlockable(error, path)),
-        }
+        Ok(Self { _name: name, _database: lock(database, path, OpenError::InUseElsewhere)? })
     }
 }
 
@@ -63,13 +61,13 @@ type Identity = (u64, u64);
 
 /// The files that SQLite has open, as they were when it opened them.
 ///
-/// `lost` is set once, by the first to notice: the writer, which looks after commits, the watch, or a
-/// readiness probe. From then on the writer refuses every change.
+/// `lost` is set once, by the first check that fails: the writer's after a commit, the watch's, or a
+/// readiness probe's. The writer reads it before each commit, and from then on refuses every change.
 #[derive(Debug)]
 pub(super) struct DatabaseFiles {
     folder: PathBuf,
     opened: Vec<(PathBuf, Identity)>,
-    /// The name of the first file that was missed.
+    /// Name of the first lost file.
     lost: OnceLock<Arc<str>>,
 }
 
@@ -86,7 +84,7 @@ impl DatabaseFiles {
         Ok(Self { folder, opened, lost: OnceLock::new() })
     }
 
-    /// Looks whether all files are still those that SQLite has open.
+    /// Checks that all files are still those that SQLite has open.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         if self.lost.get().is_none()
             && let Some((path, _)) = self.opened.iter().find(|(path, id)| is_another(path, *id))
@@ -103,7 +101,7 @@ impl DatabaseFiles {
         self.known()
     }
 
-    /// What the last look has found.
+    /// Result of the checks so far.
     pub(super) fn known(&self) -> Result<(), StoreError> {
         match self.lost.get() {
             Some(name) => Err(StoreError::FileLost(Arc::clone(name))),
@@ -111,8 +109,8 @@ impl DatabaseFiles {
         }
     }
 
-    /// Tells a full disk from a broken one. SQLite reports both as an I/O error if the room is missed
-    /// later than at the write, as with quotas, thin volumes and network file systems.
+    /// Distinguishes a full disk from a broken one. SQLite reports both as an I/O error if the space runs
+    /// out after the write, as with quotas, thin volumes and network file systems.
     pub(super) fn explain(&self, error: sqlx::Error) -> StoreError {
         const SQLITE_IOERR: i32 = 10;
         const SQLITE_CANTOPEN: i32 = 14;
@@ -122,7 +120,7 @@ impl DatabaseFiles {
         }
     }
 
-    /// Tries it out, because no number that a file system tells knows of quotas.
+    /// Tries a write: the free space that a file system reports ignores quotas.
     fn is_disk_full(&self) -> bool {
         let write = || {
             let file = tempfile::tempfile_in(&self.folder)?;
@@ -134,15 +132,15 @@ impl DatabaseFiles {
     }
 }
 
-/// Watches the files until the store is gone. The writer is given an empty change, in case it has nothing
-/// to do, to look at what was found.
+/// Watches the files until the store is dropped. After a loss, an empty change makes an idle writer
+/// notice it.
 pub(super) async fn watch(files: Arc<DatabaseFiles>, queue: Queue) {
     let queue = queue.downgrade();
     loop {
         tokio::time::sleep(WATCH_INTERVAL).await;
-        let Some(queue) = queue.upgrade() else { return };
+        let Some(queue) = queue() else { return };
         if files.check().is_err() {
-            // Without a writer there is nothing to look at any more.
+            // Fails if the writer has ended.
             let _ = queue.change(|answer| Change::Promote(Vec::new(), answer)).await;
             return;
         }
@@ -153,8 +151,7 @@ fn identity(path: &Path) -> io::Result<Identity> {
     path.metadata().map(|file| (file.dev(), file.ino()))
 }
 
-/// Whether this is not the file that it was. What cannot be looked at for another reason than that it is
-/// absent may well be there.
+/// Whether the path now names another file or none. Other errors do not prove that.
 fn is_another(path: &Path, opened: Identity) -> bool {
     match identity(path) {
         Ok(found) => found != opened,

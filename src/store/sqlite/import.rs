@@ -1,5 +1,5 @@
-//! Takes over the history of the FastAPI service that this server replaces. Its database has the
-//! same file name, and in it a table of the same name with other columns.
+//! Imports the history of the FastAPI service that this server replaces. Its database has the same
+//! file name, and a table of the same name with other columns.
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -9,7 +9,7 @@ use sqlx::{Connection, Row, SqliteConnection};
 
 use crate::task::{TaskId, TaskStatus, Timestamp};
 
-/// Whether the `tasks` table is that of the ported service.
+/// Whether the table `tasks` is that of the ported service.
 pub(super) async fn is_ported_service(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
     let columns = sqlx::query("SELECT name FROM pragma_table_info('tasks')")
         .fetch_all(connection)
@@ -35,13 +35,13 @@ pub(super) async fn is_ported_service(connection: &mut SqliteConnection) -> sqlx
     Ok(expected.iter().all(|name| columns.iter().any(|column| column == name)))
 }
 
-/// Makes room for our own table. One statement, so that it happens or does not.
+/// Moves the old table out of the way. One statement, so atomic.
 pub(super) async fn begin(connection: &mut SqliteConnection) -> sqlx::Result<()> {
     sqlx::query("ALTER TABLE tasks RENAME TO ported_tasks").execute(connection).await?;
     Ok(())
 }
 
-/// Whether an import was begun and, for a crash, not finished.
+/// Whether an import began and has not finished, perhaps because of a crash.
 pub(super) async fn has_begun(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
     let found = sqlx::query("SELECT 1 FROM sqlite_schema WHERE name = 'ported_tasks'")
         .fetch_optional(connection)
@@ -49,8 +49,8 @@ pub(super) async fn has_begun(connection: &mut SqliteConnection) -> sqlx::Result
     Ok(found.is_some())
 }
 
-/// Copies the old tasks and drops their table, in one transaction. Does nothing where there is no
-/// such table.
+/// Copies the old tasks and drops their table, in one transaction. Does nothing if there is no such
+/// table.
 pub(super) async fn finish(connection: &mut SqliteConnection) -> sqlx::Result<()> {
     if !has_begun(connection).await? {
         return Ok(());
@@ -131,7 +131,7 @@ fn json(text: &str) -> Option<Value> {
     serde_json::from_str(text).ok()
 }
 
-/// Python's `datetime.now().isoformat()`: the local time without its zone.
+/// Parses an RFC 3339 time, or Python's `datetime.now().isoformat()`: local time without a zone.
 fn time(text: Option<String>) -> Option<Timestamp> {
     let text = text?;
     if let Ok(time) = text.parse() {

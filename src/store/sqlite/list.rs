@@ -1,9 +1,9 @@
 //! Lists: pages of tasks, newest first, each at a bounded cost.
 //!
 //! A page walks candidates in descending order of `seq`: along the index of types, the index of tags or
-//! the table itself. What the walk cannot promise (a time, another tag, a retry) is checked on the row of each
-//! candidate. A page ends when it is full, when it holds [`MAX_PAGE_BYTES`], when it has looked at
-//! [`MAX_EXAMINED`] candidates, or when its time is over; the next page goes on from there.
+//! the table itself. Conditions that the walk does not cover (a time, another tag, a retry) are checked
+//! on each candidate's row. A page ends when it is full, at [`MAX_PAGE_BYTES`], after [`MAX_EXAMINED`]
+//! candidates, or at its time limit; the next page continues there.
 
 use std::ops::Range;
 
@@ -20,34 +20,35 @@ use crate::store::filter::{Cursor, ListFilter, MAX_PAGE_BYTES, TaskPage};
 use crate::store::record::TaskRecord;
 use crate::task::TaskStatus;
 
-/// Most candidates that one page looks at: a few tens of milliseconds.
+/// Maximum number of candidates per page: a few tens of milliseconds.
 const MAX_EXAMINED: i64 = 20_000;
-/// What a row takes beside its texts.
+/// Memory of a row besides its texts.
 const ROW_BYTES: usize = 512;
-/// Candidates of the first statement of a page whose rows are checked; later ones look at more.
+/// Number of candidates in the first statement of a page that checks rows; later ones take more.
 const FIRST_STEP: i64 = 256;
-/// Most combinations of type and status that are walked side by side. SQLite allows 500.
+/// Maximum number of merged walks, one per type and status. SQLite allows 500.
 const MAX_WALKS: usize = 64;
 
 impl ReadHalf {
-    pub(in crate::store) async fn list(
-        &self,
-        filter: &ListFilter,
-        counts: &Counts,
-    ) -> Result<TaskPage, StoreError> {
+    /// Returns one page of tasks, newest first, at a bounded cost.
+    ///
+    /// # Errors
+    /// [`StoreError::Overloaded`] if its turn does not come in time.
+    pub(crate) async fn list(&self, filter: &ListFilter) -> Result<TaskPage, StoreError> {
         if filter.retried.is_some() {
             self.check_retries_known()?;
         }
         let ranges = self.times.ranges(filter);
         let mut scan = self.readers.scan().await?;
-        let mut walk = Walk::new(filter, &self.types, counts);
+        let mut walk = Walk::new(filter, &self.types, &self.counts);
         walk.run(scan.connection(), &ranges).await?;
-        // The next scan need not wait until these rows are decoded.
+        // Before the rows are decoded, so that the next scan can start.
         scan.finish();
         walk.into_page()
     }
 
-    pub(in crate::store) async fn newest_pending(&self) -> Result<Option<TaskRecord>, StoreError> {
+    /// Returns the newest pending task.
+    pub(crate) async fn newest_pending(&self) -> Result<Option<TaskRecord>, StoreError> {
         let newest =
             ListFilter { statuses: vec![TaskStatus::Pending], limit: 1, ..ListFilter::default() };
         let walk = Walk::new(&newest, &self.types, &Counts::default());
@@ -57,45 +58,35 @@ impl ReadHalf {
     }
 }
 
-/// Whether a page can look at all tasks with these statuses. Finished ones are many sooner or later.
+/// Whether one page can check all tasks with these statuses. Finished tasks accumulate.
 fn are_few(counts: &Counts, statuses: &[TaskStatus]) -> bool {
     let tasks: u64 = statuses.iter().map(|&status| counts.get(status)).sum();
     let unfinished = !statuses.iter().any(|status| status.is_final());
     unfinished && !statuses.is_empty() && tasks <= MAX_EXAMINED.unsigned_abs()
 }
 
-/// What leads to the candidates.
+/// Order in which candidates are found.
 enum Source<'f> {
     /// The order of submission.
     Table,
-    /// The index of types, walked for each of these types and statuses.
+    /// The index of types, one walk for each of these types and statuses.
     Types(Vec<(&'f str, TaskStatus)>),
     /// The index of tags.
     Tag(&'f (String, String)),
 }
 
-/// One page on its way.
+/// One page in progress.
 struct Walk<'f> {
     filter: &'f ListFilter,
     source: Source<'f>,
-    /// Tasks of the page. Decoded when all are there, because SQLite's thread waits for a reader that stops at
-    /// each row.
+    /// Rows of the page. Decoded at the end: SQLite's thread would wait for a reader that decodes each.
     rows: Vec<SqliteRow>,
     bytes: usize,
-    /// All candidates from this `seq` on have been looked at.
+    /// All candidates from this `seq` on have been examined.
     position: i64,
     examined: i64,
     /// Start of the next page.
     next: Option<Cursor>,
-}
-
-/// How a statement ended.
-#[derive(PartialEq, Eq)]
-enum Step {
-    /// The page is complete.
-    Full,
-    /// It has all that its candidates gave.
-    Exhausted,
 }
 
 impl<'f> Walk<'f> {
@@ -105,7 +96,7 @@ impl<'f> Walk<'f> {
         Self { filter, source, rows: Vec::new(), bytes: 0, position, examined: 0, next: None }
     }
 
-    /// Fills the page.
+    /// Fills the page from these ranges of `seq`.
     async fn run(
         &mut self,
         connection: &mut SqliteConnection,
@@ -114,7 +105,7 @@ impl<'f> Walk<'f> {
         let begin = self.position;
         let cut = match self.try_run(connection, ranges).await {
             Ok(cut) => cut,
-            // Its time is over. The next page goes on from here.
+            // Interrupted at its time limit. The next page continues here.
             Err(StoreError::Overloaded) if self.position < begin => true,
             Err(error) => return Err(error),
         };
@@ -122,7 +113,7 @@ impl<'f> Walk<'f> {
         Ok(())
     }
 
-    /// Returns whether there may be more.
+    /// Returns whether there may be more tasks.
     async fn try_run(
         &mut self,
         connection: &mut SqliteConnection,
@@ -132,7 +123,7 @@ impl<'f> Walk<'f> {
             let mut range = range.clone();
             loop {
                 let step = self.step();
-                if self.fill(connection, &range, step).await? == Step::Full {
+                if self.fill(connection, &range, step).await? {
                     return Ok(true);
                 }
                 let Some(last) = self.last(connection, &range, step).await? else { break };
@@ -148,7 +139,7 @@ impl<'f> Walk<'f> {
         Ok(times::is_cut(ranges))
     }
 
-    /// Candidates of the next statement.
+    /// Number of candidates in the next statement.
     fn step(&self) -> i64 {
         let wanted = self.wanted() as i64;
         match self.checks() {
@@ -159,28 +150,29 @@ impl<'f> Walk<'f> {
         }
     }
 
-    /// Tasks that the page still takes. One more than fits tells that there is another page.
+    /// Number of tasks still wanted. One more than fits reveals that there is another page.
     fn wanted(&self) -> usize {
         self.filter.limit + 1 - self.rows.len()
     }
 
+    /// Takes the tasks among the next candidates. Returns whether the page is full.
     async fn fill(
         &mut self,
         connection: &mut SqliteConnection,
         range: &Range<i64>,
         step: i64,
-    ) -> Result<Step, StoreError> {
+    ) -> Result<bool, StoreError> {
         let mut query = self.rows(range, step);
         let mut rows = query.build().fetch(connection);
         while let Some(row) = rows.try_next().await? {
             if self.rows.len() == self.filter.limit || self.bytes >= MAX_PAGE_BYTES {
-                return Ok(Step::Full);
+                return Ok(true);
             }
             self.bytes += ROW_BYTES + columns::text_bytes(&row)?;
             self.position = columns::seq(&row)?;
             self.rows.push(row);
         }
-        Ok(Step::Exhausted)
+        Ok(false)
     }
 
     fn into_page(self) -> Result<TaskPage, StoreError> {
@@ -188,7 +180,7 @@ impl<'f> Walk<'f> {
         Ok(TaskPage { records, next: self.next })
     }
 
-    /// The last of the candidates of a statement; `None` if there were fewer, or if each was taken.
+    /// Last candidate of a statement; `None` if there were fewer, or if every candidate is a match.
     async fn last(
         &self,
         connection: &mut SqliteConnection,
@@ -204,7 +196,7 @@ impl<'f> Walk<'f> {
         Ok(query.build_query_scalar().fetch_optional(connection).await?)
     }
 
-    /// Whether rows are checked, so that not each candidate belongs to the list.
+    /// Whether rows are checked, so that not every candidate is a match.
     fn checks(&self) -> bool {
         let filter = self.filter;
         let names = !filter.statuses.is_empty() || !filter.task_types.is_empty();
@@ -218,12 +210,12 @@ impl<'f> Walk<'f> {
             }
     }
 
-    /// The statement for the tasks among the next candidates. They come in the order of the candidates: an
-    /// ORDER BY would have SQLite sort whole rows before it hands over the first.
+    /// Statement for the matches among the next candidates, in the order of the candidates: an ORDER BY
+    /// would make SQLite sort whole rows before it returns the first.
     fn rows(&self, range: &Range<i64>, step: i64) -> QueryBuilder<Sqlite> {
         let filter = self.filter;
         if matches!(self.source, Source::Table) && !self.checks() {
-            // Each candidate is a task of the page, and at hand.
+            // Every candidate is a match, and its row is at hand.
             let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM tasks"));
             query.push(" WHERE true");
             push_range(&mut query, "seq", range);
@@ -258,7 +250,7 @@ impl<'f> Walk<'f> {
         query
     }
 
-    /// The candidates in a range, newest first. Several walks are merged as they are read.
+    /// Adds the candidates in a range, newest first. SQLite merges several walks as it reads them.
     fn push_candidates(&self, query: &mut QueryBuilder<Sqlite>, range: &Range<i64>) {
         match &self.source {
             Source::Table => {
@@ -275,10 +267,8 @@ impl<'f> Walk<'f> {
                 }
             }
             Source::Tag((key, value)) => {
-                query
-                    .push("SELECT task_seq AS at FROM task_tags WHERE key = ")
-                    .push_bind(key.clone());
-                query.push(" AND value = ").push_bind(value.clone());
+                query.push("SELECT task_seq AS at FROM task_tags WHERE key = ");
+                query.push_bind(key.clone()).push(" AND value = ").push_bind(value.clone());
                 push_range(query, "task_seq", range);
             }
         }
@@ -313,20 +303,20 @@ impl<'f> Source<'f> {
     }
 }
 
-/// That a column is in a range.
+/// Adds the condition that a column is in a range.
 fn push_range(query: &mut QueryBuilder<Sqlite>, column: &str, range: &Range<i64>) {
     query.push(" AND ").push(column).push(" >= ").push_bind(range.start);
     query.push(" AND ").push(column).push(" < ").push_bind(range.end);
 }
 
-/// That a task has a tag.
+/// Adds the condition that a task has a tag.
 fn push_tag(query: &mut QueryBuilder<Sqlite>, (key, value): &(String, String)) {
     query.push(" AND EXISTS (SELECT 1 FROM task_tags AS tag WHERE tag.key = ");
     query.push_bind(key.clone()).push(" AND tag.value = ").push_bind(value.clone());
     query.push(" AND tag.task_seq = candidate.at)");
 }
 
-/// That a column has one of these values, if there are any. The plus keeps its index out of it.
+/// Adds the condition that a column has one of these values, if any. The plus rules out its index.
 fn push_names(
     query: &mut QueryBuilder<Sqlite>,
     column: &str,

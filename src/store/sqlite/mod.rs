@@ -1,4 +1,4 @@
-//! The embedded engine: SQLite in WAL mode, one connection that writes and a few that read.
+//! The embedded engine: SQLite in WAL mode, with one connection for writes and a few for reads.
 
 mod backup;
 mod claims;
@@ -27,7 +27,7 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join3;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
@@ -35,31 +35,26 @@ use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 use tokio::sync::mpsc;
 
 pub(crate) use backup::{BackupError, backup};
-use commit::State;
 pub(super) use commit::WriteHalf;
 use files::{DatabaseFiles, Locks};
-use positions::PositionCache;
 use readers::Readers;
-pub(super) use reads::ReadHalf;
-use ready::Ready;
+pub(crate) use reads::ReadHalf;
 use schema::{Found, MIGRATIONS, explain, number, with_suffix};
 pub(crate) use schema::{real_path, state_files};
 use times::Times;
 
 use super::change::Queue;
-use super::counts::Counts;
 use super::error::OpenError;
 use super::record::StoredDue;
 use super::slots::Limits;
 use crate::task::TaskId;
 
-/// The two halves of the engine, and what its tasks were when it was opened.
+/// The two halves of the engine, and the state of the stored tasks at the start.
 pub(super) struct Opened {
     pub(super) write: WriteHalf,
     pub(super) read: ReadHalf,
-    pub(super) counts: Arc<Counts>,
     pub(super) due: Vec<StoredDue>,
-    /// Whether there are tasks that were interrupted twice.
+    /// Whether any task was interrupted twice.
     pub(super) suspects: bool,
 }
 
@@ -70,7 +65,7 @@ pub(super) async fn open(
     remove_partial: impl Fn(&str, TaskId, i64),
     queue: &Queue,
 ) -> Result<Opened, OpenError> {
-    // Before SQLite opens the database for the first time.
+    // Must precede the first open by SQLite; see `Locks`.
     let locks = Locks::take(path)?;
     let failed = |error: sqlx::Error| explain(path, &error);
     let options = SqliteConnectOptions::new()
@@ -98,7 +93,7 @@ pub(super) async fn open(
     read_all(path, connection, options, limits, (locks, files)).await.map_err(failed)
 }
 
-/// Reads what the halves have to know, and opens the connections that read.
+/// Reads the initial state of both halves, and opens the connections for reads.
 async fn read_all(
     path: &Path,
     mut connection: SqliteConnection,
@@ -120,26 +115,24 @@ async fn read_all(
     let readers = Readers::open(options).await?;
     let (lookups, asked) = mpsc::unbounded_channel();
     tokio::spawn(reads::look_up(readers.clone(), asked));
-    let positions = Arc::<PositionCache>::default();
     let read = ReadHalf {
         readers,
         lookups,
-        times: Arc::clone(&times),
-        positions: Arc::clone(&positions),
+        counts,
+        times,
+        positions: Arc::default(),
         retries_known,
-        next_seq: Arc::clone(&next_seq),
+        next_seq,
         known_types: known_types.into(),
         types,
         log: Arc::new(with_suffix(path, "-wal")),
-        files: Arc::clone(&files),
+        files,
     };
-    let state = State { ready: Ready::Unknown, next_seq, times, positions };
-    let looked = Instant::now();
-    let write = WriteHalf { connection, locks, files, looked, merged: false, state };
-    Ok(Opened { write, read, counts, due, suspects })
+    let write = WriteHalf::new(connection, locks, &read);
+    Ok(Opened { write, read, due, suspects })
 }
 
-/// Names of the known task types, and of those that stored tasks have beside them.
+/// Names of the known task types, then of further types of stored tasks.
 async fn types(
     connection: &mut SqliteConnection,
     known: &[&'static str],
@@ -154,8 +147,7 @@ async fn types(
     Ok(names.into())
 }
 
-/// Erases what is old, and finds facts about the history that older versions did not keep. Works
-/// until the store is closed.
+/// Upkeep; see [`Store::upkeep`](super::Store::upkeep).
 pub(super) async fn upkeep(reads: ReadHalf, queue: Queue, retention: Option<Duration>) {
     let erase = retention::run(&reads, &queue, retention);
     join3(times::keep(&reads, &queue), retries::find(&reads, &queue), erase).await;

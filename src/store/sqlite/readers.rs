@@ -1,8 +1,8 @@
-//! Connections that read. They never wait for the writer.
+//! Connections for reads. They never wait for the writer.
 //!
-//! Point reads, whose cost does not depend on the number of tasks, have connections of their own. So
-//! have scans, which walk an index: their number is bounded, and so are the time of each and the queue
-//! for them. However many lists are asked for, a probe or a poll waits for none of them.
+//! Point reads, whose cost does not depend on the number of tasks, have their own connections. Scans,
+//! which walk an index, have others: the number of scans, the duration of each and the queue for them
+//! are bounded. So no number of lists delays a probe or a poll.
 
 use std::num::NonZero;
 use std::ops::RangeInclusive;
@@ -21,36 +21,35 @@ use crate::store::error::StoreError;
 
 /// Connections for point reads.
 const POINT_READERS: u32 = 3;
-/// Scans at once: one for each core, but at least so many and at most so many. More of them only take turns.
+/// Limits on concurrent scans, one per core in between: more would only take turns.
 const SCANNERS: RangeInclusive<usize> = 2..=4;
-/// Scans that may wait for their turn; more are refused.
+/// Maximum number of waiting scans; more are refused.
 const MAX_WAITING: usize = 64;
-/// Longest time of a scan, from the request to the last row. A page takes a few milliseconds.
+/// Time limit of a scan, from the request to the last row. A page takes a few milliseconds.
 const SCAN_TIME: Duration = Duration::from_secs(2);
-/// Longest wait for the connection of a point read.
+/// Maximum wait of a point read for a connection.
 const POINT_WAIT: Duration = Duration::from_secs(5);
-/// Steps of SQLite's virtual machine between two looks at the time: a few microseconds.
+/// Virtual machine steps of SQLite between two checks of the time: a few microseconds.
 const STEPS: i32 = 1000;
-/// Rows that are read ahead. Each may have more than a megabyte. A page of the usual size fits: where SQLite's
-/// thread has to wait for its reader, a row costs two switches of threads.
+/// Number of rows read ahead; a row may exceed a megabyte. Holds a default page: once SQLite's thread
+/// has to wait for its reader, each row costs two thread switches.
 const ROWS_AHEAD: usize = 104;
 
-/// All connections that read.
+/// All connections for reads.
 #[derive(Clone, Debug)]
 pub(super) struct Readers {
     points: SqlitePool,
     scans: Arc<Scans>,
 }
 
+/// Scheduling of scans. A scan holds a permit of `queue` while it waits and runs, and one of `turns`
+/// while it has a scanner out of `idle`, so a turn guarantees an idle scanner.
 #[derive(Debug)]
 struct Scans {
-    /// A permit for each scan that runs or waits.
     queue: Arc<Semaphore>,
     scanners: usize,
-    /// A permit for each scanner in `idle`.
     turns: Arc<Semaphore>,
     idle: Mutex<Vec<Scanner>>,
-    /// Of all scanners.
     brakes: Vec<Arc<Brake>>,
 }
 
@@ -61,12 +60,12 @@ struct Scanner {
     brake: Arc<Brake>,
 }
 
-/// Interrupts the statements of one scanner when their time is over. Set by the scan, read by SQLite's
-/// progress handler on the thread of the connection.
+/// Interrupts the statements of one scanner after their time limit. Written by the scan and by
+/// `close`, read by SQLite's progress handler on the connection's thread.
 #[derive(Debug)]
 struct Brake {
     opened: Instant,
-    /// End of the time, in microseconds since `opened`.
+    /// Deadline, in microseconds since `opened`.
     until: AtomicU64,
 }
 
@@ -86,7 +85,7 @@ impl Brake {
 }
 
 impl Readers {
-    /// Opens all connections, so that later a lack of file descriptors harms no request.
+    /// Opens all connections now, so that no request fails later for lack of file descriptors.
     pub(super) async fn open(options: SqliteConnectOptions) -> sqlx::Result<Self> {
         let points = SqlitePoolOptions::new()
             .max_connections(POINT_READERS)
@@ -114,7 +113,7 @@ impl Readers {
         Ok(Self { points, scans: Arc::new(scans) })
     }
 
-    /// For statements whose cost does not depend on the number of tasks.
+    /// Connections for statements whose cost does not depend on the number of tasks.
     pub(super) fn points(&self) -> &SqlitePool {
         &self.points
     }
@@ -122,7 +121,7 @@ impl Readers {
     /// Waits for the turn of a scan.
     ///
     /// # Errors
-    /// [`StoreError::Overloaded`] if too many wait, or if the wait takes too long.
+    /// [`StoreError::Overloaded`] if too many scans wait, or if the wait takes too long.
     pub(super) async fn scan(&self) -> Result<Scan, StoreError> {
         let scans = &self.scans;
         let end = Instant::now() + SCAN_TIME;
@@ -133,21 +132,21 @@ impl Readers {
         let turn = timeout_at(end, Arc::clone(&scans.turns).acquire_owned()).await;
         let closed = |_: AcquireError| StoreError::Closed;
         let turn = turn.map_err(|_| StoreError::Overloaded)?.map_err(closed)?;
-        let scanner = scans.idle.lock().pop().expect("each permit stands for an idle scanner");
+        let scanner = scans.idle.lock().pop().expect("a turn guarantees an idle scanner");
         scanner.brake.release_until(end);
         let permits = Some([queued, turn]);
         let scan = Scan { scanner: Some(scanner), scans: Arc::clone(scans), permits };
-        // Checked after the release, because `close` pulls the brakes after it has closed the queue.
+        // Checked after the release: `close` closes the queue before it pulls the brakes.
         if scans.queue.is_closed() { Err(StoreError::Closed) } else { Ok(scan) }
     }
 
-    /// Ends the scans under way, and closes all connections.
+    /// Interrupts current scans and closes all connections.
     pub(super) async fn close(&self) {
         let scans = &self.scans;
         scans.queue.close();
         scans.brakes.iter().for_each(|brake| brake.pull());
         self.points.close().await;
-        // All turns, so all scanners are back.
+        // Holding all turns means that all scanners are idle.
         if let Ok(_all) = scans.turns.acquire_many(scans.scanners as u32).await {
             scans.turns.close();
             let idle = std::mem::take(&mut *scans.idle.lock());
@@ -168,7 +167,7 @@ impl Scanner {
     }
 }
 
-/// A scan under way. Dropped before it has finished, because its client went away, it is interrupted.
+/// A running scan. Dropping it before it finishes, because its client has gone, interrupts it.
 #[derive(Debug)]
 pub(super) struct Scan {
     scanner: Option<Scanner>,
@@ -178,11 +177,11 @@ pub(super) struct Scan {
 
 impl Scan {
     pub(super) fn connection(&mut self) -> &mut SqliteConnection {
-        let scanner = self.scanner.as_mut().expect("a scan has its scanner until it ends");
+        let scanner = self.scanner.as_mut().expect("a scan owns its scanner until it ends");
         &mut scanner.connection
     }
 
-    /// Gives the connection back: its last statement has ended.
+    /// Returns the scanner, whose last statement has ended.
     pub(super) fn finish(mut self) {
         self.scans.idle.lock().extend(self.scanner.take());
     }
@@ -194,7 +193,7 @@ impl Drop for Scan {
         scanner.brake.pull();
         let (scans, permits) = (Arc::clone(&self.scans), self.permits.take());
         tokio::spawn(async move {
-            // Answered when the statement before it has ended.
+            // Resolves when the interrupted statement has ended.
             let _ = scanner.connection.ping().await;
             scans.idle.lock().push(scanner);
             drop(permits);

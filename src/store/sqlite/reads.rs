@@ -1,4 +1,4 @@
-//! The reading half of the engine, and its point reads: their cost does not depend on the number of
+//! The reading half of the engine, and its point reads. Their cost does not depend on the number of
 //! tasks.
 
 use std::collections::HashMap;
@@ -17,26 +17,28 @@ use super::statements::OverRows;
 use super::submissions::oldest_remembered;
 use super::times::Times;
 use crate::store::change::{Answer, Replay};
+use crate::store::counts::Counts;
 use crate::store::error::StoreError;
 use crate::store::record::TaskRecord;
 use crate::task::{TaskId, Timestamp};
 
-/// Everything that reads need. Cheap to clone.
+/// State of all reads, shared by all readers. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(in crate::store) struct ReadHalf {
+pub(crate) struct ReadHalf {
     pub(super) readers: Readers,
     pub(super) lookups: mpsc::UnboundedSender<Lookup>,
+    pub(super) counts: Arc<Counts>,
     pub(super) times: Arc<Times>,
     pub(super) positions: Arc<PositionCache>,
-    /// Whether `retried_by` of all tasks is known.
+    /// Whether `retried_by` is known for all tasks. Set once, by the backfill.
     pub(super) retries_known: Arc<AtomicBool>,
-    /// Beyond the `seq` of all stored tasks.
+    /// Greater than the `seq` of every stored task. Written by the writer after each commit.
     pub(super) next_seq: Arc<AtomicI64>,
-    /// Names of the task types that this server knows.
+    /// Task types that this server knows.
     pub(super) known_types: Arc<[&'static str]>,
-    /// Those, and the types of stored tasks.
+    /// Those, and further types of stored tasks.
     pub(super) types: Arc<[String]>,
-    /// The write-ahead log.
+    /// Path of the write-ahead log.
     pub(super) log: Arc<PathBuf>,
     pub(super) files: Arc<DatabaseFiles>,
 }
@@ -47,22 +49,29 @@ pub(super) const NEWEST_RUNNABLE: &str = "SELECT id FROM tasks WHERE seq = (SELE
      FROM json_each(?1))";
 
 impl ReadHalf {
-    pub(in crate::store) async fn get(&self, id: TaskId) -> Result<Option<TaskRecord>, StoreError> {
+    /// Task counts, which the writer keeps up to date.
+    pub(crate) fn counts(&self) -> &Arc<Counts> {
+        &self.counts
+    }
+
+    /// Returns one task.
+    pub(crate) async fn get(&self, id: TaskId) -> Result<Option<TaskRecord>, StoreError> {
         let (answer, found) = oneshot::channel();
         self.lookups.send((id, answer)).map_err(|_| StoreError::Closed)?;
         let record = found.await.map_err(|_| StoreError::Closed)??;
         Ok(record.map(Arc::unwrap_or_clone))
     }
 
-    /// Looks at the newest thousand of each type.
-    pub(in crate::store) async fn newest_runnable(&self) -> Result<Option<TaskId>, StoreError> {
+    /// Returns the newest pending task that this build can run, among the newest 1000 of each type.
+    pub(crate) async fn newest_runnable(&self) -> Result<Option<TaskId>, StoreError> {
         let types = serde_json::Value::from(&*self.known_types).to_string();
         let newest = sqlx::query(NEWEST_RUNNABLE).bind(types);
         let newest = newest.fetch_optional(self.readers.points()).await?;
         Ok(newest.map(|row| parse(row.try_get(0)?)).transpose()?)
     }
 
-    pub(in crate::store) async fn oldest_pending(&self) -> Result<Option<Timestamp>, StoreError> {
+    /// Submission time of the oldest pending task.
+    pub(crate) async fn oldest_pending(&self) -> Result<Option<Timestamp>, StoreError> {
         let oldest = "SELECT min((SELECT created_at FROM tasks \
                           WHERE task_type = name AND status = 'pending' ORDER BY seq LIMIT 1)) \
                       FROM task_types";
@@ -70,7 +79,8 @@ impl ReadHalf {
         Ok(row.try_get::<Option<i64>, _>(0)?.map(Timestamp::from_micros))
     }
 
-    pub(in crate::store) async fn replay(&self, key: &str) -> Result<Option<Replay>, StoreError> {
+    /// Returns the first submission with this idempotency key, if it is remembered.
+    pub(crate) async fn replay(&self, key: &str) -> Result<Option<Replay>, StoreError> {
         let row = sqlx::query(
             "SELECT task_id, body_hash FROM idempotency_keys WHERE key = ?1 AND created_at > ?2",
         )
@@ -85,39 +95,38 @@ impl ReadHalf {
     }
 
     #[cfg(test)]
-    pub(in crate::store) fn points(&self) -> &sqlx::SqlitePool {
+    pub(crate) fn points(&self) -> &sqlx::SqlitePool {
         self.readers.points()
     }
 
-    pub(in crate::store) fn check(&self) -> Result<(), StoreError> {
+    /// Fails if an accepted change could not be stored or found again.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
         self.files.check()
     }
 
-    pub(in crate::store) fn check_retries_known(&self) -> Result<(), StoreError> {
-        match self.retries_known.load(Ordering::Acquire) {
-            true => Ok(()),
-            false => Err(StoreError::RetriesUnknown),
-        }
+    pub(super) fn check_retries_known(&self) -> Result<(), StoreError> {
+        let known = self.retries_known.load(Ordering::Acquire);
+        known.then_some(()).ok_or(StoreError::RetriesUnknown)
     }
 
-    pub(in crate::store) fn log_size(&self) -> u64 {
+    /// Size of the write-ahead log, in bytes.
+    pub(crate) fn log_size(&self) -> u64 {
         self.log.metadata().map_or(0, |file| file.len())
     }
 
-    pub(in crate::store) async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.readers.close().await;
     }
 }
 
-/// Request for a task, and where its record is waited for. All who ask for the same task at the same
-/// time share a record, and not a row: SQLite may rewrite a value when it is read, so only one thread
-/// may read it.
+/// Request for a task. Concurrent requests for the same task share a record, not a row: SQLite may
+/// convert a value when it is read, so only one thread may read a row.
 pub(super) type Lookup = (TaskId, Answer<Option<Arc<TaskRecord>>>);
 
-/// Records that were found, or why one cannot be read.
+/// Records by id, or the error from reading them.
 type Found = HashMap<TaskId, Result<Arc<TaskRecord>, StoreError>>;
 
-/// Upper limit of the tasks that are looked up by one query.
+/// Maximum number of lookups in one query.
 const MAX_LOOKUPS: usize = 64;
 
 pub(super) const LOOK_UP: OverRows = OverRows {
@@ -125,14 +134,14 @@ pub(super) const LOOK_UP: OverRows = OverRows {
     sql: concat!("SELECT ", columns!(), " FROM new CROSS JOIN tasks ON tasks.id = new.wanted"),
 };
 
-/// Looks tasks up, all that are asked for meanwhile with one query: the way to a connection's thread
-/// and back takes longer than finding a task. Ends when nobody can ask any more.
+/// Coalesces lookups: each query serves all requests that arrived during the one before, because the
+/// round trip to a connection's thread takes longer than the lookup. Ends when all senders are gone.
 pub(super) async fn look_up(readers: Readers, mut lookups: mpsc::UnboundedReceiver<Lookup>) {
     let mut asked = Vec::with_capacity(MAX_LOOKUPS);
     while lookups.recv_many(&mut asked, MAX_LOOKUPS).await > 0 {
         let found = find(&readers, &asked).await;
         for (id, answer) in asked.drain(..) {
-            // A client that does not wait any more needs no answer.
+            // The caller may have stopped waiting.
             let _ = answer.send(match &found {
                 Ok(found) => found.get(&id).cloned().transpose(),
                 Err(error) => Err(error.clone()),
@@ -148,7 +157,7 @@ async fn find(readers: &Readers, asked: &[Lookup]) -> Result<Found, StoreError> 
     let mut found = Found::with_capacity(asked.len());
     for row in &query.fetch_all(readers.points()).await? {
         let id = parse(row.try_get("id")?)?;
-        // A task that several ask for has as many rows.
+        // One row per request, so a task may have several.
         found.entry(id).or_insert_with(|| Ok(Arc::new(columns::read(row)?)));
     }
     Ok(found)

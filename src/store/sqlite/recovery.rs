@@ -1,5 +1,5 @@
-//! Recovery at the start, and what the start has to know of the stored tasks. The lock on the database
-//! says that whatever is `running` now was interrupted by the end of the server.
+//! Recovery at the start, and the facts about stored tasks that the start needs. The lock on the
+//! database guarantees that every task that is `running` now was interrupted by the end of a server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::store::counts::Counts;
 use crate::store::record::{CANCELLED_MESSAGE, StoredDue};
 use crate::task::{TaskId, TaskStatus, Timestamp};
 
-/// Longest time that the start waits for the finished tasks to be counted: enough for a million or two.
+/// Maximum wait for the count of finished tasks: enough for a million or two.
 const COUNT_WAIT: Duration = Duration::from_millis(250);
 
-/// The interruption after which a task is not tried again.
+/// Number of interruptions after which a task fails.
 const MAX_INTERRUPTIONS: i64 = 3;
 
 const RECOVER: &str = "UPDATE tasks SET \
@@ -36,13 +36,13 @@ const RECOVER: &str = "UPDATE tasks SET \
      WHERE task_type IN (SELECT name FROM task_types) AND status = 'running' \
      RETURNING id, task_type, status, error";
 
-/// Ends the attempts that a crash interrupted: they run again, unless the task was to be cancelled
-/// or the server has died too often while it ran.
+/// Ends the attempts that a crash interrupted. Their tasks run again, unless cancellation was requested
+/// or the server crashed too often while they ran.
 pub(super) async fn recover(
     connection: &mut SqliteConnection,
     remove_partial: impl Fn(&str, TaskId, i64),
 ) -> sqlx::Result<()> {
-    // First what lies on the disk: once the rows have moved on nobody knows the names any more.
+    // Partial files first: their names follow from the rows as they are now.
     let interrupted = sqlx::query(
         "SELECT id, epoch, output_file_path FROM tasks \
              WHERE task_type IN (SELECT name FROM task_types) AND status = 'running'",
@@ -66,7 +66,7 @@ pub(super) async fn recover(
     .bind(CANCELLED_MESSAGE)
     .fetch_all(&mut *transaction)
     .await?;
-    // Another build may have known less of tasks than this one.
+    // This build may be able to run what another one could not.
     sqlx::query("UPDATE tasks SET held = 0, message = '' WHERE held = 1")
         .execute(&mut *transaction)
         .await?;
@@ -85,7 +85,7 @@ pub(super) async fn recover(
     Ok(())
 }
 
-/// The tasks that wait for a time.
+/// Returns the tasks that wait for a time.
 pub(super) async fn due(connection: &mut SqliteConnection) -> sqlx::Result<Vec<StoredDue>> {
     let rows = sqlx::query(
         "SELECT seq, due_at, run_at FROM tasks WHERE due_at IS NOT NULL AND status = 'pending'",
@@ -100,7 +100,7 @@ pub(super) async fn due(connection: &mut SqliteConnection) -> sqlx::Result<Vec<S
     due.collect()
 }
 
-/// Whether any task may be what killed the server before. No task becomes one while it works.
+/// Whether there are suspects: tasks that may be crashing the server. Only a start creates them.
 pub(super) async fn has_suspects(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
     let row = sqlx::query(
         "SELECT EXISTS (SELECT 1 FROM tasks \
@@ -115,9 +115,8 @@ pub(super) async fn has_suspects(connection: &mut SqliteConnection) -> sqlx::Res
 pub(super) const OF_UNKNOWN_TYPES: &str = "SELECT seq FROM tasks WHERE status = 'pending' AND task_type IN \
      (SELECT name FROM task_types WHERE name NOT IN (SELECT value FROM json_each(?1)))";
 
-/// Counts the tasks, along an index that has nothing but types and statuses. Finished tasks beyond some
-/// millions are added a moment later: the connection sees the table as it is now, so what the writer
-/// does meanwhile is added to that.
+/// Counts the tasks along an index of types and statuses. If there are millions of finished tasks they
+/// are added later: the connection keeps its snapshot, so the writer's changes meanwhile add up.
 pub(super) async fn count(
     mut connection: SqliteConnection,
     known_types: &[&'static str],
@@ -136,7 +135,7 @@ pub(super) async fn count(
         counts.set_unrunnable(row.try_get(0)?);
     }
     let counting = tokio::spawn(add_finished(Arc::clone(&counts), connection));
-    // Its result is in the counts, or in the log.
+    // The result is in the counts, or in the log.
     let _ = tokio::time::timeout(COUNT_WAIT, counting).await;
     Ok(counts)
 }

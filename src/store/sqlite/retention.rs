@@ -1,11 +1,10 @@
-//! Retention: erases finished tasks after `--retention` and idempotency keys after a day, in steps that
-//! are short enough not to hold up other changes.
+//! Retention: erases finished tasks after `--retention` and idempotency keys after a day, in steps
+//! short enough not to hold up other changes.
 //!
-//! Tasks are stored in the order of submission. No index finds the old ones, because it would cost
-//! each task another write. And their times follow no order that could be relied on: a clock that was
-//! ahead stamps tasks that stay young for years, with old ones behind them. So the history is read
-//! once, in stretches, and each stretch is read again when something in it may have become old. That
-//! takes a few bytes of memory per stretch, and nothing of the writer's time unless something is old.
+//! Tasks are stored in the order of submission. There is no index of ends, because it would cost each
+//! task another write, and clocks jump, so old tasks need not come first. So the history is read once,
+//! in stretches, and each stretch is read again when one of its tasks may have become old. That takes
+//! a few bytes of memory per stretch, and no time of the writer unless something is old.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,25 +17,24 @@ use super::reads::ReadHalf;
 use super::statements::OverRows;
 use super::submissions::oldest_remembered;
 use crate::store::change::{Change, EraseStep, Queue};
-use crate::store::engine::Erased;
 use crate::store::error::StoreError;
+use crate::store::results::Erased;
 use crate::task::{Timestamp, with_causes};
 
-/// Rows that one step reads or erases.
+/// Maximum number of rows that one step reads or erases.
 const ERASE_STEP: usize = 500;
-/// Looks often enough that nothing outlives its time by much more than a tenth.
+/// Limits of the pause between two rounds, which is a tenth of the retention.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Upper limit of the stretches of one round in which nothing is old. Rounds are a minute apart unless
-/// the retention is short, so the first reading of 10,000,000 tasks takes three hours and a thousandth
-/// of a core.
+/// Maximum number of stretches per round without an old task. Rounds are a minute apart unless the
+/// retention is short, so the first pass over 10,000,000 tasks takes three hours and 0.001 of a core.
 const FRUITLESS_STEPS: usize = 100;
-/// Erased tasks that are reported in one line of the log, at the end of a round or before.
+/// Number of erased tasks after which one is logged before the end of a round.
 const ERASED_PER_LINE: usize = 100_000;
-/// Upper limit of the time until a stretch is read again, so that a clock that jumped is forgiven.
+/// Maximum time until a stretch is read again. Bounds the effect of a clock jump.
 const LONGEST_REST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Erases tasks and their tags. Idempotency keys stay: they have a lifetime of their own.
+/// Erases tasks and their tags. Idempotency keys have their own lifetime.
 pub(super) const ERASE: &[OverRows] = &[
     OverRows {
         columns: &["seq"],
@@ -51,23 +49,23 @@ pub(super) const ERASE: &[OverRows] = &[
     },
 ];
 
-/// Consecutive tasks, by when they ended.
+/// Consecutive tasks, by the time of their end.
 #[derive(Debug, Default)]
 pub(super) struct Stretch {
-    /// Number of tasks in it.
-    pub(in crate::store) tasks: usize,
-    /// The `seq` of the last one.
-    pub(in crate::store) last: i64,
+    /// Number of tasks.
+    tasks: usize,
+    /// The `seq` of the last task.
+    last: i64,
     /// Tasks that ended before the cutoff, by `seq`.
-    pub(in crate::store) old: Vec<i64>,
-    /// The earliest end of the others, if any of them has ended.
-    pub(in crate::store) next_end: Option<Timestamp>,
+    old: Vec<i64>,
+    /// Earliest end of the other tasks, if any has ended.
+    next_end: Option<Timestamp>,
 }
 
 impl ReadHalf {
-    /// Reads up to [`ERASE_STEP`] tasks after one `seq` and up to another, in order. A finished task
-    /// never changes, so what is old here is old when it is erased.
-    pub(super) async fn stretch(
+    /// Reads up to [`ERASE_STEP`] tasks in a range of `seq`. A finished task never changes, so an old one
+    /// is still old when it is erased.
+    async fn stretch(
         &self,
         after: i64,
         up_to: i64,
@@ -97,7 +95,7 @@ impl ReadHalf {
     }
 }
 
-/// Erases one step's worth.
+/// Erases the given tasks and up to [`ERASE_STEP`] idempotency keys.
 pub(super) async fn erase(
     connection: &mut SqliteConnection,
     step: &EraseStep,
@@ -125,7 +123,7 @@ pub(super) async fn erase(
     Ok(Erased { more_keys: keys == ERASE_STEP as u64, statuses })
 }
 
-/// Works until the store is closed.
+/// Runs until the store is closed.
 pub(super) async fn run(reads: &ReadHalf, queue: &Queue, retention: Option<Duration>) {
     let pause = retention.map_or(LONGEST_PAUSE, |retention| retention / 10);
     let pause = pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
@@ -146,32 +144,28 @@ async fn sweep(
     history: Option<&mut History>,
 ) -> Result<(), StoreError> {
     while erase_step(queue, Vec::new()).await? {}
-    match history {
-        Some(history) => {
-            let swept = history.sweep(reads, queue).await;
-            history.report();
-            swept
-        }
-        None => Ok(()),
-    }
+    let Some(history) = history else { return Ok(()) };
+    let swept = history.sweep(reads, queue).await;
+    history.report();
+    swept
 }
 
-/// Erases finished tasks and one step's worth of keys. Returns whether there may be more old keys.
+/// Has the writer erase tasks and keys. Returns whether there may be more old keys.
 async fn erase_step(queue: &Queue, tasks: Vec<i64>) -> Result<bool, StoreError> {
     let keys_cutoff = Timestamp::from_micros(oldest_remembered());
     let step = EraseStep { tasks, keys_cutoff };
     queue.change(|answer| Change::Erase(step, answer)).await
 }
 
-/// What is known of the stored tasks.
+/// Schedule of the stretches. Owned by the upkeep task, which alone reads and writes it.
 struct History {
     retention: Duration,
-    /// Stretches that were read: when to read them again, what they begin after, and their last task.
-    /// The time is monotonic, because the wall clock may jump.
+    /// Stretches to read again: when (monotonic, because the wall clock may jump), after which `seq`,
+    /// and up to which.
     known: BTreeSet<(Instant, i64, i64)>,
-    /// Tasks after this `seq` are in no stretch yet.
+    /// Tasks after this `seq` are not yet in a stretch.
     known_up_to: i64,
-    /// Tasks that were erased and are not in the log yet.
+    /// Number of erased tasks that are not yet logged.
     erased: usize,
 }
 
@@ -180,7 +174,7 @@ impl History {
         Self { retention, known: BTreeSet::new(), known_up_to: 0, erased: 0 }
     }
 
-    /// Reads the stretches whose time has come, then some that are not known yet; erases what is old.
+    /// Reads the stretches whose time has come, then some new ones; erases the old tasks.
     async fn sweep(&mut self, reads: &ReadHalf, queue: &Queue) -> Result<(), StoreError> {
         let begin = Instant::now();
         let mut fruitless = 0;
@@ -198,7 +192,7 @@ impl History {
         while fruitless < FRUITLESS_STEPS {
             let after = self.known_up_to;
             let stretch = self.erase_old(reads, queue, after, i64::MAX).await?;
-            // The newest tasks do not fill a stretch yet, so each round reads them.
+            // The newest tasks do not fill a stretch, so each round reads them.
             if stretch.tasks < ERASE_STEP {
                 break;
             }
@@ -236,8 +230,8 @@ impl History {
         }
     }
 
-    /// Notes when to read this stretch again, unless nothing is left of it. What is unfinished cannot
-    /// become old before the retention is over.
+    /// Schedules the next read of a stretch, unless it is empty now. An unfinished task cannot become
+    /// old before a full retention has passed.
     fn remember(&mut self, after: i64, last: i64, stretch: &Stretch) {
         if stretch.tasks == stretch.old.len() {
             return;

@@ -1,7 +1,7 @@
-//! Which finished tasks were submitted again, and by which task: `retried_by`.
+//! Links from finished tasks to their latest retries: `retried_by`.
 //!
-//! The writer notes it with each retry. For the history of versions that did not, it is found in the
-//! background, because that takes a look at each row; until then nothing may rely on it.
+//! The writer stores the link with each retry. Older versions did not, so their history is backfilled in
+//! the background, which reads every row; until then no list may filter by it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use crate::store::change::{Change, NewTask, Queue, UpkeepStep};
 use crate::store::error::StoreError;
 use crate::task::{TaskId, with_causes};
 
-/// Tasks that one step of the search looks at: a few milliseconds.
+/// Number of tasks that one step of the backfill reads: a few milliseconds.
 const STEP: i64 = 4096;
-/// Between two steps, so that the lists of clients come first.
+/// Pause between two steps, so that clients' lists go first.
 const STEP_PAUSE: Duration = Duration::from_millis(5);
-/// Before the next try of a step that failed.
+/// Pause before a failed step is repeated.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Pairs of a finished task and its latest retry.
 type Pairs = Vec<(TaskId, TaskId)>;
 
-/// Reads whether `retried_by` of all tasks is known.
+/// Reads whether `retried_by` is known for all tasks.
 pub(super) async fn are_known(connection: &mut SqliteConnection) -> sqlx::Result<Arc<AtomicBool>> {
     let open = sqlx::query("SELECT 1 FROM backfills WHERE name = 'retried_by'");
     let known = open.fetch_optional(connection).await?.is_none();
@@ -40,7 +40,7 @@ pub(super) const RETRIED: OverRows = OverRows {
     sql: "SELECT id FROM new CROSS JOIN tasks ON tasks.id = new.retried WHERE retried_by IS NOT NULL",
 };
 
-/// Of the tasks that are only to be repeated once, those that were.
+/// Returns the finished tasks that already have a retry, among those that only a first one may repeat.
 pub(super) async fn retried(
     transaction: &mut Transaction<'_>,
     tasks: &[&NewTask],
@@ -58,22 +58,22 @@ pub(super) const NOTE: OverRows = OverRows {
     sql: "UPDATE tasks SET retried_by = new.retry FROM new WHERE tasks.id = new.retried",
 };
 
-/// Notes the retries among tasks that were stored.
+/// Stores the links of new tasks that are retries.
 pub(super) fn note(transaction: &mut Transaction<'_>, stored: &[&NewTask]) {
     let retries = stored.iter().filter_map(|task| Some((task.retry?.of, task.id)));
-    // The last one counts.
+    // The last retry of a task wins.
     let latest: HashMap<_, _> = retries.collect();
     write(transaction, &NOTE, &latest.into_iter().collect());
 }
 
-// The writer may have noted a later one meanwhile.
+// The writer may have stored a later retry meanwhile.
 pub(super) const NOTE_FOUND: OverRows = OverRows {
     columns: &["retried", "retry"],
     sql: "UPDATE tasks SET retried_by = new.retry FROM new \
           WHERE tasks.id = new.retried AND +retried_by IS NULL",
 };
 
-/// Notes what the search has found.
+/// Stores links that the backfill found.
 pub(super) async fn store(
     transaction: &mut Transaction<'_>,
     steps: &[&UpkeepStep],
@@ -94,7 +94,7 @@ fn write(transaction: &mut Transaction<'_>, statement: &OverRows, pairs: &Pairs)
     });
 }
 
-/// Searches the history for retries, if an upgrade has left that to be done.
+/// Backfills `retried_by`, if it is not yet known for all tasks.
 pub(super) async fn find(reads: &ReadHalf, queue: &Queue) {
     let mut below = i64::MAX;
     while !reads.retries_known.load(Ordering::Acquire) {
@@ -106,14 +106,14 @@ pub(super) async fn find(reads: &ReadHalf, queue: &Queue) {
             Ok(None) => reads.retries_known.store(true, Ordering::Release),
             Err(StoreError::Closed) => return,
             Err(error) => {
-                tracing::warn!(error = with_causes(&error), "cannot search for older retries");
+                tracing::warn!(error = with_causes(&error), "cannot backfill retries");
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 }
 
-/// Looks at the tasks before this `seq`, latest first. Returns where to go on.
+/// Backfills one step below this `seq`. Returns the start of the next one.
 async fn search(reads: &ReadHalf, queue: &Queue, below: i64) -> Result<Option<i64>, StoreError> {
     let mut scan = reads.readers.scan().await?;
     let found = read(scan.connection(), below).await;
@@ -141,7 +141,7 @@ async fn read(connection: &mut SqliteConnection, below: i64) -> sqlx::Result<(Pa
     let mut pairs = Vec::with_capacity(rows.len());
     for row in &rows {
         let (retried, retry) = (parse(row.try_get(0)?)?, parse(row.try_get(1)?)?);
-        // Of several the latest comes first, and counts.
+        // The latest retry comes first and wins.
         if seen.insert(retried) {
             pairs.push((retried, retry));
         }

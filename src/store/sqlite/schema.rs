@@ -1,4 +1,4 @@
-//! The database file: whose it is, and its schema.
+//! The database file: its owner and its schema.
 
 use std::fs::File;
 use std::io;
@@ -13,14 +13,14 @@ use super::import;
 use crate::store::error::{OpenError, StoreError};
 use crate::task::with_causes;
 
-/// Before this version two connections could damage a database in WAL mode.
+/// In earlier versions two connections could damage a database in WAL mode.
 /// Source: SQLite's release notes of 3.51.3.
 const OLDEST_SAFE_SQLITE: [u32; 3] = [3, 51, 3];
 
-/// Written into the header of our files by the first migration.
+/// Stored in the header of our files by the first migration.
 pub(super) const APPLICATION_ID: i64 = 1_952_543_595;
 
-/// Each step of the schema, never changed once it was released.
+/// Steps of the schema. Released ones never change.
 pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "tasks", include_str!("../../../migrations/sqlite/0001_tasks.sql")),
     (2, "fewer indexes", include_str!("../../../migrations/sqlite/0002_fewer_indexes.sql")),
@@ -34,16 +34,16 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (6, "retried by", include_str!("../../../migrations/sqlite/0006_retried_by.sql")),
 ];
 
-/// The files that SQLite and the lock keep beside the database, and the database itself.
+/// The database and all files that SQLite and the lock keep beside it.
 pub(crate) fn state_files(database: &Path) -> Vec<PathBuf> {
     ["", "-wal", "-shm", "-journal", ".lock"].map(|suffix| with_suffix(database, suffix)).into()
 }
 
-/// The path of the database without symbolic links, so that all who name it find the same lock.
-/// Makes an empty file where there is none.
+/// Path of the database without symbolic links, so that every name of it leads to the same lock.
+/// Creates an empty file if there is none.
 ///
 /// # Errors
-/// If there is something that no database can be.
+/// If the path cannot be a database.
 pub(crate) fn real_path(path: &Path) -> Result<PathBuf, OpenError> {
     let unusable = |error: io::Error| {
         let reason = match error.kind() {
@@ -55,7 +55,7 @@ pub(crate) fn real_path(path: &Path) -> Result<PathBuf, OpenError> {
         OpenError::Unusable { path: path.to_owned(), reason }
     };
     let length = |path: &Path| path.metadata().map_or(0, |file| file.len());
-    // SQLite would erase it, and with it what was accepted last.
+    // SQLite would delete the log, and with it the latest changes.
     if length(path) == 0 && length(&with_suffix(path, "-wal")) > 0 {
         return Err(OpenError::LogAlone { database: path.display().to_string() });
     }
@@ -73,19 +73,19 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Whose file was found.
+/// Owner of an existing file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// Nobody's, or our own with a schema of this version.
+    /// Empty, or ours with this schema version.
     Ours(i64),
-    /// The FastAPI service wrote it.
+    /// Written by the FastAPI service.
     PortedService,
-    /// Another program did.
+    /// Written by another program.
     Foreign,
 }
 
 impl Found {
-    /// Fails if the file is not for this program or not for this version of it.
+    /// Fails if the file belongs to another program or a newer version.
     pub(super) fn check(self, path: &Path) -> Result<(), OpenError> {
         let known = MIGRATIONS.last().map_or(0, |&(version, ..)| version);
         match self {
@@ -98,18 +98,18 @@ impl Found {
     }
 }
 
-/// Looks whose file this is, changing nothing.
+/// Determines the owner of a file, changing nothing.
 pub(super) async fn inspect(path: &Path, options: &SqliteConnectOptions) -> sqlx::Result<Found> {
     if path.metadata().map_or(true, |file| file.len() == 0) {
         return Ok(Found::Ours(0));
     }
-    // Read-only, because closing the last connection of another kind merges a write-ahead log; and
-    // where there is no such log `immutable`, because a reader would leave an empty one.
+    // Read-only, because closing the last writable connection checkpoints the write-ahead log; and
+    // `immutable` if there is no log, because a reader would create an empty one.
     let has_log = with_suffix(path, "-wal").exists();
     let options = options.clone().create_if_missing(false).read_only(true).immutable(!has_log);
     let mut connection = SqliteConnection::connect_with(&options).await?;
     let found = whose(&mut connection).await;
-    // Closed even after an error, so that nothing of the look stays behind.
+    // Closed even after an error, so that no file is left behind.
     connection.close().await?;
     found
 }
@@ -122,7 +122,7 @@ async fn whose(connection: &mut SqliteConnection) -> sqlx::Result<Found> {
     if import::is_ported_service(connection).await? {
         return Ok(Found::PortedService);
     }
-    // A crash right at the beginning may have left no more than the table of migrations.
+    // A crash during the first start may have left only the table of migrations.
     let tables = "SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations'";
     if number(connection, tables).await? == 0 || import::has_begun(connection).await? {
         return Ok(Found::Ours(0));
@@ -188,7 +188,7 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// The kind of an error of SQLite. An extended code has more beyond the lowest byte.
+/// Primary result code of SQLite: the lowest byte of an extended one.
 pub(super) fn primary_code(error: &sqlx::Error) -> Option<i32> {
     let code = error.as_database_error().and_then(|error| error.code());
     code.and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff)

@@ -1,4 +1,4 @@
-//! Statements over many rows: what a batch changes is handed to SQLite as one table of values.
+//! Statements over many rows: a batch is handed to SQLite as one table of values.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,18 +8,18 @@ use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, AssertSqlSafe, Encode, Sqlite, Type};
 
-/// A statement that reads the table `new`, which has these columns.
+/// A statement that reads a table `new` with these columns.
 ///
-/// The table is padded with rows of NULL to a power of two, so that a handful of prepared statements
-/// serve batches of any size. The statement has to leave those out; it can have no parameters.
+/// The table is padded with NULL rows to a power of two, so that a few prepared statements serve batches
+/// of any size. The statement must ignore those rows, and can have no other parameters.
 pub(super) struct OverRows {
     pub(super) columns: &'static [&'static str],
     pub(super) sql: &'static str,
 }
 
 impl OverRows {
-    /// The statement with a row in `new` for each of `rows`; `bind` binds its columns in order.
-    /// What has no answer goes through [`Transaction::write`](super::transaction::Transaction).
+    /// Query with a row in `new` for each of `rows`; `bind` binds the columns in order. For statements
+    /// that return rows; others use [`Transaction::write`](super::transaction::Transaction).
     pub(super) fn with<T>(
         &self,
         rows: &[T],
@@ -38,19 +38,18 @@ impl OverRows {
     }
 }
 
-/// What stands in the rows, one value after the other.
+/// Values of the rows, in order.
 #[derive(Default)]
 pub(super) struct Values {
     arguments: SqliteArguments,
-    /// How many NULLs come next. Parameters that are not bound are NULL, so the last ones need none.
+    /// Number of pending NULLs. Unbound parameters are NULL, so trailing ones are never bound.
     nulls: usize,
-    /// Texts that were bound. Equal ones are handed over as one, which is cheaper than two blocks of
-    /// memory for each that another thread has to free.
+    /// Bound texts. Equal texts share one allocation, because each would be freed on another thread.
     texts: HashSet<Arc<str>, FxBuildHasher>,
 }
 
 impl Values {
-    /// Binds what hardly repeats, such as a number or an id, or NULL.
+    /// Binds a number, NULL, or a text that hardly repeats, such as an id.
     pub(super) fn bind<'v, V: Encode<'v, Sqlite> + Type<Sqlite>>(&mut self, value: V) -> &mut Self {
         for _ in 0..std::mem::take(&mut self.nulls) {
             self.bind(None::<i64>);
@@ -59,7 +58,7 @@ impl Values {
         self
     }
 
-    /// Binds a text that others may have too, or NULL.
+    /// Binds a text that may repeat, or NULL.
     pub(super) fn text<'t>(&mut self, text: impl Into<Option<&'t str>>) -> &mut Self {
         let Some(text) = text.into() else { return self.bind(None::<i64>) };
         let text = match self.texts.get(text) {

@@ -1,4 +1,4 @@
-//! Stores new tasks, their tags and idempotency keys.
+//! Storage of new tasks, their tags and idempotency keys.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -19,8 +19,8 @@ use crate::task::{TaskId, TaskInfo, TaskStatus, Timestamp};
 /// Lifetime of an idempotency key, in microseconds: a day.
 pub(super) const KEY_LIFETIME: i64 = 24 * 60 * 60 * 1_000_000;
 
-/// Stores new tasks. The results are in the order of `tasks`; stored ones are numbered from
-/// `next_seq` on. Those that there is a free slot for run at once: nothing waits before them.
+/// Stores new tasks, numbered from `next_seq`. Results are in the order of `tasks`. Given `free` slots,
+/// which means that no other task waits, tasks with a free slot are stored as running.
 pub(super) async fn submit(
     transaction: &mut Transaction<'_>,
     tasks: &[&NewTask],
@@ -63,7 +63,7 @@ pub(super) async fn submit(
     Ok(results.collect())
 }
 
-/// Why each of these tasks is not stored, if it is not.
+/// Returns the reason for refusing each task, or `None` to store it.
 async fn refusals(
     transaction: &mut Transaction<'_>,
     tasks: &[&NewTask],
@@ -93,7 +93,7 @@ async fn refusals(
     Ok(tasks.iter().map(refuse).collect())
 }
 
-/// The pending record of a new task.
+/// Pending record of a new task.
 fn record(task: &NewTask, seq: i64) -> TaskRecord {
     let info = TaskInfo {
         task_id: task.id,
@@ -128,7 +128,7 @@ fn record(task: &NewTask, seq: i64) -> TaskRecord {
 }
 
 impl TaskRecord {
-    /// Makes a pending record that of its next attempt.
+    /// Applies a claim to a pending record.
     pub(super) fn claim(&mut self, now: Timestamp) {
         self.epoch += 1;
         let info = &mut self.info;
@@ -164,7 +164,7 @@ pub(super) const OUTPUT_OWNERS: OverRows = OverRows {
        AND tasks.output_key IS NOT NULL AND status IN ('pending', 'running')",
 };
 
-/// The unfinished tasks that write the outputs of these, by output.
+/// Returns the unfinished tasks with the same outputs, by output.
 async fn output_owners(
     transaction: &mut Transaction<'_>,
     tasks: &[&NewTask],
@@ -182,7 +182,7 @@ pub(super) const KNOWN_KEYS: OverRows = OverRows {
                  FROM idempotency_keys JOIN new USING (key) WHERE created_at > oldest",
 };
 
-/// The idempotency keys of these tasks that were stored before.
+/// Returns the idempotency keys of these tasks that are already stored.
 async fn known_keys(
     transaction: &mut Transaction<'_>,
     tasks: &[&NewTask],
@@ -199,14 +199,14 @@ async fn known_keys(
     rows.await?.iter().map(replay).collect()
 }
 
-// A key that is too old to count may still be there.
+// An expired key may still be in the table.
 pub(super) const REMEMBER: OverRows = OverRows {
     columns: &["key", "body_hash", "task_id", "created_at"],
     sql: "INSERT OR REPLACE INTO idempotency_keys (key, body_hash, task_id, created_at) \
                   SELECT * FROM new WHERE key IS NOT NULL",
 };
 
-/// Stores the idempotency keys of tasks that were stored.
+/// Stores the idempotency keys of new tasks.
 fn remember(transaction: &mut Transaction<'_>, tasks: &[&NewTask], now: Timestamp) {
     let rows: Vec<_> = keys(tasks).collect();
     transaction.write(&REMEMBER, &rows, |row, (idempotency, id)| {
@@ -219,7 +219,7 @@ fn keys<'t>(tasks: &'t [&NewTask]) -> impl Iterator<Item = (&'t Idempotency, Tas
     tasks.iter().filter_map(|task| Some((task.idempotency.as_ref()?, task.id)))
 }
 
-/// Keys up to this time do not count any more.
+/// Time up to which idempotency keys have expired.
 pub(super) fn oldest_remembered() -> i64 {
     Timestamp::now().as_micros() - KEY_LIFETIME
 }

@@ -52,7 +52,7 @@ async fn bring_up_to_date(schema: &[(i64, &'static str, &'static str)]) {
 
     let started = Started::start(&folder).await;
     for status in ["completed", "failed", "cancelled"] {
-        assert_eq!(started.store.counts().get(status.parse().unwrap()), 1, "{status}");
+        assert_eq!(started.store.reads.counts().get(status.parse().unwrap()), 1, "{status}");
     }
     tokio::spawn(started.store.clone().upkeep(None));
     let index = "SELECT 1 FROM sqlite_schema WHERE name = 'tasks_by_time'";
@@ -102,21 +102,24 @@ async fn retries_in_a_database_of_an_older_schema_are_found_in_the_background() 
 
     let started = Started::start(&folder).await;
     let unretried = ListFilter { retried: Some(false), limit: 10, ..ListFilter::default() };
-    assert!(matches!(started.store.list(&unretried).await, Err(StoreError::RetriesUnknown)));
+    assert!(matches!(started.store.reads.list(&unretried).await, Err(StoreError::RetriesUnknown)));
     // One that was retried again before the search came to it.
     let again = NewTask { retry: Some(Retry { of: id(3000), only_first: false }), ..new_task() };
     let latest = again.id;
     started.submit(again).await;
     retries::find(started.reads(), &started.store.queue).await;
     for (seq, expected) in [(1, id(8000)), (2000, id(2001)), (8000, id(8001)), (3000, latest)] {
-        let found = started.store.get(id(seq)).await.unwrap().unwrap().info.retried_by;
+        let found = started.store.reads.get(id(seq)).await.unwrap().unwrap().info.retried_by;
         assert_eq!(found, Some(expected), "task {seq}");
     }
     let retried = ListFilter { retried: Some(true), limit: 100, ..ListFilter::default() };
-    assert_eq!(started.store.list(&retried).await.unwrap().records.len(), 9);
+    assert_eq!(started.store.reads.list(&retried).await.unwrap().records.len(), 9);
     started.stop().await;
 
     let started = Started::start(&folder).await;
-    assert!(started.store.list(&unretried).await.is_ok(), "the next start knows that it is done");
+    assert!(
+        started.store.reads.list(&unretried).await.is_ok(),
+        "the next start knows that it is done"
+    );
     started.stop().await;
 }

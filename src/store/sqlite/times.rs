@@ -1,8 +1,8 @@
-//! Sparse record of submission times: the earliest and the latest one of each block of [`BLOCK`] tasks.
+//! Sparse index of submission times: the earliest and latest one of each block of [`BLOCK`] tasks.
 //!
-//! A list with a time filter reads only the blocks that may hold such tasks. That costs a row for every
-//! thousand tasks, where an index by time would cost an entry for each. Clocks jump, so the times of
-//! neighbouring blocks may overlap and need not be in order.
+//! A list with a time filter reads only the blocks that may match. The index has a row for every
+//! thousand tasks, where an ordinary one has an entry for each. Clocks jump, so the times of neighbouring
+//! blocks may overlap and need not be in order.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,19 +20,19 @@ use crate::store::error::StoreError;
 use crate::store::filter::ListFilter;
 use crate::task::with_causes;
 
-/// Tasks in a block: those whose `seq / BLOCK` is the same.
+/// Size of a block: the tasks with the same `seq / BLOCK`.
 pub(super) const BLOCK: i64 = 1024;
-/// Most ranges that one page looks at. Only a clock that jumps back and forth makes more than a few.
+/// Maximum number of ranges per page. Only a clock that jumps back and forth causes more than a few.
 const MAX_RANGES: usize = 32;
-/// How often finished blocks are looked for.
+/// Interval at which new full blocks are recorded.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Most blocks recorded at once, about as many rows as a page may look at.
+/// Maximum number of blocks recorded at once: about as many rows as a page may examine.
 const STEP: i64 = 16;
-/// Between two steps, so that the lists of clients come first.
+/// Pause between two steps, so that clients' lists go first.
 const STEP_PAUSE: Duration = Duration::from_millis(5);
 
-/// Blocks whose times are recorded. Written by the writer after each commit that records some, read by
-/// lists. A block that is not here may hold any time: it is being filled, or was not recorded yet.
+/// Recorded blocks. Written by the writer after each commit that records or erases some, read by lists
+/// and by [`keep`]. A missing block may hold any time: it is not full, or not yet recorded.
 #[derive(Debug, Default)]
 pub(super) struct Times(RwLock<BTreeMap<i64, (i64, i64)>>);
 
@@ -49,20 +49,20 @@ impl Times {
         Ok(times)
     }
 
-    /// Takes note of recorded blocks.
+    /// Adds recorded blocks.
     pub(super) fn record(&self, blocks: &[BlockTimes]) {
         let mut known = self.0.write();
         known.extend(blocks.iter().map(|times| (times.block, (times.earliest, times.latest))));
     }
 
-    /// Forgets the blocks before this one.
+    /// Drops the blocks before this one.
     pub(super) fn forget(&self, before: i64) {
         let mut known = self.0.write();
         *known = known.split_off(&before);
     }
 
-    /// The ranges of `seq`, newest first, that may hold tasks of the times that the filter wants. There
-    /// may be more below the last one if there are [`MAX_RANGES`].
+    /// Returns the ranges of `seq`, newest first, that may match the filter's times. If there are
+    /// [`MAX_RANGES`], more may follow below the last one.
     pub(super) fn ranges(&self, filter: &ListFilter) -> Vec<Range<i64>> {
         let mut above = filter.cursor.map_or(i64::MAX, |cursor| cursor.seq);
         let after = filter.created_after.map_or(i64::MIN, |time| time.as_micros());
@@ -92,7 +92,7 @@ impl Times {
         ranges
     }
 
-    /// The first blocks below `end` that are not recorded, from `from` on.
+    /// Returns the first unrecorded blocks between `from` and `end`, up to [`STEP`].
     pub(super) fn gap(&self, from: i64, end: i64) -> Option<Range<i64>> {
         let known = self.0.read();
         let mut first = from;
@@ -106,7 +106,7 @@ impl Times {
     }
 }
 
-/// Whether a page of these ranges leaves some of the list unseen.
+/// Whether more ranges may follow these.
 pub(super) fn is_cut(ranges: &[Range<i64>]) -> bool {
     ranges.len() == MAX_RANGES
 }
@@ -122,7 +122,7 @@ pub(super) const FORGET: OverRows = OverRows {
     sql: "DELETE FROM submission_times WHERE block < (SELECT max(first) FROM new)",
 };
 
-/// Stores the times of blocks.
+/// Stores the times of blocks, and drops those of erased ones.
 pub(super) async fn store(
     transaction: &mut Transaction<'_>,
     steps: &[&UpkeepStep],
@@ -141,26 +141,24 @@ pub(super) async fn store(
     Ok(())
 }
 
-/// Records the times of each block when it is full, and of those that an older version or a crash left
-/// unrecorded. Works until the store is closed.
+/// Records the times of each block once it is full, and of full blocks that an older version or a crash
+/// left unrecorded. Runs until the store is closed.
 pub(super) async fn keep(reads: &ReadHalf, queue: &Queue) {
-    // The blocks before this one are recorded, empty or too large to be read in time.
+    // Earlier blocks are recorded, empty, or too slow to read.
     let mut begin = 0;
     let mut has_index = true;
     loop {
-        match record_gap(reads, queue, begin).await {
+        let mut step = record_gap(reads, queue, begin).await;
+        if has_index && matches!(step, Ok(None)) {
+            step = drop_index(reads, queue).await.map(|()| None);
+            has_index = step.is_err();
+        }
+        match step {
             Ok(Some(next)) => {
                 begin = next;
                 tokio::time::sleep(STEP_PAUSE).await;
                 continue;
             }
-            Ok(None) if has_index => match drop_index(reads, queue).await {
-                Ok(()) => has_index = false,
-                Err(StoreError::Closed) => return,
-                Err(error) => {
-                    tracing::warn!(error = with_causes(&error), "cannot drop the index by time");
-                }
-            },
             Ok(None) | Err(StoreError::Overloaded) => {}
             Err(StoreError::Closed) => return,
             Err(error) => {
@@ -171,7 +169,7 @@ pub(super) async fn keep(reads: &ReadHalf, queue: &Queue) {
     }
 }
 
-/// Records a step of the first gap. Returns the block to go on with, or `None` if there is no gap.
+/// Records the beginning of the first gap. Returns the next block, or `None` if there is no gap.
 async fn record_gap(
     reads: &ReadHalf,
     queue: &Queue,
@@ -181,7 +179,7 @@ async fn record_gap(
     let Some(gap) = reads.times.gap(begin, full) else { return Ok(None) };
     let mut scan = reads.readers.scan().await?;
     let oldest = sqlx::query("SELECT min(seq) FROM tasks").fetch_one(scan.connection()).await?;
-    // Without tasks all full blocks are empty.
+    // If there are no tasks, all full blocks are empty.
     let first_block = oldest.try_get::<Option<i64>, _>(0)?.map_or(full, |oldest| oldest / BLOCK);
     if gap.end <= first_block {
         scan.finish();
@@ -190,7 +188,7 @@ async fn record_gap(
     let blocks = read_blocks(scan.connection(), gap.clone()).await.map_err(StoreError::from);
     scan.finish();
     let blocks = match blocks {
-        // They are left unrecorded, so lists look at each of their rows.
+        // Left unrecorded, so lists check each of their rows.
         Err(StoreError::Overloaded) => return Ok(Some(gap.end)),
         blocks => blocks?,
     };
@@ -209,7 +207,7 @@ async fn read_blocks(
             "SELECT min(created_at), max(created_at) FROM tasks WHERE seq >= ?1 AND seq < ?2";
         let ends = sqlx::query(ends).bind(block * BLOCK).bind((block + 1) * BLOCK);
         let row = ends.fetch_one(&mut *connection).await?;
-        // Without tasks there is nothing to record.
+        // An empty block has no times.
         if let (Some(earliest), Some(latest)) = (row.try_get(0)?, row.try_get(1)?) {
             times.push(BlockTimes { block, earliest, latest });
         }
@@ -217,16 +215,14 @@ async fn read_blocks(
     Ok(times)
 }
 
-/// Drops the index by time of older versions, if it is there.
+/// Drops the index by time of older versions, if it exists.
 async fn drop_index(reads: &ReadHalf, queue: &Queue) -> Result<(), StoreError> {
     let index = "SELECT 1 FROM sqlite_schema WHERE name = 'tasks_by_time'";
-    match sqlx::query(index).fetch_optional(reads.readers.points()).await? {
-        Some(_) => {
-            let step = UpkeepStep { drop_index: true, ..UpkeepStep::default() };
-            queue.change(|answer| Change::Upkeep(step, answer)).await
-        }
-        None => Ok(()),
+    if sqlx::query(index).fetch_optional(reads.readers.points()).await?.is_none() {
+        return Ok(());
     }
+    let step = UpkeepStep { drop_index: true, ..UpkeepStep::default() };
+    queue.change(|answer| Change::Upkeep(step, answer)).await
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
-//! One transaction of the writer. Statements gather, and are sent together with the first one whose
-//! answer is needed, at the latest with the commit: the way to SQLite's thread and back takes longer
-//! than most statements.
+//! One transaction of the writer. Statements are buffered and sent together when a result is needed, at
+//! the latest with the commit: the round trip to SQLite's thread takes longer than most statements.
 
 use futures_util::TryStreamExt;
 use sqlx::sqlite::SqliteRow;
@@ -8,30 +7,30 @@ use sqlx::{AssertSqlSafe, Either, Executor, SqliteConnection};
 
 use super::statements::{OverRows, Values};
 
-/// As many rows as one statement takes: SQLite has a limit of 32,766 parameters.
+/// Maximum number of rows per statement: SQLite allows 32,766 parameters.
 const MAX_ROWS: usize = 1024;
 
 pub(super) struct Transaction<'c> {
     connection: &'c mut SqliteConnection,
-    /// How many rows a statement has at least, those that are all NULL included. One number for all
-    /// that are usual, so that there are few different texts to prepare.
+    /// Minimum number of rows per statement, NULL rows included. The same for all common statements, so
+    /// that there are few distinct texts to prepare.
     rows: usize,
     sql: String,
     values: Values,
     statements: usize,
-    /// How many rows each statement changed that was sent.
+    /// Number of rows that each sent statement changed.
     changed: Vec<u64>,
 }
 
-/// Names a statement of a transaction.
+/// Index of a statement within its transaction.
 #[derive(Clone, Copy)]
 pub(super) struct Written(usize);
 
 impl<'c> Transaction<'c> {
-    /// Begins a transaction whose usual statements are over up to that many rows.
+    /// Begins a transaction whose common statements have up to `rows` rows.
     ///
-    /// The statements around it are plain ones: SQLite ends a transaction by itself when the disk is
-    /// full, and sqlx's own bookkeeping would not believe that.
+    /// BEGIN and COMMIT are plain statements: SQLite rolls back by itself when the disk is full, and
+    /// sqlx's transactions would lose track of that.
     pub(super) fn begin(connection: &'c mut SqliteConnection, rows: usize) -> Self {
         Self {
             connection,
@@ -43,7 +42,7 @@ impl<'c> Transaction<'c> {
         }
     }
 
-    /// Adds a statement; more rows than one takes are spread over several. None for no rows.
+    /// Adds a statement, or several if there are too many rows for one. `None` without rows.
     pub(super) fn write<T>(
         &mut self,
         statement: &OverRows,
@@ -61,7 +60,7 @@ impl<'c> Transaction<'c> {
         (!rows.is_empty()).then_some(Written(self.statements - 1))
     }
 
-    /// Rows that a statement reads after everything that was added; none for no rows.
+    /// Sends all buffered statements, then a query; skips the query without rows.
     pub(super) async fn read<T>(
         &mut self,
         statement: &OverRows,
@@ -74,7 +73,7 @@ impl<'c> Transaction<'c> {
         statement.with(rows, bind).fetch_all(self.connection().await?).await
     }
 
-    /// The connection, with everything written that was added.
+    /// Sends all buffered statements and returns the connection.
     pub(super) async fn connection(&mut self) -> sqlx::Result<&mut SqliteConnection> {
         if !self.sql.is_empty() {
             let sql = AssertSqlSafe(std::mem::take(&mut self.sql));
@@ -97,11 +96,11 @@ impl<'c> Transaction<'c> {
     }
 }
 
-/// What a transaction has changed.
+/// Numbers of changed rows, by statement.
 pub(super) struct Changed(Vec<u64>);
 
 impl Changed {
-    /// How many rows a statement has changed.
+    /// Number of rows that a statement changed.
     pub(super) fn by(&self, Written(statement): Written) -> u64 {
         self.0.get(statement).copied().unwrap_or_default()
     }

@@ -1,11 +1,10 @@
-//! State changes after the submission, claims apart.
+//! Status changes after submission, except claims.
 //!
-//! Each statement changes a whole batch, handed over as a table `new`, and is a compare-and-set: its
-//! `WHERE` names the status (and for a running attempt the epoch) that it starts from. It leaves other
-//! rows alone.
+//! Each statement changes a whole batch, given as a table `new`, and is a compare-and-set: its `WHERE`
+//! names the expected status and, for a running attempt, the epoch. Other rows stay unchanged.
 //!
-//! The plus in `+status` keeps SQLite from walking an index of statuses, where it may read every
-//! pending task to find one.
+//! The plus in `+status` rules out indexes of statuses, where SQLite might read every pending task to
+//! find one.
 
 use sqlx::{Row, SqliteConnection};
 
@@ -13,8 +12,8 @@ use super::columns::{self, columns, parse};
 use super::statements::OverRows;
 use super::transaction::{Transaction, Written};
 use crate::store::change::{AttemptEnd, CancelEffect, Cancellation, StoredProgress};
-use crate::store::engine::Cancelled;
 use crate::store::record::CANCELLED_MESSAGE;
+use crate::store::results::Cancelled;
 use crate::task::{TaskStatus, Timestamp};
 
 pub(super) const PROGRESS: OverRows = OverRows {
@@ -68,7 +67,7 @@ pub(super) const END: OverRows = OverRows {
        AND (cancel_requested_at IS NULL OR new.status = 'cancelled')",
 };
 
-/// Ends attempts that own their tasks.
+/// Ends those attempts that still own their tasks.
 pub(super) fn end(
     transaction: &mut Transaction<'_>,
     ends: &[&AttemptEnd],
@@ -97,7 +96,7 @@ pub(super) const ENDED: OverRows = OverRows {
           WHERE tasks.epoch = new.epoch AND +tasks.status = new.status",
 };
 
-/// The ends among these, by `seq` and epoch, that are not stored.
+/// Returns the ends, by `seq` and epoch, that were not stored.
 pub(super) async fn disowned(
     connection: &mut SqliteConnection,
     ends: &[&AttemptEnd],
@@ -119,7 +118,7 @@ pub(super) const PROMOTE: OverRows = OverRows {
                    WHERE seq IN (SELECT seq FROM new) AND +status = 'pending'",
 };
 
-/// Makes tasks ready that waited for a time.
+/// Makes tasks ready whose time has come.
 pub(super) fn promote(transaction: &mut Transaction<'_>, seqs: &[i64]) {
     transaction.write(&PROMOTE, seqs, |row, seq| {
         row.bind(*seq);
@@ -150,7 +149,7 @@ pub(super) const STATUSES: OverRows = OverRows {
     sql: "SELECT id, status FROM tasks WHERE id IN (SELECT id FROM new)",
 };
 
-/// Cancels pending tasks, and stores the request on running ones whose attempt has accepted it.
+/// Cancels pending tasks, and stores the request on running ones whose attempts accepted it.
 pub(super) async fn cancel(
     transaction: &mut Transaction<'_>,
     cancels: &[&Cancellation],

@@ -31,7 +31,7 @@ async fn late_progress_changes_nothing() {
         let updated_at = Timestamp::now();
         let progress = StoredProgress { seq: record.seq, epoch, percent, message, updated_at };
         started.store.progress(progress).await.unwrap();
-        let stored = started.store.get(record.info.task_id).await.unwrap().unwrap().info;
+        let stored = started.store.reads.get(record.info.task_id).await.unwrap().unwrap().info;
         assert_eq!(stored.progress, expected, "after progress of epoch {epoch}");
     }
     started.stop().await;
@@ -67,7 +67,7 @@ async fn a_task_that_was_to_be_cancelled_is_cancelled_by_the_next_start() {
     started.stop().await;
 
     let started = Started::start(&folder).await;
-    let stored = started.store.get(id).await.unwrap().unwrap().info;
+    let stored = started.store.reads.get(id).await.unwrap().unwrap().info;
     assert_eq!(stored.status, TaskStatus::Cancelled);
     started.stop().await;
 }
@@ -112,7 +112,7 @@ async fn a_late_end_changes_nothing_and_is_told_so() {
         };
     }
     for (record, epoch) in records.iter().zip(epochs) {
-        let stored = started.store.get(record.info.task_id).await.unwrap().unwrap().info;
+        let stored = started.store.reads.get(record.info.task_id).await.unwrap().unwrap().info;
         let expected = if epoch == 1 { TaskStatus::Completed } else { TaskStatus::Running };
         assert_eq!((stored.status, owned[&record.seq]), (expected, epoch == 1));
     }

@@ -89,7 +89,7 @@ impl History {
             self.steps.store(0, Ordering::Relaxed);
             let ranges = self.started.reads().times.ranges(&filter);
             let types = &self.started.reads().types;
-            let mut walk = Walk::new(&filter, types, self.started.store.counts());
+            let mut walk = Walk::new(&filter, types, self.started.store.reads.counts());
             walk.run(&mut self.connection, &ranges).await.unwrap();
             most = most.max(self.steps.load(Ordering::Relaxed));
             let page = walk.into_page().unwrap();
@@ -199,7 +199,7 @@ async fn no_list_sorts_rows_or_scans_the_table() {
     let started = Started::open(&path, 0).await;
     let reads = started.reads();
     for filter in filters() {
-        let walk = Walk::new(&filter, &reads.types, started.store.counts());
+        let walk = Walk::new(&filter, &reads.types, started.store.reads.counts());
         let explain = format!("EXPLAIN QUERY PLAN {}", walk.rows(&(0..9), 9).sql().as_str());
         let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(reads.points());
         let plan: Vec<String> = rows.await.unwrap().iter().map(|row| row.get("detail")).collect();
@@ -215,7 +215,7 @@ async fn a_page_ends_when_it_holds_enough() {
                  WHERE seq > 49000";
     sqlx::query(large).execute(&mut history.connection).await.unwrap();
     let filter = ListFilter { limit: 100, ..ListFilter::default() };
-    let page = history.started.store.list(&filter).await.unwrap();
+    let page = history.started.store.reads.list(&filter).await.unwrap();
     let bytes: usize = page.records.iter().map(|record| ROW_BYTES + record.info.text_bytes()).sum();
     assert_eq!(page.records.len(), 5, "{bytes} bytes");
     assert_eq!(page.next.map(|next| next.seq), Some(ROWS - 4));
@@ -248,7 +248,7 @@ async fn a_scan_without_a_client_makes_way() {
         assert!(matches!(ended, Err(StoreError::Overloaded)), "{ended:?}");
     }
     let one = ListFilter { limit: 1, ..ListFilter::default() };
-    assert_eq!(history.started.store.list(&one).await.unwrap().records.len(), 1);
+    assert_eq!(history.started.store.reads.list(&one).await.unwrap().records.len(), 1);
     // Nor does one keep the store open.
     let mut scan = history.started.reads().readers.scan().await.unwrap();
     let running = tokio::spawn(async move {
