@@ -1,6 +1,6 @@
 //! The database. One writer commits all queued changes as one transaction; reads never wait for it.
 //!
-//! A [`change`] goes in, a [`Committed`] comes out: the writer hands each commit to an [`Observer`]
+//! A `change` goes in, a `Committed` comes out: the writer hands each commit to an `Observer`
 //! before it answers the callers. Nothing here knows what a task does.
 
 mod change;
