@@ -34,10 +34,8 @@ impl Observer for Fold {
                         self.metrics.submitted(&record.info.task_type);
                     }
                     self.metrics.started(&record.info);
-                    if self.events.wanted() {
-                        let info = record.info.clone();
-                        self.events.changed(Some(TaskStatus::Pending), record.epoch, info);
-                    }
+                    let pending = Some(TaskStatus::Pending);
+                    self.events.changed(pending, record.epoch, || record.info.clone());
                     self.runner.start(*record, code);
                 }
                 Committed::Cancelled { id, seq, record } => {
@@ -66,29 +64,23 @@ impl Fold {
         if let Some(run_at) = record.due_at {
             self.schedule(Due::At(record.seq, run_at));
         }
-        if self.events.wanted() {
-            self.events.changed(None, record.epoch, record.info);
-        }
+        self.events.changed(None, record.epoch, || record.info);
     }
 
     fn cancelled(&self, TaskRecord { epoch, info, .. }: TaskRecord) {
         self.metrics.ended(&info.task_type, None, info.status, info.updated_at);
-        if self.events.wanted() {
-            self.events.changed(Some(TaskStatus::Pending), epoch, info);
-        }
+        self.events.changed(Some(TaskStatus::Pending), epoch, || info);
     }
 
     fn ended(&self, end: &AttemptEnd, at: Timestamp) {
         tracing::debug!(task.id = %end.id, status = end.status.name(), "ended");
         if let Some(attempt) = self.attempts.get(end.id).filter(|it| it.epoch == end.epoch) {
-            // From here on reads show the end, so a new stream cannot miss it; see `Events::wanted`.
+            // From here on reads show the end, so a new stream cannot miss it; see `Events::changed`.
             attempt.end();
             let claimed = &attempt.claimed;
             self.metrics.ended(&claimed.task_type, claimed.started_at, end.status, at);
-            if self.events.wanted() {
-                let info = attempt.after(end, at);
-                self.events.changed(Some(TaskStatus::Running), end.epoch, info);
-            }
+            let running = Some(TaskStatus::Running);
+            self.events.changed(running, end.epoch, || attempt.after(end, at));
         }
         self.attempts.remove(end.id, end.epoch);
         if end.status.is_final() {

@@ -65,16 +65,19 @@ impl Events {
         }
     }
 
-    /// Whether a stream may need a change. Call this **after** reads show the change: a stream that starts
-    /// later then reads it.
-    pub(super) fn wanted(&self) -> bool {
-        self.log.is_logging()
-    }
-
-    /// Publishes a change of status.
-    pub(super) fn changed(&self, from: Option<TaskStatus>, epoch: i64, info: TaskInfo) {
-        let stamp = Stamp::of(epoch, info.status);
-        self.log.append(EventKind::State, from, stamp, info);
+    /// Publishes a change of status, if a stream may need it. Call this **after** reads show the change: a
+    /// stream that starts later then reads it.
+    pub(super) fn changed(
+        &self,
+        from: Option<TaskStatus>,
+        epoch: i64,
+        info: impl FnOnce() -> TaskInfo,
+    ) {
+        if self.log.is_logging() {
+            let info = info();
+            let stamp = Stamp::of(epoch, info.status);
+            self.log.append(EventKind::State, from, stamp, info);
+        }
     }
 
     /// Number of open streams.
@@ -126,7 +129,7 @@ pub(super) async fn publish_progress(events: Arc<Events>, attempts: Arc<Attempts
     let work = async {
         loop {
             ticks.tick().await;
-            if !events.wanted() {
+            if !events.log.is_logging() {
                 continue;
             }
             let mut published = HashMap::new();
