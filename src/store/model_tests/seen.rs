@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{AssertSqlSafe, Row};
-
 use super::model::{Model, Task};
 use super::moves::{Start, TYPES};
 use crate::store::{ListFilter, Store, TaskRecord};
@@ -62,13 +60,8 @@ pub(super) async fn compare(store: &Store, ids: &Ids, model: &Model) {
     let expected = model.keys.get(&key).map(|key| (key.seq, key.body.to_string()));
     assert_eq!(replay, expected, "key {key}");
     let tagged = model.list(|task| task.new.tag.is_some()).len();
-    let counts = (count(store, "task_tags").await, count(store, "idempotency_keys").await);
+    let counts = (store.reads.rows("task_tags").await, store.reads.rows("idempotency_keys").await);
     assert_eq!(counts, (tagged, model.keys.len()), "tags and keys that are left");
-}
-
-async fn count(store: &Store, table: &str) -> usize {
-    let query = sqlx::query(AssertSqlSafe(format!("SELECT count(*) FROM {table}")));
-    query.fetch_one(store.reads.points()).await.unwrap().get::<i64, _>(0) as usize
 }
 
 pub(super) fn seq_of(ids: &Ids, id: TaskId) -> i64 {

@@ -94,9 +94,12 @@ impl ReadHalf {
         Ok(replay.transpose()?)
     }
 
+    /// Number of rows of a table.
     #[cfg(test)]
-    pub(crate) fn points(&self) -> &sqlx::SqlitePool {
-        self.readers.points()
+    pub(crate) async fn rows(&self, table: &str) -> usize {
+        let count = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+        let rows = sqlx::query_scalar::<_, i64>(count).fetch_one(self.readers.points()).await;
+        rows.unwrap() as usize
     }
 
     /// Fails if an accepted change could not be stored or found again.

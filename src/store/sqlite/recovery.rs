@@ -57,15 +57,16 @@ pub(super) async fn recover(
     }
 
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let recovered: Vec<SqliteRow> = sqlx::query(RECOVER)
-    .bind(Timestamp::now().as_micros())
-    .bind(MAX_INTERRUPTIONS)
-    .bind(format!(
+    let failure = format!(
         "the server stopped {MAX_INTERRUPTIONS} times while this task ran, so it may be what stops it"
-    ))
-    .bind(CANCELLED_MESSAGE)
-    .fetch_all(&mut *transaction)
-    .await?;
+    );
+    let recovered: Vec<SqliteRow> = sqlx::query(RECOVER)
+        .bind(Timestamp::now().as_micros())
+        .bind(MAX_INTERRUPTIONS)
+        .bind(failure)
+        .bind(CANCELLED_MESSAGE)
+        .fetch_all(&mut *transaction)
+        .await?;
     // This build may be able to run what another one could not.
     sqlx::query("UPDATE tasks SET held = 0, message = '' WHERE held = 1")
         .execute(&mut *transaction)

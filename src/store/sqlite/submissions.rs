@@ -17,7 +17,7 @@ use crate::store::slots::FreeSlots;
 use crate::task::{TaskId, TaskInfo, TaskStatus, Timestamp};
 
 /// Lifetime of an idempotency key, in microseconds: a day.
-pub(super) const KEY_LIFETIME: i64 = 24 * 60 * 60 * 1_000_000;
+const KEY_LIFETIME: i64 = 24 * 60 * 60 * 1_000_000;
 
 /// Stores new tasks, numbered from `next_seq`. Results are in the order of `tasks`. Given `free` slots,
 /// which means that no other task waits, tasks with a free slot are stored as running.

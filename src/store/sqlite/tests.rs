@@ -9,7 +9,8 @@ use tempfile::TempDir;
 use super::schema::migrate;
 use super::*;
 use crate::store::testing::{Started, new_task};
-use crate::store::{ListFilter, NewTask, Retry, StoreError};
+use crate::store::{AttemptEnd, Committed, ListFilter, NewTask, Retry, StoreError};
+use crate::task::TaskStatus;
 
 #[tokio::test]
 async fn every_commit_waits_for_the_disk() {
@@ -23,6 +24,28 @@ async fn every_commit_waits_for_the_disk() {
     // SQLite's number for FULL; one less and only checkpoints would wait.
     let level = sqlx::query("PRAGMA synchronous").fetch_one(&mut opened.write.connection).await;
     assert_eq!(level.unwrap().get::<i64, _>(0), 2);
+}
+
+#[tokio::test]
+async fn a_finished_task_keeps_its_status_whatever_the_statement() {
+    let folder = TempDir::new().unwrap();
+    let mut started = Started::start(&folder).await;
+    let record = started.claimed().await;
+    let end = AttemptEnd {
+        status: TaskStatus::Completed,
+        ..AttemptEnd::pending(record.seq, 1, record.info.task_id)
+    };
+    started.store.end(Arc::new(end)).await.unwrap();
+    assert!(matches!(started.heard.recv().await, Some(Committed::Ended(..))));
+    started.stop().await;
+
+    let options = SqliteConnectOptions::new().filename(folder.path().join("tasks.db"));
+    let mut database = SqliteConnection::connect_with(&options).await.unwrap();
+    for status in ["pending", "running", "failed", "cancelled"] {
+        let update = sqlx::query("UPDATE tasks SET status = ?1").bind(status);
+        let refused = update.execute(&mut database).await.unwrap_err().to_string();
+        assert!(refused.contains("never changes its status"), "{refused}");
+    }
 }
 
 #[tokio::test]

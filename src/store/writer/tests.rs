@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use futures_util::FutureExt;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 
 use super::*;
@@ -35,24 +33,6 @@ async fn late_progress_changes_nothing() {
         assert_eq!(stored.progress, expected, "after progress of epoch {epoch}");
     }
     started.stop().await;
-}
-
-#[tokio::test]
-async fn a_finished_task_keeps_its_status_whatever_the_statement() {
-    let folder = TempDir::new().unwrap();
-    let mut started = Started::start(&folder).await;
-    let record = started.claimed().await;
-    started.store.end(end_of(&record, 1)).await.unwrap();
-    assert!(matches!(started.heard.recv().await, Some(Committed::Ended(..))));
-    started.stop().await;
-
-    let options = SqliteConnectOptions::new().filename(folder.path().join("tasks.db"));
-    let mut database = SqliteConnection::connect_with(&options).await.unwrap();
-    for status in ["pending", "running", "failed", "cancelled"] {
-        let update = sqlx::query("UPDATE tasks SET status = ?1").bind(status);
-        let refused = update.execute(&mut database).await.unwrap_err().to_string();
-        assert!(refused.contains("never changes its status"), "{refused}");
-    }
 }
 
 #[tokio::test]

@@ -201,7 +201,7 @@ async fn no_list_sorts_rows_or_scans_the_table() {
     for filter in filters() {
         let walk = Walk::new(&filter, &reads.types, started.store.reads.counts());
         let explain = format!("EXPLAIN QUERY PLAN {}", walk.rows(&(0..9), 9).sql().as_str());
-        let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(reads.points());
+        let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(reads.readers.points());
         let plan: Vec<String> = rows.await.unwrap().iter().map(|row| row.get("detail")).collect();
         let bad = |step: &&String| step.contains("TEMP B-TREE") || step.starts_with("SCAN tasks");
         assert_eq!(plan.iter().find(bad), None, "{filter:?}\n{plan:#?}");
