@@ -20,6 +20,7 @@ mod submissions;
 mod times;
 mod transaction;
 mod transitions;
+mod upkeep;
 
 #[cfg(test)]
 mod tests;
@@ -29,7 +30,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
-use futures_util::future::join3;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 use tokio::sync::mpsc;
@@ -42,6 +42,7 @@ pub(crate) use reads::ReadHalf;
 use schema::{Found, MIGRATIONS, explain, number, with_suffix};
 pub(crate) use schema::{real_path, state_files};
 use times::Times;
+pub(super) use upkeep::upkeep;
 
 use super::change::Queue;
 use super::error::OpenError;
@@ -145,10 +146,4 @@ async fn types(
         }
     }
     Ok(names.into())
-}
-
-/// Upkeep; see [`Store::upkeep`](super::Store::upkeep).
-pub(super) async fn upkeep(reads: ReadHalf, queue: Queue, retention: Option<Duration>) {
-    let erase = retention::run(&reads, &queue, retention);
-    join3(times::keep(&reads, &queue), retries::find(&reads, &queue), erase).await;
 }

@@ -8,7 +8,7 @@ use sqlx::{QueryBuilder, Row};
 
 use super::claims::push_ready;
 use super::columns::decode;
-use super::reads::ReadHalf;
+use super::readers::Readers;
 use crate::store::error::StoreError;
 use crate::store::filter::{MAX_POSITION, Positions};
 
@@ -26,27 +26,28 @@ impl PositionCache {
     pub(super) fn invalidate(&self) {
         self.commits.fetch_add(1, Ordering::Release);
     }
-}
 
-impl ReadHalf {
-    /// Queue positions of the ready tasks, up to [`MAX_POSITION`].
-    pub(crate) async fn positions(&self) -> Result<Arc<Positions>, StoreError> {
-        let cache = &self.positions;
-        let commits = cache.commits.load(Ordering::Acquire);
-        if let Some((read_at, positions)) = &*cache.latest.lock()
+    /// Returns the queue positions of ready tasks of these types, up to [`MAX_POSITION`].
+    pub(super) async fn read(
+        &self,
+        readers: &Readers,
+        types: &[&'static str],
+    ) -> Result<Arc<Positions>, StoreError> {
+        let commits = self.commits.load(Ordering::Acquire);
+        if let Some((read_at, positions)) = &*self.latest.lock()
             && *read_at == commits
         {
             return Ok(Arc::clone(positions));
         }
         let limit = MAX_POSITION as usize;
-        let by_type: Vec<_> = self.known_types.iter().map(|&name| (name, limit)).collect();
+        let by_type: Vec<_> = types.iter().map(|&name| (name, limit)).collect();
         let mut query = QueryBuilder::new("SELECT json_group_array(seq) FROM (");
         push_ready(&mut query, &by_type, limit);
-        let row = query.push(")").build().fetch_one(self.readers.points()).await?;
+        let row = query.push(")").build().fetch_one(readers.points()).await?;
         let seqs: &str = row.try_get(0)?;
         let queue: Vec<i64> = serde_json::from_str(seqs).map_err(decode)?;
         let positions = Arc::new(queue.into_iter().zip(1..).collect());
-        *cache.latest.lock() = Some((commits, Arc::clone(&positions)));
+        *self.latest.lock() = Some((commits, Arc::clone(&positions)));
         Ok(positions)
     }
 }

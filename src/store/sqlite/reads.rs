@@ -19,6 +19,7 @@ use super::times::Times;
 use crate::store::change::{Answer, Replay};
 use crate::store::counts::Counts;
 use crate::store::error::StoreError;
+use crate::store::filter::Positions;
 use crate::store::record::TaskRecord;
 use crate::task::{TaskId, Timestamp};
 
@@ -77,6 +78,11 @@ impl ReadHalf {
                       FROM task_types";
         let row = sqlx::query(oldest).fetch_one(self.readers.points()).await?;
         Ok(row.try_get::<Option<i64>, _>(0)?.map(Timestamp::from_micros))
+    }
+
+    /// Queue positions of the ready tasks, up to [`MAX_POSITION`](crate::store::MAX_POSITION).
+    pub(crate) async fn positions(&self) -> Result<Arc<Positions>, StoreError> {
+        self.positions.read(&self.readers, &self.known_types).await
     }
 
     /// Returns the first submission with this idempotency key, if it is remembered.

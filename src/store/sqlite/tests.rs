@@ -130,7 +130,7 @@ async fn retries_in_a_database_of_an_older_schema_are_found_in_the_background() 
     let again = NewTask { retry: Some(Retry { of: id(3000), only_first: false }), ..new_task() };
     let latest = again.id;
     started.submit(again).await;
-    retries::find(started.reads(), &started.store.queue).await;
+    upkeep::backfill_retries(started.reads(), &started.store.queue).await;
     for (seq, expected) in [(1, id(8000)), (2000, id(2001)), (8000, id(8001)), (3000, latest)] {
         let found = started.store.reads.get(id(seq)).await.unwrap().unwrap().info.retried_by;
         assert_eq!(found, Some(expected), "task {seq}");

@@ -6,33 +6,24 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use parking_lot::RwLock;
 use sqlx::{Row, SqliteConnection};
 
-use super::reads::ReadHalf;
 use super::statements::OverRows;
 use super::transaction::Transaction;
-use crate::store::change::{BlockTimes, Change, Queue, UpkeepStep};
-use crate::store::error::StoreError;
+use crate::store::change::{BlockTimes, UpkeepStep};
 use crate::store::filter::ListFilter;
-use crate::task::with_causes;
 
 /// Size of a block: the tasks with the same `seq / BLOCK`.
 pub(super) const BLOCK: i64 = 1024;
 /// Maximum number of ranges per page. Only a clock that jumps back and forth causes more than a few.
 const MAX_RANGES: usize = 32;
-/// Interval at which new full blocks are recorded.
-const PAUSE: Duration = Duration::from_secs(1);
 /// Maximum number of blocks recorded at once: about as many rows as a page may examine.
 const STEP: i64 = 16;
-/// Pause between two steps, so that clients' lists go first.
-const STEP_PAUSE: Duration = Duration::from_millis(5);
 
 /// Recorded blocks. Written by the writer after each commit that records or erases some, read by lists
-/// and by [`keep`]. A missing block may hold any time: it is not full, or not yet recorded.
+/// and by the upkeep. A missing block may hold any time: it is not full, or not yet recorded.
 #[derive(Debug, Default)]
 pub(super) struct Times(RwLock<BTreeMap<i64, (i64, i64)>>);
 
@@ -139,90 +130,6 @@ pub(super) async fn store(
         drop.execute(transaction.connection().await?).await?;
     }
     Ok(())
-}
-
-/// Records the times of each block once it is full, and of full blocks that an older version or a crash
-/// left unrecorded. Runs until the store is closed.
-pub(super) async fn keep(reads: &ReadHalf, queue: &Queue) {
-    // Earlier blocks are recorded, empty, or too slow to read.
-    let mut begin = 0;
-    let mut has_index = true;
-    loop {
-        let mut step = record_gap(reads, queue, begin).await;
-        if has_index && matches!(step, Ok(None)) {
-            step = drop_index(reads, queue).await.map(|()| None);
-            has_index = step.is_err();
-        }
-        match step {
-            Ok(Some(next)) => {
-                begin = next;
-                tokio::time::sleep(STEP_PAUSE).await;
-                continue;
-            }
-            Ok(None) | Err(StoreError::Overloaded) => {}
-            Err(StoreError::Closed) => return,
-            Err(error) => {
-                tracing::warn!(error = with_causes(&error), "cannot record submission times");
-            }
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-/// Records the beginning of the first gap. Returns the next block, or `None` if there is no gap.
-async fn record_gap(
-    reads: &ReadHalf,
-    queue: &Queue,
-    begin: i64,
-) -> Result<Option<i64>, StoreError> {
-    let full = reads.next_seq.load(Ordering::Relaxed) / BLOCK;
-    let Some(gap) = reads.times.gap(begin, full) else { return Ok(None) };
-    let mut scan = reads.readers.scan().await?;
-    let oldest = sqlx::query("SELECT min(seq) FROM tasks").fetch_one(scan.connection()).await?;
-    // If there are no tasks, all full blocks are empty.
-    let first_block = oldest.try_get::<Option<i64>, _>(0)?.map_or(full, |oldest| oldest / BLOCK);
-    if gap.end <= first_block {
-        scan.finish();
-        return Ok(Some(first_block));
-    }
-    let blocks = read_blocks(scan.connection(), gap.clone()).await.map_err(StoreError::from);
-    scan.finish();
-    let blocks = match blocks {
-        // Left unrecorded, so lists check each of their rows.
-        Err(StoreError::Overloaded) => return Ok(Some(gap.end)),
-        blocks => blocks?,
-    };
-    let step = UpkeepStep { blocks, first_block, ..UpkeepStep::default() };
-    queue.change(|answer| Change::Upkeep(step, answer)).await?;
-    Ok(Some(gap.end))
-}
-
-async fn read_blocks(
-    connection: &mut SqliteConnection,
-    blocks: Range<i64>,
-) -> sqlx::Result<Vec<BlockTimes>> {
-    let mut times = Vec::new();
-    for block in blocks {
-        let ends =
-            "SELECT min(created_at), max(created_at) FROM tasks WHERE seq >= ?1 AND seq < ?2";
-        let ends = sqlx::query(ends).bind(block * BLOCK).bind((block + 1) * BLOCK);
-        let row = ends.fetch_one(&mut *connection).await?;
-        // An empty block has no times.
-        if let (Some(earliest), Some(latest)) = (row.try_get(0)?, row.try_get(1)?) {
-            times.push(BlockTimes { block, earliest, latest });
-        }
-    }
-    Ok(times)
-}
-
-/// Drops the index by time of older versions, if it exists.
-async fn drop_index(reads: &ReadHalf, queue: &Queue) -> Result<(), StoreError> {
-    let index = "SELECT 1 FROM sqlite_schema WHERE name = 'tasks_by_time'";
-    if sqlx::query(index).fetch_optional(reads.readers.points()).await?.is_none() {
-        return Ok(());
-    }
-    let step = UpkeepStep { drop_index: true, ..UpkeepStep::default() };
-    queue.change(|answer| Change::Upkeep(step, answer)).await
 }
 
 #[cfg(test)]
