@@ -24,8 +24,9 @@ const STOP_TIME: Duration = Duration::from_secs(1);
 /// File descriptors of the server itself: about 20 for the database, then the standard streams, the
 /// listener, two runtimes, and files opened now and then, such as the API keys and `/proc`.
 const OWN_FILES: usize = 48;
-/// File descriptors of a running task: its input, its unfinished output, and the folder of the output.
-const FILES_PER_TASK: usize = 3;
+/// File descriptors of a running task: its input, its unfinished output, the hidden folder of that, and
+/// the folder of the output.
+const FILES_PER_TASK: usize = 4;
 
 /// Startup error.
 #[derive(Debug, thiserror::Error)]

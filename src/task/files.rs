@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use self::absolute::{canonical_target, follow_links, joined, normalize};
 pub(crate) use self::machine::machine;
 pub use self::path_error::PathError;
-use super::output::{is_partial_name, partial_name};
+use super::hidden::{HiddenFolder, is_hidden_name, remove_leftover, sync_folder};
 use super::{OutputFile, TaskId};
 
 /// The folders that tasks may use, except for the server's own files in them.
@@ -98,8 +98,8 @@ impl Files {
     ) -> Result<PathBuf, PathError> {
         let (root, relative) = self.locate(path)?;
         let (parent, name) = split_output(&relative, path)?;
-        if is_partial_name(name) {
-            return Err(PathError::PartialName(path.to_owned()));
+        if relative.iter().any(is_hidden_name) {
+            return Err(PathError::HiddenName(path.to_owned()));
         }
         // Publishing replaces a link rather than following it.
         let entry = self.real_path(root, parent, path)?.join(name);
@@ -137,8 +137,8 @@ impl Files {
         Ok(file.into_std())
     }
 
-    /// Creates the temporary file of an output and the folders on the way to it. Writes to it fail
-    /// once `token` is cancelled.
+    /// Creates an output in a hidden folder beside its path, and the folders on the way to it. Writes to
+    /// it fail once `token` is cancelled.
     ///
     /// # Errors
     /// If the path is out of bounds, a folder or one of the server's files, or on an I/O error.
@@ -160,9 +160,9 @@ impl Files {
         if let Ok(found) = folder.symlink_metadata(name) {
             self.check_regular(&found, path)?;
         }
-        let partial = partial_name(id, epoch);
-        let file = create_new(&folder, &partial).map_err(explain)?;
-        Ok(OutputFile::new(file, folder, partial, name.to_owned(), path.to_owned(), token))
+        HiddenFolder::create(folder, name.to_owned(), id, epoch)
+            .and_then(|hidden| OutputFile::create(hidden, path.to_owned(), token))
+            .map_err(explain)
     }
 
     /// Checks that an output of this size could be created now, and leaves nothing behind.
@@ -172,15 +172,16 @@ impl Files {
     pub(crate) fn try_output(&self, path: &str, bytes: u64) -> Result<(), PathError> {
         let explain = |error| self.explain(error, path, "create");
         let (root, relative) = self.locate(path)?;
+        let (_, name) = split_output(&relative, path)?;
         let mut folders = relative.ancestors().skip(1);
         let folder = folders.find_map(|folder| match root.dir.open_dir(or_dot(folder)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             opened => Some(opened),
         });
         let folder = folder.unwrap_or_else(|| root.dir.try_clone()).map_err(explain)?;
-        let partial = partial_name(TaskId::new(), 0);
-        let file = create_new(&folder, &partial).map_err(explain)?;
-        folder.remove_file(&partial).map_err(explain)?;
+        let file = HiddenFolder::create(folder, name.to_owned(), TaskId::new(), 0)
+            .and_then(|hidden| hidden.create_file())
+            .map_err(explain)?;
         let disk = rustix::fs::fstatvfs(&file).map_err(|error| explain(error.into()))?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         if free < bytes {
@@ -189,11 +190,13 @@ impl Files {
         Ok(())
     }
 
-    /// Removes the temporary file that an attempt left in a crash. Returns whether there was one.
+    /// Removes the unfinished output that an attempt left in a crash. Returns whether there was one.
     pub(crate) fn remove_partial(&self, path: &str, id: TaskId, epoch: i64) -> bool {
-        self.locate(path).is_ok_and(|(root, relative)| {
-            root.dir.remove_file(relative.with_file_name(partial_name(id, epoch))).is_ok()
-        })
+        let parent = self
+            .locate(path)
+            .ok()
+            .and_then(|(root, relative)| root.dir.open_dir(or_dot(relative.parent()?)).ok());
+        parent.is_some_and(|parent| remove_leftover(&parent, id, epoch))
     }
 
     /// Splits a path into its root and the rest, by its text alone.
@@ -300,16 +303,9 @@ fn split_output<'a>(relative: &'a Path, path: &str) -> Result<(&'a Path, &'a OsS
 /// Syncs all folders above this one: an attempt that crashed may have created any of them.
 fn sync_ancestors(root: &Dir, folder: &Path) -> io::Result<()> {
     for above in folder.ancestors().skip(1) {
-        // `open_dir` may return an O_PATH handle, which cannot be synced.
-        root.open_dir(or_dot(above))?.open(".")?.into_std().sync_all()?;
+        sync_folder(&root.open_dir(or_dot(above))?)?;
     }
     Ok(())
-}
-
-fn create_new(folder: &Dir, name: &str) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    Ok(folder.open_with(name, &options)?.into_std())
 }
 
 /// Handles resolve "." but not "".

@@ -8,11 +8,13 @@ mod context;
 mod error;
 mod fault;
 mod files;
+mod hidden;
 mod info;
 mod memory;
 mod output;
 mod parallel;
 mod progress;
+mod removal;
 mod schema;
 #[cfg(test)]
 pub(crate) mod testing;

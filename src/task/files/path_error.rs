@@ -34,7 +34,7 @@ pub enum PathError {
     StateFile(String),
     /// A name that the server reserves.
     #[error("path `{0}` has a name reserved for unfinished outputs, expected another")]
-    PartialName(String),
+    HiddenName(String),
     /// An output that would overwrite the input.
     #[error("output `{0}` is the input itself, expected another file")]
     OutputIsInput(String),

@@ -121,12 +121,57 @@ fn an_output_that_is_not_published_leaves_nothing() {
     let id = TaskId::new();
     let output = files.create_output("sub/out", id, 7, CancellationToken::new()).unwrap();
     let partial = folder.path().join(format!("root/sub/.{id}.7.part"));
-    assert!(partial.exists());
+    assert!(partial.join("out").is_file());
     drop(output);
     assert!(!partial.exists());
-    fs::write(&partial, "left by a crash").unwrap();
+}
+
+#[test]
+fn what_a_crash_left_is_removed() {
+    let (folder, files) = playground();
+    let id = TaskId::new();
+    let partial = folder.path().join(format!("root/sub/.{id}.7.part"));
+    fs::create_dir_all(partial.join("out/more")).unwrap();
+    fs::write(partial.join("out/more/file"), "left by a crash").unwrap();
+    symlink(folder.path().join("root"), partial.join("link")).unwrap();
     assert!(files.remove_partial("sub/out", id, 7));
     assert!(!partial.exists());
+    assert!(!files.remove_partial("sub/out", id, 7));
+    assert!(!files.remove_partial("absent/out", id, 7));
+    fs::write(&partial, "left by an earlier version").unwrap();
+    assert!(files.remove_partial("sub/out", id, 7));
+    assert!(!partial.exists());
+    assert_eq!(fs::read(folder.path().join("root/in.txt")).unwrap(), b"inside");
+}
+
+#[test]
+fn what_stands_beside_an_output_is_discarded() {
+    let (folder, files) = playground();
+    let id = TaskId::new();
+    for publishes in [true, false] {
+        let output = files.create_output("sub/out", id, 1, CancellationToken::new()).unwrap();
+        let partial = folder.path().join(format!("root/sub/.{id}.1.part"));
+        fs::create_dir(partial.join("folder")).unwrap();
+        fs::write(partial.join("folder/file"), "unwanted").unwrap();
+        symlink(folder.path(), partial.join("link")).unwrap();
+        match publishes {
+            true => output.publish().unwrap(),
+            false => output.discard(),
+        }
+        let left = fs::read_dir(folder.path().join("root/sub")).unwrap().count();
+        assert_eq!(left, 1, "the published output");
+    }
+    assert_eq!(fs::read(folder.path().join("secret")).unwrap(), b"outside");
+}
+
+#[test]
+fn no_output_may_stand_where_others_are_hidden() {
+    let (_folder, files) = playground();
+    let hidden = format!(".{}.1.part", TaskId::new());
+    for path in [hidden.clone(), format!("sub/{hidden}"), format!("{hidden}/out")] {
+        let error = files.check_output(&path, None).unwrap_err();
+        assert!(matches!(error, PathError::HiddenName(_)), "{path}: {error}");
+    }
 }
 
 /// Stops the swapping thread, even if the test fails.
