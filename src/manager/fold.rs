@@ -11,7 +11,7 @@ use super::events::Events;
 use super::metrics::Metrics;
 use super::waiters::Waiters;
 use crate::store::{AttemptEnd, Commit, Committed, Observer, TaskRecord};
-use crate::task::{TaskStatus, Timestamp};
+use crate::task::{StateFolder, TaskStatus, Timestamp};
 
 /// Parts of the manager that follow from commits.
 pub(super) struct Fold {
@@ -20,6 +20,7 @@ pub(super) struct Fold {
     pub(super) waiters: Arc<Waiters>,
     pub(super) events: Arc<Events>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) state_folder: Arc<StateFolder>,
     pub(super) due: mpsc::UnboundedSender<Due>,
 }
 
@@ -40,6 +41,7 @@ impl Observer for Fold {
                 }
                 Committed::Cancelled { id, seq, record } => {
                     self.schedule(Due::Never(seq));
+                    self.state_folder.forget(id);
                     self.waiters.wake(id);
                     if let Some(record) = record {
                         self.cancelled(*record);
@@ -74,6 +76,9 @@ impl Fold {
 
     fn ended(&self, end: &AttemptEnd, at: Timestamp) {
         tracing::debug!(task.id = %end.id, status = end.status.name(), "ended");
+        if end.status.is_final() {
+            self.state_folder.forget(end.id);
+        }
         if let Some(attempt) = self.attempts.get(end.id).filter(|it| it.epoch == end.epoch) {
             // From here on reads show the end, so a new stream cannot miss it; see `Events::changed`.
             attempt.end();

@@ -10,6 +10,7 @@ mod due;
 mod errors;
 mod events;
 mod fold;
+mod leftovers;
 mod metrics;
 mod reads;
 mod rendered;

@@ -17,9 +17,9 @@ use super::fold::Fold;
 use super::metrics::Metrics;
 use super::stats::History;
 use super::waiters::Waiters;
-use super::{Inner, TaskManager, due};
+use super::{Inner, TaskManager, due, leftovers};
 use crate::store::{self, Limits, Opened, Writer};
-use crate::task::{CpuSlots, Files, FilesError, TaskId, TaskType};
+use crate::task::{CpuSlots, Files, FilesError, StateFolder, TaskId, TaskType};
 use crate::tasks::{InvalidDefaults, TaskRegistry};
 
 /// Settings of a manager.
@@ -82,6 +82,9 @@ impl TaskManager {
         let Opened { store, writer, due } =
             store::open(&database, limits.clone(), remover(&files)).await?;
         tokio::spawn(store.clone().upkeep(options.retention));
+        // Only now: the database is locked against other servers.
+        let state_folder = Arc::new(StateFolder::open(store::state_folder(&database)));
+        tokio::spawn(leftovers::remove(Arc::clone(&state_folder), store.clone()));
 
         let attempts = Arc::<Attempts>::default();
         let (draining, interrupted) = (CancellationToken::new(), CancellationToken::new());
@@ -91,6 +94,7 @@ impl TaskManager {
             store.clone(),
             Arc::clone(&registry),
             Arc::clone(&files),
+            Arc::clone(&state_folder),
             cpu_slots.clone(),
             interrupted.clone(),
         );
@@ -106,6 +110,7 @@ impl TaskManager {
             waiters: Arc::clone(&waiters),
             events: Arc::clone(&events),
             metrics: Arc::clone(&metrics),
+            state_folder,
             due: due::start(store.clone(), due),
         };
         start_writer(writer, fold).map_err(StartError::Threads)?;

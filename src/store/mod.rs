@@ -40,7 +40,7 @@ pub(crate) use record::{CANCELLED_MESSAGE, StoredDue, TaskRecord};
 pub(crate) use slots::Limits;
 use slots::Slots;
 use sqlite::ReadHalf;
-pub(crate) use sqlite::{BackupError, backup, real_path, state_files};
+pub(crate) use sqlite::{BackupError, backup, real_path, state_files, state_folder};
 pub(crate) use writer::Writer;
 
 use crate::task::TaskId;

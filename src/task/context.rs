@@ -1,6 +1,7 @@
 //! The interface between a running task and the server.
 
 use std::panic;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use super::{
-    BlockingWork, Files, MemoryBudget, OutputFile, Progress, SlotWait, TaskError, TaskInfo,
+    AttemptFolders, BlockingWork, Files, MemoryBudget, OutputFile, Progress, SlotWait, TaskError,
+    TaskInfo,
 };
 
 /// Services of the server for a running task: progress, cancellation, files, CPU time.
@@ -35,6 +37,7 @@ pub(crate) struct Attempt {
     pub(crate) memory: MemoryBudget,
     pub(crate) slot_wait: Arc<SlotWait>,
     pub(crate) output: Arc<Mutex<Option<OutputFile>>>,
+    pub(crate) folders: Arc<AttemptFolders>,
 }
 
 impl TaskContext {
@@ -144,6 +147,24 @@ impl TaskContext {
         let file = attempt.files.create_output(path, id, epoch, token)?;
         *output = Some(file.clone());
         Ok(file)
+    }
+
+    /// Absolute path of a private folder for temporary files, empty at first. It is removed when the
+    /// attempt ends.
+    ///
+    /// # Errors
+    /// If the folder cannot be created, or [`TaskError::Cancelled`] if the attempt is over.
+    pub fn work_dir(&self) -> Result<PathBuf, TaskError> {
+        self.attempt.folders.work_dir()
+    }
+
+    /// Absolute path of a private folder for checkpoints. It is kept across attempts and restarts of the
+    /// server, until the task has ended.
+    ///
+    /// # Errors
+    /// As for [`work_dir`](Self::work_dir).
+    pub fn state_dir(&self) -> Result<PathBuf, TaskError> {
+        self.attempt.folders.state_dir()
     }
 
     /// Runs CPU-bound or blocking work on a separate thread, so that it does not hold up other

@@ -10,6 +10,7 @@ mod path_error;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use cap_fs_ext::{MetadataExt, OpenOptionsSyncExt};
@@ -17,7 +18,7 @@ use cap_std::ambient_authority;
 use cap_std::fs::{Dir, Metadata, OpenOptions};
 use tokio_util::sync::CancellationToken;
 
-use self::absolute::{canonical_target, follow_links, joined, normalize};
+use self::absolute::{canonical_target, follow_links, joined, normalize, path_of};
 pub(crate) use self::machine::machine;
 pub use self::path_error::PathError;
 use super::hidden::{HiddenFolder, is_hidden_name, remove_leftover, sync_folder};
@@ -48,7 +49,8 @@ pub struct FilesError {
 }
 
 impl Files {
-    /// Opens the roots. `state_files` are the server's own files, which need not exist yet.
+    /// Opens the roots. `state_files` are the server's own files, and folders as a whole. They need not
+    /// exist yet.
     ///
     /// # Errors
     /// If a root is not a folder that can be opened.
@@ -80,7 +82,7 @@ impl Files {
     pub(crate) fn check_input(&self, path: &str) -> Result<PathBuf, PathError> {
         let (root, relative) = self.locate(path)?;
         let real = self.real_path(root, &relative, path)?;
-        if self.state_files.contains(&real) {
+        if self.is_state_path(&real) {
             return Err(PathError::StateFile(path.to_owned()));
         }
         Ok(real)
@@ -104,7 +106,7 @@ impl Files {
         // Publishing replaces a link rather than following it.
         let entry = self.real_path(root, parent, path)?.join(name);
         let target = self.real_path(root, &relative, path)?;
-        if self.state_files.contains(&entry) || self.state_files.contains(&target) {
+        if self.is_state_path(&entry) || self.is_state_path(&target) {
             return Err(PathError::StateFile(path.to_owned()));
         }
         if let Ok(found) = root.dir.symlink_metadata(&relative) {
@@ -134,6 +136,7 @@ impl Files {
         let file = file.map_err(|error| self.explain(error, path, "open"))?;
         let found = file.metadata().map_err(|error| self.explain(error, path, "open"))?;
         self.check_regular(&found, path)?;
+        self.check_location(&file, path)?;
         Ok(file.into_std())
     }
 
@@ -157,6 +160,7 @@ impl Files {
             sync_ancestors(&root.dir, parent).map_err(explain)?;
         }
         let folder = root.dir.open_dir(or_dot(parent)).map_err(explain)?;
+        self.check_location(&folder, path)?;
         if let Ok(found) = folder.symlink_metadata(name) {
             self.check_regular(&found, path)?;
         }
@@ -271,6 +275,20 @@ impl Files {
             return Err(PathError::StateFile(path.to_owned()));
         }
         Ok(())
+    }
+
+    /// Refuses what is in the server's own folders, even if a link was swapped in after the submission was
+    /// checked.
+    fn check_location(&self, opened: &impl AsRawFd, path: &str) -> Result<(), PathError> {
+        match path_of(opened) {
+            Some(real) if self.is_state_path(&real) => Err(PathError::StateFile(path.to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns whether a canonical path is one of the server's files, or in one of its folders.
+    fn is_state_path(&self, real: &Path) -> bool {
+        self.state_files.iter().any(|state| real.starts_with(state))
     }
 
     /// Returns whether this is one of the server's files, under any name.

@@ -16,6 +16,7 @@ mod parallel;
 mod progress;
 mod removal;
 mod schema;
+mod state_folder;
 #[cfg(test)]
 pub(crate) mod testing;
 mod types;
@@ -38,6 +39,7 @@ pub use memory::{MEMORY_BUDGET, ReservedMemory};
 pub use output::OutputFile;
 pub(crate) use progress::{Progress, shorten};
 pub(crate) use schema::{CompiledSchema, schema_of};
+pub(crate) use state_folder::{AttemptFolders, StateFolder};
 pub use types::TaskType;
 
 /// Outcome of a task: the JSON object for `result`, or an error.

@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Attempt, BlockingWork, CpuSlots, Files, MemoryBudget, OutputFile, Progress, Task, TaskContext,
-    TaskError, TaskId, TaskInfo, TaskResult, TaskStatus, Timestamp,
+    Attempt, AttemptFolders, BlockingWork, CpuSlots, Files, MemoryBudget, OutputFile, Progress,
+    StateFolder, Task, TaskContext, TaskError, TaskId, TaskInfo, TaskResult, TaskStatus, Timestamp,
 };
 
 /// One run of a task on files in `root`.
@@ -56,10 +56,11 @@ impl TestRun {
         &self,
         output: Arc<Mutex<Option<OutputFile>>>,
     ) -> Result<TaskContext, TaskError> {
-        let now = Timestamp::now();
+        let (id, epoch, now) = (TaskId::new(), 1, Timestamp::now());
+        let state = Arc::new(StateFolder::open(self.root.join("state")));
         Ok(TaskContext::new(Attempt {
             info: Arc::new(TaskInfo {
-                task_id: TaskId::new(),
+                task_id: id,
                 task_type: "test".to_owned(),
                 status: TaskStatus::Running,
                 progress: 0.0,
@@ -86,7 +87,7 @@ impl TestRun {
                 waiting_because: None,
                 eta_seconds: None,
             }),
-            epoch: 1,
+            epoch,
             parameters: Default::default(),
             token: self.token.clone(),
             progress: Arc::clone(&self.progress),
@@ -95,6 +96,7 @@ impl TestRun {
             memory: self.memory.clone(),
             slot_wait: Arc::default(),
             output,
+            folders: Arc::new(AttemptFolders::new(state, id, epoch)),
         }))
     }
 }

@@ -14,4 +14,5 @@ mod faults;
 mod guide;
 mod misbehaviour;
 mod operations;
+mod outputs;
 mod ported_clients;

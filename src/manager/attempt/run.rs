@@ -20,8 +20,8 @@ use super::polls::{SlowThreads, WatchedPolls};
 use super::state::Attempt;
 use crate::store::{AttemptEnd, Store, StoreError, TaskRecord};
 use crate::task::{
-    self, CpuSlots, Files, MemoryBudget, SlotWait, Task, TaskContext, TaskError, TaskInfo,
-    with_causes,
+    self, CpuSlots, Files, MemoryBudget, SlotWait, StateFolder, Task, TaskContext, TaskError,
+    TaskInfo, with_causes,
 };
 use crate::tasks::TaskRegistry;
 
@@ -37,6 +37,7 @@ pub(crate) struct Runner {
     store: Store,
     registry: Arc<TaskRegistry>,
     files: Arc<Files>,
+    state_folder: Arc<StateFolder>,
     cpu_slots: CpuSlots,
     memory: MemoryBudget,
     slow_threads: SlowThreads,
@@ -64,6 +65,7 @@ impl Runner {
         store: Store,
         registry: Arc<TaskRegistry>,
         files: Arc<Files>,
+        state_folder: Arc<StateFolder>,
         cpu_slots: CpuSlots,
         interrupted: CancellationToken,
     ) -> std::io::Result<Self> {
@@ -74,6 +76,7 @@ impl Runner {
             store,
             registry,
             files,
+            state_folder,
             cpu_slots,
             memory: MemoryBudget::new(),
             slow_threads: SlowThreads::new(),
@@ -84,7 +87,8 @@ impl Runner {
 
     /// Starts an attempt. A task that was claimed from the database has no code yet.
     pub(crate) fn start(self: &Arc<Self>, record: TaskRecord, code: Option<Box<dyn Task>>) {
-        let attempt = Arc::new(Attempt::new(record, self.cpu_slots.clone()));
+        let state = Arc::clone(&self.state_folder);
+        let attempt = Arc::new(Attempt::new(record, self.cpu_slots.clone(), state));
         self.attempts.insert(Arc::clone(&attempt));
         let info = &attempt.claimed;
         let span = info_span!("task", task.id = %info.task_id, task.r#type = info.task_type);
@@ -120,6 +124,7 @@ impl Runner {
             }
         };
         let end = conclude(&attempt, outcome).await;
+        attempt.folders.end();
         self.store_end(&attempt, end).await;
     }
 
@@ -151,6 +156,7 @@ impl Runner {
             memory: self.memory.clone(),
             slot_wait: Arc::clone(&attempt.slot_wait),
             output: Arc::clone(&attempt.output),
+            folders: Arc::clone(&attempt.folders),
         });
         Outcome::Returned(tokio::select! {
             biased;

@@ -11,7 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::stamp::Stamp;
 use crate::manager::rendered::Rendered;
 use crate::store::{AttemptEnd, StoreError, TaskRecord};
-use crate::task::{BlockingWork, CpuSlots, OutputFile, Progress, SlotWait, TaskInfo, Timestamp};
+use crate::task::{
+    AttemptFolders, BlockingWork, CpuSlots, OutputFile, Progress, SlotWait, StateFolder, TaskInfo,
+    Timestamp,
+};
 
 /// One attempt at a task, from its claim to the commit of its end.
 #[derive(Debug)]
@@ -27,6 +30,7 @@ pub(crate) struct Attempt {
     pub(super) slot_wait: Arc<SlotWait>,
     /// The output that the task has created, to be published.
     pub(super) output: Arc<Mutex<Option<OutputFile>>>,
+    pub(super) folders: Arc<AttemptFolders>,
     /// Written by the methods below: by requests for cancellation, by the driver and by the fold. Its
     /// lock decides between completion and cancellation.
     state: watch::Sender<State>,
@@ -55,8 +59,9 @@ pub(crate) enum CancelRequest {
 }
 
 impl Attempt {
-    pub(super) fn new(record: TaskRecord, slots: CpuSlots) -> Self {
+    pub(super) fn new(record: TaskRecord, slots: CpuSlots, state: Arc<StateFolder>) -> Self {
         let progress = Progress::new(&record.info.message, record.info.updated_at);
+        let folders = AttemptFolders::new(state, record.info.task_id, record.epoch);
         Self {
             seq: record.seq,
             epoch: record.epoch,
@@ -66,6 +71,7 @@ impl Attempt {
             blocking: Arc::new(BlockingWork::new(slots)),
             slot_wait: Arc::default(),
             output: Arc::default(),
+            folders: Arc::new(folders),
             state: watch::Sender::new(State::Running),
             rendered: Mutex::new(None),
         }

@@ -40,7 +40,7 @@ use files::{DatabaseFiles, Locks};
 use readers::Readers;
 pub(crate) use reads::ReadHalf;
 use schema::{Found, MIGRATIONS, explain, number, with_suffix};
-pub(crate) use schema::{real_path, state_files};
+pub(crate) use schema::{real_path, state_files, state_folder};
 use times::Times;
 pub(super) use upkeep::upkeep;
 

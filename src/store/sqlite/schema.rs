@@ -34,9 +34,16 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (6, "retried by", include_str!("../../../migrations/sqlite/0006_retried_by.sql")),
 ];
 
-/// The database and all files that SQLite and the lock keep beside it.
+/// The database, all files that SQLite and the lock keep beside it, and the state folder.
 pub(crate) fn state_files(database: &Path) -> Vec<PathBuf> {
-    ["", "-wal", "-shm", "-journal", ".lock"].map(|suffix| with_suffix(database, suffix)).into()
+    let files = ["", "-wal", "-shm", "-journal", ".lock"];
+    let files = files.into_iter().map(|suffix| with_suffix(database, suffix));
+    files.chain([state_folder(database)]).collect()
+}
+
+/// Folder for what the server keeps about tasks outside the database.
+pub(crate) fn state_folder(database: &Path) -> PathBuf {
+    with_suffix(database, "-state")
 }
 
 /// Path of the database without symbolic links, so that every name of it leads to the same lock.

@@ -1,6 +1,7 @@
 //! Resolution of absolute paths, inside or outside the roots.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Component, Path, PathBuf};
 
 /// Follows the links of a path as far as it exists.
@@ -46,4 +47,9 @@ pub(super) fn canonical_target(path: &Path) -> Option<PathBuf> {
         let absolute = std::path::absolute(path).ok()?;
         Some(absolute.parent()?.canonicalize().ok()?.join(absolute.file_name()?))
     })
+}
+
+/// Path of an open file or folder, where the system tells: on Linux.
+pub(super) fn path_of(opened: &impl AsRawFd) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd())).ok()
 }

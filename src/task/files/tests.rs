@@ -103,6 +103,34 @@ fn the_servers_files_are_known_under_every_name() {
 }
 
 #[test]
+fn what_is_in_the_servers_folders_is_not_reached_through_a_link() {
+    let (folder, _) = playground();
+    let root = folder.path().join("root");
+    let files = Files::open(std::slice::from_ref(&root), &[root.join("own")]).unwrap();
+    fs::create_dir_all(root.join("own/sub")).unwrap();
+    fs::write(root.join("own/sub/file"), "ours").unwrap();
+    fs::write(root.join("owner"), "not ours").unwrap();
+    symlink("own/sub", root.join("link")).unwrap();
+    for path in ["own/sub/file", "link/file"] {
+        let refusals = [
+            files.check_input(path).map(drop),
+            files.check_output(path, None).map(drop),
+            files.open_input(path).map(drop),
+            files.create_output(path, TaskId::new(), 1, CancellationToken::new()).map(drop),
+        ];
+        for refused in refusals {
+            // Only Linux tells where an opened file is.
+            let is_told = cfg!(target_os = "linux") || refused.is_err();
+            assert!(
+                !is_told || matches!(refused, Err(PathError::StateFile(_))),
+                "{path}: {refused:?}"
+            );
+        }
+    }
+    assert!(files.open_input("owner").is_ok());
+}
+
+#[test]
 fn what_is_no_regular_file_is_not_opened() {
     let (folder, files) = playground();
     let fifo = folder.path().join("root/fifo");
