@@ -12,7 +12,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -91,6 +91,15 @@ impl Events {
         self.log.close();
     }
 
+    /// Takes the place of a stream.
+    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, WatchError> {
+        if self.closed.is_cancelled() {
+            return Err(WatchError::Draining);
+        }
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        place.map_err(|_| WatchError::TooMany(self.max_streams))
+    }
+
     /// Opens a stream that resumes after the client's last event, or starts now if there is none or the
     /// log no longer reaches it. Returns whether it resumes.
     fn subscribe(
@@ -98,11 +107,7 @@ impl Events {
         interest: Interest,
         last: Option<EventId>,
     ) -> Result<(Subscription, bool), WatchError> {
-        if self.closed.is_cancelled() {
-            return Err(WatchError::Draining);
-        }
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        let place = place.map_err(|_| WatchError::TooMany(self.max_streams))?;
+        let place = self.place()?;
         let latest = self.log.begin();
         let known = |last: &EventId| last.run == self.run && self.log.reaches(last.number);
         let resumed = last.filter(known);
