@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError, HumanDuration};
 use crate::http::{self, Api, ClientLimits, Gate, InvalidOrigin, KeyFileError, KeyRing};
-use crate::manager::{ManagerOptions, StartError, TaskManager};
+use crate::manager::{LogLimits, ManagerOptions, StartError, TaskManager};
 use crate::task::{Fault, TaskType, Timestamp};
 use crate::tasks::TaskRegistry;
 
@@ -104,6 +104,7 @@ impl App {
             exclusive: config.exclusive,
             type_limits: type_limits(&config.limits, &registry)?,
             retention: config.retention.map(HumanDuration::get),
+            logs: LogLimits { retention: config.log_retention, space: config.log_space },
         };
         let origins = http::origins(&config.cors_origins)?;
         let gate = Gate::new(address.ip(), &config.allowed_hosts, origins.clone(), keys.clone());

@@ -10,12 +10,17 @@ use std::time::Duration;
 use clap::{Arg, Args, Command, ValueEnum};
 use serde::Deserialize;
 pub use values::HumanDuration;
-use values::{TypeLimit, one_or_many};
+use values::{HumanSize, TypeLimit, one_or_many};
 
 use crate::task::expected_names;
 
 /// Settings file, looked up in the working directory.
 const DEFAULT_FILE: &str = "task-server.toml";
+
+/// Default lifetime of log files of tasks.
+const LOG_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Default space for log files of tasks, in bytes.
+const LOG_SPACE: u64 = 2 << 30;
 
 /// Settings as given by flags or by the file, which use the same names.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -54,6 +59,14 @@ pub struct Settings {
     /// Age at which finished tasks are erased, such as 30d [default: never]
     #[arg(long, env = "TASK_SERVER_RETENTION", value_name = "TIME")]
     retention: Option<HumanDuration>,
+
+    /// Age at which log files of finished tasks are removed, such as 12h [default: 7d]
+    #[arg(long, env = "TASK_SERVER_LOG_RETENTION", value_name = "TIME")]
+    log_retention: Option<HumanDuration>,
+
+    /// Space for log files of tasks, such as 500MB; the oldest are removed first [default: 2GiB]
+    #[arg(long, env = "TASK_SERVER_LOG_SPACE", value_name = "SIZE")]
+    log_space: Option<HumanSize>,
 
     /// One task at a time: while one is unfinished, submissions get 409
     #[arg(long, env = "TASK_SERVER_EXCLUSIVE", value_name = "BOOL", num_args = 0..=1,
@@ -119,6 +132,10 @@ pub struct Config {
     pub limits: Vec<(String, usize)>,
     /// Age at which finished tasks are erased; `None` for never.
     pub retention: Option<HumanDuration>,
+    /// Age at which log files of finished tasks are removed.
+    pub log_retention: Duration,
+    /// Space for log files of tasks, in bytes.
+    pub log_space: u64,
     /// Accept one unfinished task at a time.
     pub exclusive: bool,
     /// Allowed CORS origins.
@@ -181,6 +198,8 @@ impl Config {
         let cores = available_parallelism().map_or(2, usize::from);
         let limits = first_given([flags.limit, file.limit], &[]);
         let unauthenticated = flags.allow_unauthenticated.or(file.allow_unauthenticated);
+        let log_retention = flags.log_retention.or(file.log_retention);
+        let log_space = flags.log_space.or(file.log_space);
         let grace = flags.shutdown_grace.or(file.shutdown_grace);
         let hosts = first_given([flags.allowed_host, file.allowed_host], &[]);
         Ok(Self {
@@ -192,6 +211,8 @@ impl Config {
             max_pending: flags.max_pending.or(file.max_pending).unwrap_or(100_000),
             limits: limits.into_iter().map(|limit| (limit.task_type, limit.limit)).collect(),
             retention: flags.retention.or(file.retention),
+            log_retention: log_retention.map_or(LOG_RETENTION, HumanDuration::get),
+            log_space: log_space.map_or(LOG_SPACE, HumanSize::bytes),
             exclusive: flags.exclusive.or(file.exclusive).unwrap_or(false),
             cors_origins: first_given(
                 [flags.cors_origin, file.cors_origin],
@@ -297,6 +318,7 @@ mod tests {
         for (text, example) in [
             ("retention = 30", "\"30d\""),
             ("shutdown-grace = 5", "\"5s\""),
+            ("log-space = 500", "\"500MB\""),
             ("limit = 2", "\"tokenize=2\""),
             ("[limit]\ntokenize = 2", "\"tokenize=2\""),
             ("limit = ['tokenize']", "tokenize=2"),

@@ -17,7 +17,7 @@ use super::terminal::ignore_broken_pipe;
 use super::view::View;
 use crate::config::{Config, LogFormat};
 use crate::manager::{
-    Interest, ManagerOptions, Submission, SubmitError, Subscription, TaskManager,
+    Interest, LogLimits, ManagerOptions, Submission, SubmitError, Subscription, TaskManager,
 };
 use crate::store::state_files;
 use crate::task::{TaskId, with_causes};
@@ -97,6 +97,7 @@ fn options(folder: &Path, roots: &[PathBuf], config: Config) -> ManagerOptions {
         exclusive: false,
         type_limits: Vec::new(),
         retention: None,
+        logs: LogLimits { retention: config.log_retention, space: config.log_space },
     }
 }
 

@@ -8,14 +8,16 @@ use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
 
 use super::exit::{Exit, Failure, Outcome};
 use super::settings::SettingsFile;
 use crate::app::{App, AppError, wanted_files};
 use crate::config::{LogFormat, Settings};
 use crate::manager::StartError;
-use crate::task::with_causes;
+use crate::task::{task_logs, with_causes};
 use crate::tasks::TaskRegistry;
 
 #[derive(Args, Debug)]
@@ -96,16 +98,20 @@ fn shutdown_signal() -> CancellationToken {
     shutdown
 }
 
-/// Sends log entries and panics to standard error, filtered by `RUST_LOG` or else `default`.
+/// Sends log entries and panics to standard error, filtered by `RUST_LOG` or else `default`. What tasks say
+/// goes to their logs as well, whatever that filter.
 pub(super) fn start_logging(format: LogFormat, default: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     // Reporting a write error on the same closed standard error would panic.
-    let logging = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
-    let logging = logging.with_writer(io::stderr);
-    match format {
-        LogFormat::Text => logging.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
-        LogFormat::Json => logging.json().init(),
-    }
+    let logging = fmt::layer().log_internal_errors(false).with_writer(io::stderr);
+    let logging = match format {
+        LogFormat::Text => {
+            let colours = io::IsTerminal::is_terminal(&io::stderr());
+            logging.with_ansi(colours).with_filter(filter).boxed()
+        }
+        LogFormat::Json => logging.json().with_filter(filter).boxed(),
+    };
+    tracing_subscriber::registry().with(logging).with(task_logs()).init();
     std::panic::set_hook(Box::new(log_panic));
 }
 

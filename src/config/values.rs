@@ -87,6 +87,61 @@ impl TryFrom<toml::Value> for HumanDuration {
     }
 }
 
+/// A size such as `500MB` or `2GiB`. A bare number is an error, since it could mean bytes as well as
+/// megabytes.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "toml::Value")]
+pub(super) struct HumanSize(u64);
+
+impl HumanSize {
+    pub(super) fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+/// Units of sizes, in bytes.
+const UNITS: [(&str, u64); 9] = [
+    ("B", 1),
+    ("kB", 1000),
+    ("KB", 1000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+];
+
+impl FromStr for HumanSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        let unit = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(unit);
+        let parse = || {
+            let number: u64 = number.trim().parse().ok()?;
+            let (_, bytes) = UNITS.iter().find(|(name, _)| *name == unit)?;
+            number.checked_mul(*bytes)
+        };
+        parse().map(Self).ok_or_else(|| match unit {
+            "" => format!(
+                "invalid size `{text}`: a unit is missing, expected a value such as \"{text}MB\" or \
+                 \"{text}GiB\""
+            ),
+            _ => format!("invalid size `{text}`: expected a value such as \"500MB\" or \"2GiB\""),
+        })
+    }
+}
+
+impl TryFrom<toml::Value> for HumanSize {
+    type Error = String;
+
+    fn try_from(value: toml::Value) -> Result<Self, Self::Error> {
+        text(value).parse()
+    }
+}
+
 impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#}", self.span)
@@ -128,6 +183,19 @@ mod tests {
             assert_eq!(duration.to_string(), text);
         }
         assert_eq!("0s".parse::<HumanDuration>().unwrap().get(), Duration::ZERO);
+    }
+
+    #[test]
+    fn sizes_are_parsed() {
+        for (text, bytes) in
+            [("500MB", 500_000_000), ("2GiB", 2 << 30), (" 3 KiB", 3072), ("0B", 0)]
+        {
+            assert_eq!(text.parse::<HumanSize>().unwrap().bytes(), bytes, "{text}");
+        }
+        for text in ["", "5", "MB", "-1MB", "1.5GB", "5 parsecs", "99999999999TiB"] {
+            assert!(text.parse::<HumanSize>().is_err(), "{text}");
+        }
+        assert!("5".parse::<HumanSize>().unwrap_err().contains("5MB"));
     }
 
     #[test]

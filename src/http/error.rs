@@ -5,7 +5,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::manager::{OutputError, RetryError, StoreError, SubmitError, WatchError};
+use crate::manager::{LogError, OutputError, RetryError, StoreError, SubmitError, WatchError};
 use crate::task::{Fault, MAX_FAULTS, new_uuid, with_causes};
 
 /// Error response.
@@ -160,6 +160,19 @@ impl From<RetryError> for ApiError {
             RetryError::Unknown => Self::task_not_found(),
             RetryError::Unfinished(_) => Self::of(StatusCode::CONFLICT, &error),
             RetryError::Submit(error) => error.into(),
+        }
+    }
+}
+
+impl From<LogError> for ApiError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Unknown | LogError::NoAttempt { .. } => {
+                Self::of(StatusCode::NOT_FOUND, &error)
+            }
+            LogError::Read(_) => Self::internal(&with_causes(&error)),
+            LogError::Watch(error) => error.into(),
+            LogError::Store(error) => error.into(),
         }
     }
 }

@@ -4,18 +4,19 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::extract::{Extension, RawQuery, State};
-use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt};
 
 use super::connections::ConnectionSlot;
 use super::error::ApiError;
+use super::log;
 use super::query::{self, FilterParams, IdFromPath, NoQuery};
 use crate::manager::{Event, EventId, EventKind, Interest, Subscription, TaskManager};
 
 /// Suffix of the paths of event streams.
-pub(super) const PATH: &str = "/events";
+const PATH: &str = "/events";
 /// Suffix of the id of a task's last event.
 const END: &str = "-end";
 /// Interval of comments on an idle stream, which keep proxies from closing the connection.
@@ -96,6 +97,12 @@ pub(super) async fn of_many(
     let filter = query::event_filter(&query::pairs(query.as_deref()), manager.registry())?;
     let events = manager.watch(Interest::Matching(filter), last_seen(&headers)).await?;
     Ok(answer(events, slot, |_| false))
+}
+
+/// Returns whether the response to a request is a stream: of events, or of a log.
+pub(super) fn is_stream(uri: &Uri) -> bool {
+    uri.path().ends_with(PATH)
+        || uri.path_and_query().is_some_and(|target| log::follows(target.as_str()))
 }
 
 fn last_id(headers: &HeaderMap) -> Option<&str> {

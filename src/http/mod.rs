@@ -11,6 +11,7 @@ mod events;
 mod gate;
 mod key_file;
 mod linger;
+mod log;
 mod metrics;
 mod openapi;
 mod output;
@@ -94,7 +95,7 @@ impl Api {
         let counted = self.metrics.request(request.method(), request.uri().path());
         let logged = tracing::enabled!(Level::DEBUG)
             .then(|| (request.method().clone(), request.uri().clone()));
-        let streams = request.uri().path().ends_with(events::PATH);
+        let streams = events::is_stream(request.uri());
         let keys_changed = streams.then(|| self.gate.keys_changed()).flatten();
         let mut response = match self.gate.check(&request) {
             Ok(()) => self.admit(request).await.unwrap_or_else(ApiError::into_response),
@@ -143,6 +144,7 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
         .routes(routes!(tasks::get, tasks::cancel))
         .routes(routes!(retry::retry))
         .routes(routes!(output::get))
+        .routes(routes!(log::get))
         .routes(routes!(events::of_task))
         .routes(routes!(events::of_many))
         .routes(routes!(tasks::cancel_all))

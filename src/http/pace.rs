@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::http::Uri;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -34,7 +35,7 @@ pub(super) struct Limit {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     answer: Limit,
-    /// For event streams and output files.
+    /// For streams and output files.
     lasting: Limit,
 }
 
@@ -121,10 +122,10 @@ impl<S> Paced<S> {
 }
 
 impl Pace {
-    /// Sets the limit for the response to a request for `path`. While bytes of an earlier response wait, its
+    /// Sets the limit for the response to a request. While bytes of an earlier response wait, its
     /// limit stays, so that a client cannot relax it by sending another request.
-    pub(super) fn begin(&self, path: &str) {
-        let lasting = path.ends_with(events::PATH) || path.ends_with(output::PATH);
+    pub(super) fn begin(&self, uri: &Uri) {
+        let lasting = events::is_stream(uri) || uri.path().ends_with(output::PATH);
         if !lasting || !self.0.behind.load(Ordering::Relaxed) {
             self.0.lasting.store(lasting, Ordering::Relaxed);
         }
@@ -221,7 +222,7 @@ mod tests {
         let few = Limit { window: SHORT, bytes: 100_000 };
         let none = Limit { window: LONG, bytes: 1 };
         let (mut stream, pace, mut client) = connection(few, none).await;
-        pace.begin("/tasks");
+        pace.begin(&Uri::from_static("/tasks"));
         let error = trickle(&mut stream, &mut client).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
@@ -230,9 +231,9 @@ mod tests {
     async fn streams_and_files_have_a_limit_of_their_own() {
         let usual = Limit { window: LONG, bytes: 1 };
         let lasting = Limit { window: SHORT, bytes: 100_000 };
-        for path in ["/events", "/tasks/1/events", "/tasks/1/output"] {
+        for path in ["/events", "/tasks/1/events", "/tasks/1/output", "/tasks/1/log?follow=true"] {
             let (mut stream, pace, mut client) = connection(usual, lasting).await;
-            pace.begin(path);
+            pace.begin(&Uri::from_static(path));
             assert!(trickle(&mut stream, &mut client).await.is_err(), "{path}");
         }
     }
@@ -242,10 +243,10 @@ mod tests {
         let few = Limit { window: SHORT, bytes: 100_000 };
         let none = Limit { window: LONG, bytes: 1 };
         let (mut stream, pace, mut client) = connection(few, none).await;
-        pace.begin("/tasks");
+        pace.begin(&Uri::from_static("/tasks"));
         let refused = stream.write(&[0; 64]);
         assert!(tokio::time::timeout(Duration::ZERO, refused).await.is_err());
-        pace.begin("/tasks/1/output");
+        pace.begin(&Uri::from_static("/tasks/1/output"));
         assert!(trickle(&mut stream, &mut client).await.is_err());
     }
 
@@ -261,7 +262,7 @@ mod tests {
         assert_eq!(stream.window.as_ref().unwrap().taken, 64);
         stream.flush().await.unwrap();
         assert!(stream.window.is_none());
-        pace.begin("/tasks/1/output");
+        pace.begin(&Uri::from_static("/tasks/1/output"));
         assert!(stream.state.lasting.load(Ordering::Relaxed));
     }
 }

@@ -232,11 +232,11 @@ fn only<T>(
     Ok(found)
 }
 
-fn invalid(name: &str, msg: impl Into<String>, input: impl Into<Value>) -> ApiError {
+pub(super) fn invalid(name: &str, msg: impl Into<String>, input: impl Into<Value>) -> ApiError {
     ApiError::invalid(vec![Fault::value(&["query", name], msg, input)])
 }
 
-fn unknown(name: &str, known: &[&str]) -> Fault {
+pub(super) fn unknown(name: &str, known: &[&str]) -> Fault {
     Fault::choice(&["query", name], "query parameter", name, known.iter().copied())
 }
 

@@ -77,7 +77,7 @@ fn connection(
         let (api, slot) = (Arc::clone(api), slot.clone());
         move |mut request: Request<Incoming>| {
             let api = Arc::clone(&api);
-            pace.begin(request.uri().path());
+            pace.begin(request.uri());
             // Only if it may be needed: attaching it costs more than this check.
             let slot = may_last(&request).then(|| slot.clone());
             if let Some(slot) = &slot {
@@ -102,5 +102,5 @@ fn connection(
 
 /// Returns whether a request may hold its connection for long.
 fn may_last<B>(request: &Request<B>) -> bool {
-    request.uri().path().ends_with(events::PATH) || query::may_wait(request)
+    events::is_stream(request.uri()) || query::may_wait(request)
 }

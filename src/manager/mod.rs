@@ -11,6 +11,7 @@ mod errors;
 mod events;
 mod fold;
 mod leftovers;
+mod logs;
 mod metrics;
 mod reads;
 mod rendered;
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use crate::store::{Idempotency, ListFilter, MAX_PAGE_BYTES, StoreError};
 use crate::store::{Limits, Store};
-use crate::task::{CpuSlots, Files};
+use crate::task::{CpuSlots, Files, LogFolder};
 use crate::tasks::TaskRegistry;
 use admission::{AdmissionLimits, KeyTurns};
 use attempt::Attempts;
@@ -36,6 +37,8 @@ pub(crate) use cancel::{CancelCounts, CancelOutcome};
 pub(crate) use errors::{OutputError, RetryError, SubmitError};
 use events::Events;
 pub(crate) use events::{Event, EventId, EventKind, Interest, Subscription, WatchError};
+pub use logs::LogLimits;
+pub(crate) use logs::{Followed, LogError, LogFollower, LogRange};
 use metrics::Metrics;
 pub(crate) use rendered::Rendered;
 pub(crate) use retry::{RetryAllError, RetryCounts};
@@ -56,6 +59,7 @@ struct Inner {
     store: Store,
     registry: Arc<TaskRegistry>,
     files: Arc<Files>,
+    logs: Arc<LogFolder>,
     admission: AdmissionLimits,
     keys: Arc<KeyTurns>,
     limits: Limits,

@@ -14,12 +14,13 @@ use super::admission::AdmissionLimits;
 use super::attempt::{Attempts, Runner, store_progress};
 use super::events::{Events, publish_progress};
 use super::fold::Fold;
+use super::logs::{LogLimits, tidy};
 use super::metrics::Metrics;
 use super::stats::History;
 use super::waiters::Waiters;
 use super::{Inner, TaskManager, due, leftovers};
 use crate::store::{self, Limits, Opened, Writer};
-use crate::task::{CpuSlots, Files, FilesError, StateFolder, TaskId, TaskType};
+use crate::task::{CpuSlots, Files, FilesError, LogFolder, StateFolder, TaskId, TaskType};
 use crate::tasks::{InvalidDefaults, TaskRegistry};
 
 /// Settings of a manager.
@@ -45,6 +46,8 @@ pub struct ManagerOptions {
     pub type_limits: Vec<(TaskType, usize)>,
     /// Lifetime of finished tasks; `None` for unlimited.
     pub retention: Option<Duration>,
+    /// Limits on the files of logs.
+    pub logs: LogLimits,
 }
 
 /// Why the manager could not start.
@@ -76,7 +79,9 @@ impl TaskManager {
         registry.check()?;
         let registry = Arc::new(registry);
         let database = store::real_path(&options.database)?;
-        let state_files = [store::state_files(&database), options.state_files.clone()].concat();
+        let state_folder = store::state_folder(&database);
+        let mut state_files = [store::state_files(&database), options.state_files.clone()].concat();
+        state_files.push(state_folder.clone());
         let files = Arc::new(Files::open(&options.roots, &state_files)?);
         let limits = limits(&options, &registry);
         let Opened { store, writer, due } =
@@ -89,12 +94,16 @@ impl TaskManager {
         let attempts = Arc::<Attempts>::default();
         let (draining, interrupted) = (CancellationToken::new(), CancellationToken::new());
         let cpu_slots = CpuSlots::new(options.cpu_slots);
+        let logs = LogFolder::start(state_folder.join("logs")).map_err(StartError::Threads)?;
+        let tidying = (Arc::clone(&logs), store.clone(), Arc::clone(&attempts));
+        tokio::spawn(tidy(tidying.0, tidying.1, tidying.2, options.logs, options.retention));
         let runner = Runner::new(
             Arc::clone(&attempts),
             store.clone(),
             Arc::clone(&registry),
             Arc::clone(&files),
             Arc::clone(&state_folder),
+            Arc::clone(&logs),
             cpu_slots.clone(),
             interrupted.clone(),
         );
@@ -119,6 +128,7 @@ impl TaskManager {
             store,
             registry,
             files,
+            logs,
             admission: AdmissionLimits { max_pending, exclusive },
             keys: Arc::default(),
             limits,

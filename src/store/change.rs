@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::counts::Reservation;
 use super::error::StoreError;
+use super::record::LogTail;
 use crate::task::{Task, TaskId, TaskStatus, Timestamp};
 
 /// Upper limit of queued changes; further ones wait for a queue permit.
@@ -25,6 +26,7 @@ pub(super) enum Change {
     Cancel(Cancellation, Answer<CancelEffect>),
     Erase(EraseStep, Answer<bool>),
     Upkeep(UpkeepStep, Answer<()>),
+    Log(LogTail, Answer<()>),
     Close(Answer<()>),
 }
 
@@ -40,6 +42,7 @@ impl Change {
             | Self::End(_, answer)
             | Self::Promote(_, answer)
             | Self::Upkeep(_, answer)
+            | Self::Log(_, answer)
             | Self::Close(answer) => drop(answer.send(Err(error))),
         }
     }

@@ -36,7 +36,7 @@ use engine::Engine;
 pub use error::OpenError;
 pub(crate) use error::StoreError;
 pub(crate) use filter::{Cursor, ListFilter, MAX_PAGE_BYTES, MAX_POSITION, Positions, TaskPage};
-pub(crate) use record::{CANCELLED_MESSAGE, StoredDue, TaskRecord};
+pub(crate) use record::{CANCELLED_MESSAGE, LogOwner, LogTail, StoredDue, TaskRecord};
 pub(crate) use slots::Limits;
 use slots::Slots;
 use sqlite::ReadHalf;
@@ -103,6 +103,11 @@ impl Store {
     /// Stores the progress of an attempt, unless its task belongs to another one.
     pub(crate) async fn progress(&self, progress: StoredProgress) -> Result<(), StoreError> {
         self.queue.change(|answer| Change::Progress(progress, answer)).await
+    }
+
+    /// Stores the end of the log of an attempt, unless its task was erased.
+    pub(crate) async fn log(&self, tail: LogTail) -> Result<(), StoreError> {
+        self.queue.change(|answer| Change::Log(tail, answer)).await
     }
 
     /// Makes tasks ready whose time has come.

@@ -1,6 +1,6 @@
 //! Stored tasks.
 
-use crate::task::{TaskInfo, Timestamp};
+use crate::task::{TaskInfo, TaskStatus, Timestamp};
 
 /// Message of a running task that has not reported progress.
 pub(super) const RUNNING_MESSAGE: &str = "Task is running";
@@ -29,6 +29,27 @@ impl TaskRecord {
     pub(crate) fn is_suspect(&self) -> bool {
         self.interruptions >= 2
     }
+}
+
+/// The end of the log of an attempt.
+#[derive(Debug)]
+pub(crate) struct LogTail {
+    pub(crate) seq: i64,
+    pub(crate) attempt: u32,
+    /// Size of the whole log.
+    pub(crate) bytes: u64,
+    pub(crate) tail: String,
+}
+
+/// The task of an attempt with a log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogOwner {
+    pub(crate) seq: i64,
+    pub(crate) status: TaskStatus,
+    /// Number of attempts that the task has used.
+    pub(crate) attempts: u32,
+    /// Whether the end of the log is stored.
+    pub(crate) is_stored: bool,
 }
 
 /// A pending task that waits for a time.

@@ -194,6 +194,7 @@ impl Writer {
                 Change::Progress(_, answer)
                 | Change::Promote(_, answer)
                 | Change::Upkeep(_, answer)
+                | Change::Log(_, answer)
                 | Change::Close(answer) => unpublished.answer(answer, ()),
             }
         }

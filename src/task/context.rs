@@ -12,7 +12,7 @@ use tracing::Span;
 
 use super::{
     AttemptFolders, BlockingWork, Files, MemoryBudget, OutputFile, Progress, SlotWait, TaskError,
-    TaskInfo,
+    TaskInfo, TaskLog,
 };
 
 /// Services of the server for a running task: progress, cancellation, files, CPU time.
@@ -38,6 +38,7 @@ pub(crate) struct Attempt {
     pub(crate) slot_wait: Arc<SlotWait>,
     pub(crate) output: Arc<Mutex<Option<OutputFile>>>,
     pub(crate) folders: Arc<AttemptFolders>,
+    pub(crate) log: TaskLog,
 }
 
 impl TaskContext {
@@ -91,6 +92,12 @@ impl TaskContext {
             () = self.cancelled() => Err(TaskError::Cancelled),
             () = tokio::time::sleep(duration) => Ok(()),
         }
+    }
+
+    /// Log of this attempt, which clients can read and follow. What the task says with `tracing` from level
+    /// INFO on is in it too.
+    pub fn log(&self) -> &TaskLog {
+        &self.attempt.log
     }
 
     /// Record of the task at the start of this attempt.

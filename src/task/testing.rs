@@ -7,8 +7,9 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Attempt, AttemptFolders, BlockingWork, CpuSlots, Files, MemoryBudget, OutputFile, Progress,
-    StateFolder, Task, TaskContext, TaskError, TaskId, TaskInfo, TaskResult, TaskStatus, Timestamp,
+    Attempt, AttemptFolders, BlockingWork, CpuSlots, Files, LogFolder, MemoryBudget, OutputFile,
+    Progress, StateFolder, Task, TaskContext, TaskError, TaskId, TaskInfo, TaskResult, TaskStatus,
+    Timestamp,
 };
 
 /// One run of a task on files in `root`.
@@ -97,6 +98,7 @@ impl TestRun {
             slot_wait: Arc::default(),
             output,
             folders: Arc::new(AttemptFolders::new(state, id, epoch)),
+            log: LogFolder::start(self.root.join("logs"))?.log(TaskId::new(), 1),
         }))
     }
 }

@@ -3,6 +3,7 @@
 
 mod attempts;
 mod conclude;
+mod log;
 mod polls;
 mod progress;
 mod run;
@@ -12,7 +13,8 @@ mod state;
 pub(super) use attempts::Attempts;
 pub(super) use conclude::MAX_BACKOFF;
 pub(crate) use conclude::MAX_RESULT_BYTES;
+pub(super) use log::{finish as finish_log, store as store_log};
 pub(super) use progress::store_progress;
 pub(super) use run::Runner;
 pub(super) use stamp::Stamp;
-pub(super) use state::CancelRequest;
+pub(super) use state::{Attempt, CancelRequest};

@@ -16,11 +16,12 @@ use tracing::{Instrument, debug, error, info_span, warn};
 
 use super::attempts::Attempts;
 use super::conclude::{Outcome, conclude};
+use super::log;
 use super::polls::{SlowThreads, WatchedPolls};
 use super::state::Attempt;
 use crate::store::{AttemptEnd, Store, StoreError, TaskRecord};
 use crate::task::{
-    self, CpuSlots, Files, MemoryBudget, SlotWait, StateFolder, Task, TaskContext, TaskError,
+    self, CpuSlots, Files, LogFolder, MemoryBudget, SlotWait, StateFolder, Task, TaskContext, TaskError,
     TaskInfo, with_causes,
 };
 use crate::tasks::TaskRegistry;
@@ -38,6 +39,7 @@ pub(crate) struct Runner {
     registry: Arc<TaskRegistry>,
     files: Arc<Files>,
     state_folder: Arc<StateFolder>,
+    logs: Arc<LogFolder>,
     cpu_slots: CpuSlots,
     memory: MemoryBudget,
     slow_threads: SlowThreads,
@@ -66,6 +68,7 @@ impl Runner {
         registry: Arc<TaskRegistry>,
         files: Arc<Files>,
         state_folder: Arc<StateFolder>,
+        logs: Arc<LogFolder>,
         cpu_slots: CpuSlots,
         interrupted: CancellationToken,
     ) -> std::io::Result<Self> {
@@ -77,6 +80,7 @@ impl Runner {
             registry,
             files,
             state_folder,
+            logs,
             cpu_slots,
             memory: MemoryBudget::new(),
             slow_threads: SlowThreads::new(),
@@ -87,11 +91,13 @@ impl Runner {
 
     /// Starts an attempt. A task that was claimed from the database has no code yet.
     pub(crate) fn start(self: &Arc<Self>, record: TaskRecord, code: Option<Box<dyn Task>>) {
+        let log = self.logs.log(record.info.task_id, record.info.attempt);
         let state = Arc::clone(&self.state_folder);
-        let attempt = Arc::new(Attempt::new(record, self.cpu_slots.clone(), state));
+        let attempt = Arc::new(Attempt::new(record, self.cpu_slots.clone(), state, log));
         self.attempts.insert(Arc::clone(&attempt));
         let info = &attempt.claimed;
         let span = info_span!("task", task.id = %info.task_id, task.r#type = info.task_type);
+        task::attach(&span, &attempt.log);
         tokio::spawn(Arc::clone(self).drive(attempt, code).instrument(span));
     }
 
@@ -125,7 +131,11 @@ impl Runner {
         };
         let end = conclude(&attempt, outcome).await;
         attempt.folders.end();
+        let log = log::close(&attempt).await.filter(|_| !end.attempt_given_back);
         self.store_end(&attempt, end).await;
+        if let Some(tail) = log {
+            log::store_if_possible(&self.store, tail).await;
+        }
     }
 
     /// Makes the task if needed, and runs it. Its parameter checks are a contributor's code too, which
@@ -157,6 +167,7 @@ impl Runner {
             slot_wait: Arc::clone(&attempt.slot_wait),
             output: Arc::clone(&attempt.output),
             folders: Arc::clone(&attempt.folders),
+            log: attempt.log.clone(),
         });
         Outcome::Returned(tokio::select! {
             biased;

@@ -13,7 +13,7 @@ use crate::manager::rendered::Rendered;
 use crate::store::{AttemptEnd, StoreError, TaskRecord};
 use crate::task::{
     AttemptFolders, BlockingWork, CpuSlots, OutputFile, Progress, SlotWait, StateFolder, TaskInfo,
-    Timestamp,
+    TaskLog, Timestamp,
 };
 
 /// One attempt at a task, from its claim to the commit of its end.
@@ -31,6 +31,7 @@ pub(crate) struct Attempt {
     /// The output that the task has created, to be published.
     pub(super) output: Arc<Mutex<Option<OutputFile>>>,
     pub(super) folders: Arc<AttemptFolders>,
+    pub(crate) log: TaskLog,
     /// Written by the methods below: by requests for cancellation, by the driver and by the fold. Its
     /// lock decides between completion and cancellation.
     state: watch::Sender<State>,
@@ -59,7 +60,12 @@ pub(crate) enum CancelRequest {
 }
 
 impl Attempt {
-    pub(super) fn new(record: TaskRecord, slots: CpuSlots, state: Arc<StateFolder>) -> Self {
+    pub(super) fn new(
+        record: TaskRecord,
+        slots: CpuSlots,
+        state: Arc<StateFolder>,
+        log: TaskLog,
+    ) -> Self {
         let progress = Progress::new(&record.info.message, record.info.updated_at);
         let folders = AttemptFolders::new(state, record.info.task_id, record.epoch);
         Self {
@@ -72,6 +78,7 @@ impl Attempt {
             slot_wait: Arc::default(),
             output: Arc::default(),
             folders: Arc::new(folders),
+            log,
             state: watch::Sender::new(State::Running),
             rendered: Mutex::new(None),
         }
@@ -126,6 +133,12 @@ impl Attempt {
 
     pub(crate) fn is_over(&self) -> bool {
         matches!(*self.state.borrow(), State::Over)
+    }
+
+    /// Resolves when the attempt is over.
+    pub(crate) async fn over(&self) {
+        // Cannot fail: `self` holds the sender.
+        let _ = self.state.subscribe().wait_for(|state| matches!(state, State::Over)).await;
     }
 
     /// Resolves when the end of the attempt is stored, or could not be.

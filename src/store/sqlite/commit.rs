@@ -12,11 +12,12 @@ use super::reads::ReadHalf;
 use super::ready::Ready;
 use super::times::Times;
 use super::transaction::{Transaction, Written};
-use super::{claims, retention, retries, submissions, times, transitions};
+use super::{claims, logs, retention, retries, submissions, times, transitions};
 use crate::store::change::{
     AttemptEnd, Cancellation, Change, EraseStep, NewTask, StoredProgress, UpkeepStep,
 };
 use crate::store::error::StoreError;
+use crate::store::record::LogTail;
 use crate::store::results::Results;
 use crate::store::slots::FreeSlots;
 use crate::task::{TaskStatus, Timestamp, with_causes};
@@ -56,6 +57,7 @@ struct ByKind<'b> {
     cancels: Vec<&'b Cancellation>,
     erasures: Vec<&'b EraseStep>,
     upkeep: Vec<&'b UpkeepStep>,
+    logs: Vec<&'b LogTail>,
 }
 
 impl<'b> ByKind<'b> {
@@ -70,6 +72,7 @@ impl<'b> ByKind<'b> {
                 Change::Cancel(asked, _) => kinds.cancels.push(asked),
                 Change::Erase(step, _) => kinds.erasures.push(step),
                 Change::Upkeep(step, _) => kinds.upkeep.push(step),
+                Change::Log(tail, _) => kinds.logs.push(tail),
                 Change::Close(_) => {}
             }
         }
@@ -181,6 +184,7 @@ impl State {
         }
         times::store(transaction, &kinds.upkeep).await?;
         retries::store(transaction, &kinds.upkeep).await?;
+        logs::store(transaction, &kinds.logs);
 
         // Stays unknown if the transaction fails.
         let mut ready = std::mem::take(&mut self.ready);

@@ -7,6 +7,7 @@ mod commit;
 mod files;
 mod import;
 mod list;
+mod logs;
 mod positions;
 mod readers;
 mod reads;

@@ -34,13 +34,17 @@ const ERASED_PER_LINE: usize = 100_000;
 /// Maximum time until a stretch is read again. Bounds the effect of a clock jump.
 const LONGEST_REST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Erases tasks and their tags. Idempotency keys have their own lifetime.
+/// Erases tasks, their tags and the ends of their logs. Idempotency keys have their own lifetime.
 pub(super) const ERASE: &[OverRows] = &[
     OverRows {
         columns: &["seq"],
         sql: "DELETE FROM task_tags WHERE (key, value, task_seq) IN \
              (SELECT tag.key, tag.value, tasks.seq FROM tasks JOIN new USING (seq), \
                      json_each(tags) AS tag)",
+    },
+    OverRows {
+        columns: &["seq"],
+        sql: "DELETE FROM task_logs WHERE task_seq IN (SELECT seq FROM new)",
     },
     OverRows {
         columns: &["seq"],

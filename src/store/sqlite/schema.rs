@@ -32,6 +32,7 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../../migrations/sqlite/0005_keys_outlive_tasks.sql"),
     ),
     (6, "retried by", include_str!("../../../migrations/sqlite/0006_retried_by.sql")),
+    (7, "task logs", include_str!("../../../migrations/sqlite/0007_task_logs.sql")),
 ];
 
 /// The database, all files that SQLite and the lock keep beside it, and the state folder.
@@ -42,6 +43,11 @@ pub(crate) fn state_files(database: &Path) -> Vec<PathBuf> {
 }
 
 /// Folder for what the server keeps about tasks outside the database.
+pub(crate) fn state_folder(database: &Path) -> PathBuf {
+    with_suffix(database, "-state")
+}
+
+/// Folder for what the server keeps beside the database, such as the logs of tasks. Made when it is needed.
 pub(crate) fn state_folder(database: &Path) -> PathBuf {
     with_suffix(database, "-state")
 }

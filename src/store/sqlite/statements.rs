@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
     use crate::store::sqlite::{
-        claims, reads, retention, retries, schema, submissions, transitions,
+        claims, logs, reads, retention, retries, schema, submissions, transitions,
     };
 
     #[tokio::test]
@@ -135,6 +135,8 @@ mod tests {
             retries::RETRIED,
             retries::NOTE,
             retries::NOTE_FOUND,
+            logs::STORE,
+            logs::OWNERS,
         ];
         let erasures = retention::ERASE.iter().map(|statement| statement.text(8));
         let statements = statements.iter().map(|statement| statement.text(8));
@@ -144,7 +146,7 @@ mod tests {
             let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
             for step in &plan {
                 let scanned = step.strip_prefix("SCAN ").unwrap_or_default();
-                let reads_all = ["tasks", "task_tags", "idempotency_keys"]
+                let reads_all = ["tasks", "task_tags", "task_logs", "idempotency_keys"]
                     .iter()
                     .any(|table| scanned.starts_with(table));
                 // There are hardly ever any, and this is their order.

@@ -24,6 +24,7 @@ mod keys;
 mod lifecycle;
 mod limits;
 mod list;
+pub(crate) mod log;
 mod long_polls;
 mod many;
 mod metrics;

@@ -15,6 +15,8 @@ fn faulty_flags_are_named_with_what_was_expected() {
         (["--max-runing", "1"], "--max-running"),
         (["--shutdown-grace", "soon"], "--shutdown-grace"),
         (["--retention", "30"], "30d"),
+        (["--log-retention", "7"], "7d"),
+        (["--log-space", "500"], "500MB"),
         (["--log-format", "xml"], "json"),
         (["--root", "absent"], "absent"),
         (["--cors-origin", "not an origin"], "not an origin"),

@@ -6,4 +6,5 @@
 mod clock;
 mod disk;
 mod poison;
-mod server;
+pub(crate) mod server;
+mod talker;
