@@ -13,6 +13,7 @@ mod health;
 mod ids;
 mod key;
 mod list;
+mod log;
 mod openapi;
 mod output;
 mod parameters;
@@ -59,6 +60,7 @@ enum Verb {
     List(list::ListArgs),
     Get(get::GetArgs),
     Output(output::OutputArgs),
+    Log(log::LogArgs),
     Watch(watch::WatchArgs),
     Cancel(cancel::CancelArgs),
     Retry(retry::RetryArgs),
@@ -90,6 +92,7 @@ pub fn main() -> ExitCode {
         Some(Verb::List(args)) => block_on(list::run(args)),
         Some(Verb::Get(args)) => block_on(get::run(args)),
         Some(Verb::Output(args)) => block_on(output::run(args)),
+        Some(Verb::Log(args)) => block_on(log::run(args)),
         Some(Verb::Watch(args)) => block_on(watch::run(args)),
         Some(Verb::Cancel(args)) => block_on(cancel::run(args)),
         Some(Verb::Retry(args)) => block_on(retry::run(args)),

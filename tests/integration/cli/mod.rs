@@ -3,6 +3,7 @@
 mod backup;
 mod exit_codes;
 mod lists;
+mod log;
 mod program;
 mod run;
 mod stub;
