@@ -169,7 +169,7 @@ const wait = (milliseconds) => new Promise((resolve) => { setTimeout(resolve, mi
 export async function follow(path, signal, on) {
   let last;
   while (!signal.aborted) {
-    await visible(signal);
+    await whenVisible(signal);
     const look = new AbortController();
     const stop = () => look.abort();
     const hide = () => { if (document.hidden) stop(); };
@@ -200,7 +200,8 @@ export async function follow(path, signal, on) {
   }
 }
 
-function visible(signal) {
+// Resolves when somebody looks, or `signal` says stop.
+export function whenVisible(signal) {
   return new Promise((resolve) => {
     const look = () => {
       if (document.hidden && !signal.aborted) return;

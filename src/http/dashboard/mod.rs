@@ -38,7 +38,7 @@ macro_rules! asset {
 }
 
 /// The page and all files that it loads.
-static ASSETS: LazyLock<[Asset; 15]> = LazyLock::new(|| {
+static ASSETS: LazyLock<[Asset; 16]> = LazyLock::new(|| {
     [
         asset!("index.html", HTML),
         asset!("style.css", "text/css; charset=utf-8"),
@@ -52,6 +52,7 @@ static ASSETS: LazyLock<[Asset; 15]> = LazyLock::new(|| {
         asset!("row.js", SCRIPT),
         asset!("task.js", SCRIPT),
         asset!("output.js", SCRIPT),
+        asset!("log.js", SCRIPT),
         asset!("field.js", SCRIPT),
         asset!("submit.js", SCRIPT),
         asset!("overview.js", SCRIPT),

@@ -52,7 +52,7 @@ function readable(text, type) {
   try { return JSON.stringify(JSON.parse(text), null, 2); } catch { return text; }
 }
 
-async function download(path, name) {
+export async function download(path, name) {
   try {
     const response = await send(path);
     if (!response.ok) throw new Problem(response.status, await response.json().catch(() => null));

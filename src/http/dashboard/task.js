@@ -3,6 +3,7 @@
 import { actionButton, cancelOne, copyButton, curlFor, retryOne, submissionOf } from "./actions.js";
 import { Problem, follow, get, whenBack } from "./api.js";
 import { duration, el, elapsed, fullMoment, isFinal, isStopping, percent, progressBar, remaining, setText, standing, statusPill, tagLink, taskPath, waiting } from "./dom.js";
+import { logPanel } from "./log.js";
 import { outputPanel } from "./output.js";
 
 const TICK_EVERY = 250;
@@ -40,6 +41,7 @@ export function taskView(place, signal, id, go) {
       part("error", [task.error], () => task.error === null ? [] : [panel("Error", copyButton(() => task.error), el("pre", { class: "error-text", tabindex: 0, "aria-label": "Error" }, task.error))]),
       part("result", [task.result], () => jsonPanel("Result", task.result)),
       part("output", [task.status, task.output_file_path], () => task.status === "completed" && task.output_file_path !== null ? [outputPanel(task, signal)] : []),
+      part("log", [isFinal(task)], () => [logPanel(task, signal)]),
       part("parameters", [task.parameters], () => jsonPanel("Parameters", task.parameters)),
     ];
     const side = [

@@ -4,6 +4,7 @@ mod browser;
 mod documentation;
 mod form;
 mod keys;
+mod log;
 mod looks;
 mod output;
 mod restart;
