@@ -31,7 +31,7 @@ use crate::store::{Limits, Store};
 use crate::task::{CpuSlots, Files, LogFolder};
 use crate::tasks::TaskRegistry;
 use admission::{AdmissionLimits, KeyTurns};
-use attempt::Attempts;
+use attempt::{Attempts, Runner};
 pub(crate) use attempt::MAX_RESULT_BYTES;
 pub(crate) use cancel::{CancelCounts, CancelOutcome};
 pub(crate) use errors::{OutputError, RetryError, SubmitError};
@@ -71,8 +71,7 @@ struct Inner {
     cpu_slots: CpuSlots,
     /// Cancelled by `drain` first: no more submissions and waits.
     draining: CancellationToken,
-    /// Cancelled by `drain` after the grace period: running tasks go back to pending.
-    interrupted: CancellationToken,
+    runner: Arc<Runner>,
 }
 
 impl TaskManager {
@@ -106,7 +105,7 @@ impl TaskManager {
             let tasks = inner.attempts.len();
             tracing::info!(tasks, "grace period over, returning running tasks to pending");
         }
-        inner.interrupted.cancel();
+        inner.runner.interrupt_all().await;
         inner.attempts.emptied().await;
         inner.events.close();
     }

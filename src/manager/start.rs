@@ -92,7 +92,7 @@ impl TaskManager {
         tokio::spawn(leftovers::remove(Arc::clone(&state_folder), store.clone()));
 
         let attempts = Arc::<Attempts>::default();
-        let (draining, interrupted) = (CancellationToken::new(), CancellationToken::new());
+        let draining = CancellationToken::new();
         let cpu_slots = CpuSlots::new(options.cpu_slots);
         let logs = LogFolder::start(state_folder.join("logs")).map_err(StartError::Threads)?;
         let tidying = (Arc::clone(&logs), store.clone(), Arc::clone(&attempts));
@@ -105,8 +105,8 @@ impl TaskManager {
             Arc::clone(&state_folder),
             Arc::clone(&logs),
             cpu_slots.clone(),
-            interrupted.clone(),
         );
+        let runner = Arc::new(runner.map_err(StartError::Threads)?);
         let events = Arc::new(Events::new(options.max_streams));
         tokio::spawn(publish_progress(Arc::clone(&events), Arc::clone(&attempts)));
         tokio::spawn(store_progress(store.clone(), Arc::clone(&attempts), draining.clone()));
@@ -115,7 +115,7 @@ impl TaskManager {
         let waiters = Arc::<Waiters>::default();
         let fold = Fold {
             attempts: Arc::clone(&attempts),
-            runner: Arc::new(runner.map_err(StartError::Threads)?),
+            runner: Arc::clone(&runner),
             waiters: Arc::clone(&waiters),
             events: Arc::clone(&events),
             metrics: Arc::clone(&metrics),
@@ -139,7 +139,7 @@ impl TaskManager {
             history,
             cpu_slots,
             draining,
-            interrupted,
+            runner,
         };
         Ok(Self { inner: Arc::new(inner) })
     }

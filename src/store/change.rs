@@ -17,11 +17,15 @@ const QUEUE_LENGTH: usize = 4096;
 /// Channel for the result of a change. Sent after the observer has seen the commit.
 pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
+/// Called with the result of an end, after the observer has seen the commit. A channel would wake a task
+/// for each attempt, most of them for nothing.
+pub(super) type EndAnswer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
 /// A change and its answer.
 pub(super) enum Change {
     Submit(Box<NewTask>, Answer<Submitted>),
     Progress(StoredProgress, Answer<()>),
-    End(Arc<AttemptEnd>, Answer<()>),
+    End(Arc<AttemptEnd>, EndAnswer),
     Promote(Vec<i64>, Answer<()>),
     Cancel(Cancellation, Answer<CancelEffect>),
     Erase(EraseStep, Answer<bool>),
@@ -38,8 +42,8 @@ impl Change {
             Self::Submit(_, answer) => drop(answer.send(Err(error))),
             Self::Cancel(_, answer) => drop(answer.send(Err(error))),
             Self::Erase(_, answer) => drop(answer.send(Err(error))),
+            Self::End(_, answer) => answer(Err(error)),
             Self::Progress(_, answer)
-            | Self::End(_, answer)
             | Self::Promote(_, answer)
             | Self::Upkeep(_, answer)
             | Self::Log(_, answer)
@@ -86,6 +90,10 @@ impl QueuePermit<'_> {
     /// away.
     pub(crate) async fn submit(self, task: Box<NewTask>) -> Result<Submitted, StoreError> {
         self.change(|answer| Change::Submit(task, answer)).await
+    }
+
+    pub(super) fn end(self, end: Arc<AttemptEnd>, answer: EndAnswer) {
+        self.0.send(Change::End(end, answer));
     }
 
     async fn change<T>(self, change: impl FnOnce(Answer<T>) -> Change) -> Result<T, StoreError> {

@@ -95,9 +95,17 @@ impl Store {
         self.queue.change(|answer| Change::Cancel(asked, answer)).await
     }
 
-    /// Ends an attempt, unless its task belongs to another one.
-    pub(crate) async fn end(&self, end: Arc<AttemptEnd>) -> Result<(), StoreError> {
-        self.queue.change(|answer| Change::End(end, answer)).await
+    /// Ends an attempt, unless its task belongs to another one. Resolves when the end is queued; `answer`
+    /// is called with the result.
+    pub(crate) async fn end(
+        &self,
+        end: Arc<AttemptEnd>,
+        answer: impl FnOnce(Result<(), StoreError>) + Send + 'static,
+    ) {
+        match self.queue.permit().await {
+            Ok(permit) => permit.end(end, Box::new(answer)),
+            Err(closed) => answer(Err(closed)),
+        }
     }
 
     /// Stores the progress of an attempt, unless its task belongs to another one.

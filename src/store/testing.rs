@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::value::{RawValue, to_raw_value};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -30,6 +31,14 @@ impl Observer for Ear {
             let _ = self.0.send(change);
         }
     }
+}
+
+/// Ends an attempt and waits for the result.
+pub(super) async fn end(store: &Store, end: Arc<AttemptEnd>) -> Result<(), StoreError> {
+    let (answer, answered) = oneshot::channel();
+    // The test may have stopped waiting.
+    store.end(end, |result| drop(answer.send(result))).await;
+    answered.await.unwrap()
 }
 
 pub(super) fn new_task() -> NewTask {

@@ -181,7 +181,7 @@ impl Writer {
                 Change::End(end, answer) => {
                     let owned = !disowned.contains(&(end.seq, end.epoch));
                     changes.push(self.ended(end, owned, at));
-                    unpublished.answer(answer, ());
+                    unpublished.answers.push(Box::new(move || answer(Ok(()))));
                 }
                 Change::Cancel(asked, answer) => {
                     unpublished.answer(answer, cancelled.effect(asked.id));

@@ -7,7 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tracing::{info, warn};
 
-use super::state::Attempt;
+use super::state::{Attempt, EndRight};
 use crate::store::{AttemptEnd, CANCELLED_MESSAGE};
 use crate::task::{OutputFile, TaskError, TaskResult, TaskStatus, shorten, with_causes};
 
@@ -32,7 +32,11 @@ pub(super) enum Outcome {
 }
 
 /// Decides how an attempt ends, and publishes its output if it succeeded.
-pub(super) async fn conclude(attempt: &Attempt, outcome: Outcome) -> AttemptEnd {
+pub(super) async fn conclude(
+    attempt: &Attempt,
+    outcome: Outcome,
+    _end_right: EndRight,
+) -> AttemptEnd {
     let output = attempt.output.lock().take();
     let info = &attempt.claimed;
     let mut end = AttemptEnd::pending(attempt.seq, attempt.epoch, info.task_id);

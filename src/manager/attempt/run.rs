@@ -1,24 +1,24 @@
-//! Drivers of attempts: each spawns the task's code, waits for its return, its deadline or the stop of
-//! the server, and stores the end.
+//! Runs attempts. An attempt is ended by its own code when that returns, or from outside at its deadline
+//! or at the stop of the server: whoever takes its end right first.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
 use serde_json::Value;
 use tokio::runtime::Runtime;
-use tokio::task::{AbortHandle, JoinError};
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span, warn};
 
 use super::attempts::Attempts;
 use super::conclude::{Outcome, conclude};
 use super::log;
 use super::polls::{SlowThreads, WatchedPolls};
-use super::state::Attempt;
+use super::state::{Attempt, EndRight};
 use crate::store::{AttemptEnd, Store, StoreError, TaskRecord};
 use crate::task::{
     self, CpuSlots, Files, LogFolder, MemoryBudget, SlotWait, StateFolder, Task, TaskContext, TaskError,
@@ -46,8 +46,8 @@ pub(crate) struct Runner {
     /// Polls the code of tasks. Separate from the runtime that serves requests, so that code that blocks
     /// its thread cannot hold up the server. `None` during the drop.
     runtime: Option<Runtime>,
-    /// Tells drivers to return running tasks to pending.
-    interrupted: CancellationToken,
+    /// Set at the stop of the server, after the grace period.
+    interrupted: AtomicBool,
 }
 
 impl Drop for Runner {
@@ -70,7 +70,6 @@ impl Runner {
         state_folder: Arc<StateFolder>,
         logs: Arc<LogFolder>,
         cpu_slots: CpuSlots,
-        interrupted: CancellationToken,
     ) -> std::io::Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().thread_name("task").enable_all().build()?;
@@ -85,7 +84,7 @@ impl Runner {
             memory: MemoryBudget::new(),
             slow_threads: SlowThreads::new(),
             runtime: Some(runtime),
-            interrupted,
+            interrupted: AtomicBool::new(false),
         })
     }
 
@@ -98,53 +97,71 @@ impl Runner {
         let info = &attempt.claimed;
         let span = info_span!("task", task.id = %info.task_id, task.r#type = info.task_type);
         task::attach(&span, &attempt.log);
-        tokio::spawn(Arc::clone(self).drive(attempt, code).instrument(span));
+        let run = Arc::clone(self).run(Arc::clone(&attempt), code).instrument(span.clone());
+        let runtime = self.runtime.as_ref().expect("the runtime exists until the drop");
+        attempt.spawned(runtime.spawn(run));
+        if let Some(limit) = info.timeout_seconds {
+            tokio::spawn(Arc::clone(self).watch_deadline(attempt, limit).instrument(span));
+        }
     }
 
-    /// Runs the code of an attempt and stores its end.
-    async fn drive(self: Arc<Self>, attempt: Arc<Attempt>, code: Option<Box<dyn Task>>) {
+    /// Runs the code of an attempt, and ends the attempt unless that has been done from outside.
+    async fn run(self: Arc<Self>, attempt: Arc<Attempt>, code: Option<Box<dyn Task>>) {
         debug!(attempt = attempt.claimed.attempt, "started");
-        let runtime = self.runtime.as_ref().expect("the runtime exists until the drop");
-        let execute = Arc::clone(&self).execute(Arc::clone(&attempt), code).in_current_span();
-        let running = runtime.spawn(execute);
-        let abort = running.abort_handle();
-        let ended = async {
-            let ended = running.await;
-            // An attempt ends only after its blocking threads.
-            attempt.blocking.finished().await;
-            ended.unwrap_or_else(panicked)
-        };
-        let mut ended = pin!(ended);
-        let outcome = tokio::select! {
-            outcome = &mut ended => outcome,
-            limit = deadline(attempt.claimed.timeout_seconds, &attempt.slot_wait) => {
-                give_up(&attempt, &abort);
-                Outcome::TimedOut(limit)
-            }
-            () = self.interrupted.cancelled() => {
-                // A return value may be an effect of the stop, so it is ignored: the task runs again.
-                attempt.token.cancel();
-                let _ = timeout(STOP_TIME, &mut ended).await;
-                give_up(&attempt, &abort);
-                Outcome::Interrupted
-            }
-        };
-        let end = conclude(&attempt, outcome).await;
-        attempt.folders.end();
-        let log = log::close(&attempt).await.filter(|_| !end.attempt_given_back);
-        self.store_end(&attempt, end).await;
-        if let Some(tail) = log {
-            log::store_if_possible(&self.store, tail).await;
+        let executed = AssertUnwindSafe(self.execute(&attempt, code)).catch_unwind().await;
+        // An attempt ends only after its blocking threads.
+        attempt.blocking.finished().await;
+        if let Some(end_right) = attempt.take_end_right() {
+            self.end(attempt, executed.unwrap_or_else(panicked), end_right).await;
         }
+    }
+
+    /// Ends an attempt at its deadline.
+    async fn watch_deadline(self: Arc<Self>, attempt: Arc<Attempt>, limit: f64) {
+        tokio::select! {
+            () = attempt.over() => {}
+            () = deadline(limit, &attempt.slot_wait) => {
+                self.end_from_outside(attempt, Outcome::TimedOut(limit), Duration::ZERO).await;
+            }
+        }
+    }
+
+    /// Returns all running tasks to pending when the server stops.
+    pub(crate) async fn interrupt_all(self: &Arc<Self>) {
+        self.interrupted.store(true, Ordering::Relaxed);
+        let each = self.attempts.all().into_iter().map(|attempt| {
+            let runner = Arc::clone(self);
+            tokio::spawn(async move {
+                runner.end_from_outside(attempt, Outcome::Interrupted, STOP_TIME).await;
+            })
+        });
+        join_all(each).await;
+    }
+
+    /// Ends an attempt whose code is still running. What the code returns from here on counts for nothing:
+    /// it may be an effect of the stop. The code has `patience` to end by itself.
+    async fn end_from_outside(
+        self: &Arc<Self>,
+        attempt: Arc<Attempt>,
+        outcome: Outcome,
+        patience: Duration,
+    ) {
+        let Some(end_right) = attempt.take_end_right() else { return };
+        attempt.token.cancel();
+        if let Some(mut running) = attempt.take_running() {
+            let _ = timeout(patience, &mut running).await;
+            running.abort();
+        }
+        let threads = attempt.blocking.abandon();
+        if threads > 0 {
+            warn!(threads, "abandoned an attempt whose blocking work is still running");
+        }
+        self.end(attempt, outcome, end_right).await;
     }
 
     /// Makes the task if needed, and runs it. Its parameter checks are a contributor's code too, which
     /// may be slow or panic here.
-    async fn execute(
-        self: Arc<Self>,
-        attempt: Arc<Attempt>,
-        code: Option<Box<dyn Task>>,
-    ) -> Outcome {
+    async fn execute(&self, attempt: &Attempt, code: Option<Box<dyn Task>>) -> Outcome {
         let task = match code {
             Some(task) => task,
             None => {
@@ -177,22 +194,50 @@ impl Runner {
         })
     }
 
-    /// Stores the end of an attempt. What was done must not be lost, so it is tried however long the
+    /// Concludes an attempt and has its end stored.
+    async fn end(self: &Arc<Self>, attempt: Arc<Attempt>, outcome: Outcome, end_right: EndRight) {
+        let end = conclude(&attempt, outcome, end_right).await;
+        attempt.folders.end();
+        let log = log::close(&attempt).await.filter(|_| !end.attempt_given_back);
+        Arc::clone(self).store_end(attempt, Arc::new(end)).await;
+        // Queued behind the end, so never stored without it.
+        if let Some(tail) = log {
+            log::store_if_possible(&self.store, tail).await;
+        }
+    }
+
+    async fn store_end(self: Arc<Self>, attempt: Arc<Attempt>, end: Arc<AttemptEnd>) {
+        let (runner, again) = (Arc::clone(&self), Arc::clone(&end));
+        let answer = |result: Result<(), StoreError>| {
+            if let Err(error) = result {
+                tokio::spawn(async move { runner.store_end_again(attempt, again, error).await });
+            }
+        };
+        self.store.end(end, answer).await;
+    }
+
+    /// Tries again to store an end. What was done must not be lost, so this goes on however long the
     /// database refuses.
-    async fn store_end(&self, attempt: &Attempt, end: AttemptEnd) {
-        let end = Arc::new(end);
-        while let Err(error) = self.store.end(Arc::clone(&end)).await {
+    fn store_end_again(
+        self: Arc<Self>,
+        attempt: Arc<Attempt>,
+        end: Arc<AttemptEnd>,
+        error: StoreError,
+    ) -> BoxFuture<'static, ()> {
+        async move {
             attempt.end_refused(&error);
-            let closed = matches!(error, StoreError::Closed);
+            let (id, closed) = (end.id, matches!(error, StoreError::Closed));
             let error = with_causes(&error);
             // More tries would keep the server from stopping. The next start recovers the task.
-            if closed || self.interrupted.is_cancelled() {
-                error!(error, "cannot store the end of a task");
-                return self.attempts.remove(end.id, end.epoch);
+            if closed || self.interrupted.load(Ordering::Relaxed) {
+                error!(error, task.id = %id, "cannot store the end of a task");
+                return self.attempts.remove(id, end.epoch);
             }
-            warn!(error, "cannot store the end of a task, retrying");
+            warn!(error, task.id = %id, "cannot store the end of a task, retrying");
             tokio::time::sleep(STORE_RETRY).await;
+            self.store_end(attempt, end).await;
         }
+        .boxed()
     }
 }
 
@@ -212,39 +257,22 @@ fn prepare(registry: &TaskRegistry, info: &TaskInfo) -> Result<Box<dyn Task>, St
     })
 }
 
-/// Resolves with the limit once it has elapsed, not counting waits for CPU slots.
-async fn deadline(seconds: Option<f64>, slot_wait: &SlotWait) -> f64 {
-    let limit = seconds.and_then(|seconds| {
-        // A limit beyond the range of a timer is no limit.
-        Some((seconds, Duration::try_from_secs_f64(seconds).ok()?))
-    });
-    let Some((seconds, limit)) = limit else { return std::future::pending().await };
+/// Resolves once the limit has elapsed, not counting waits for CPU slots.
+async fn deadline(limit: f64, slot_wait: &SlotWait) {
+    // A limit beyond the range of a timer is no limit.
+    let Ok(limit) = Duration::try_from_secs_f64(limit) else {
+        return std::future::pending().await;
+    };
     let began = Instant::now();
     loop {
         let worked = began.elapsed().saturating_sub(slot_wait.total());
-        let Some(left) = limit.checked_sub(worked).filter(|left| !left.is_zero()) else {
-            return seconds;
-        };
+        let Some(left) = limit.checked_sub(worked).filter(|left| !left.is_zero()) else { return };
         // Does not shrink while the attempt waits for a CPU slot, so check at an interval.
         tokio::time::sleep(left.max(Duration::from_millis(10))).await;
     }
 }
 
-/// Abandons an attempt that does not end by itself.
-fn give_up(attempt: &Attempt, code: &AbortHandle) {
-    attempt.token.cancel();
-    code.abort();
-    let threads = attempt.blocking.abandon();
-    if threads > 0 {
-        warn!(threads, "abandoned an attempt whose blocking work is still running");
-    }
-}
-
-fn panicked(error: JoinError) -> Outcome {
-    let payload: Box<dyn Any + Send> = match error.try_into_panic() {
-        Ok(payload) => payload,
-        Err(error) => Box::new(error.to_string()),
-    };
+fn panicked(payload: Box<dyn Any + Send>) -> Outcome {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     Outcome::Panicked(text.unwrap_or("no message").to_owned())

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -35,9 +36,17 @@ pub(crate) struct Attempt {
     /// Written by the methods below: by requests for cancellation, by the driver and by the fold. Its
     /// lock decides between completion and cancellation.
     state: watch::Sender<State>,
+    /// Taken by whoever ends the attempt: its own code, its deadline or the stop of the server.
+    end_right: Mutex<Option<EndRight>>,
+    /// The spawned code, until it is ended from outside.
+    running: Mutex<Option<JoinHandle<()>>>,
     /// Filled by polls, for further polls of the same progress.
     rendered: Mutex<Option<Cached>>,
 }
+
+/// Permission to end an attempt, which exists once.
+#[derive(Debug)]
+pub(super) struct EndRight(());
 
 /// States of an attempt, in order. A state may be skipped, and none is entered twice.
 #[derive(Clone, Debug)]
@@ -80,8 +89,23 @@ impl Attempt {
             folders: Arc::new(folders),
             log,
             state: watch::Sender::new(State::Running),
+            end_right: Mutex::new(Some(EndRight(()))),
+            running: Mutex::new(None),
             rendered: Mutex::new(None),
         }
+    }
+
+    pub(super) fn spawned(&self, running: JoinHandle<()>) {
+        *self.running.lock() = Some(running);
+    }
+
+    pub(super) fn take_running(&self) -> Option<JoinHandle<()>> {
+        self.running.lock().take()
+    }
+
+    /// `None` if the attempt is being ended already.
+    pub(super) fn take_end_right(&self) -> Option<EndRight> {
+        self.end_right.lock().take()
     }
 
     /// Asks the task to stop. After acceptance it cannot complete.
@@ -135,7 +159,7 @@ impl Attempt {
         matches!(*self.state.borrow(), State::Over)
     }
 
-    /// Resolves when the attempt is over.
+    /// Resolves when the end of the attempt is committed.
     pub(crate) async fn over(&self) {
         // Cannot fail: `self` holds the sender.
         let _ = self.state.subscribe().wait_for(|state| matches!(state, State::Over)).await;

@@ -17,7 +17,7 @@ use super::moves::{Change, End, LIMITS, Move, NewTask, Start, TYPES};
 use super::seen::{self, Ids, seq_of};
 use super::told::{Answer, News, Told};
 use crate::store::change::{self, EraseStep, Submitted};
-use crate::store::testing::{Ear, Idle};
+use crate::store::testing::{self, Ear, Idle};
 use crate::store::{
     AttemptEnd, Cancellation, Committed, Idempotency, Limits, ListFilter, Opened, Refused, Store,
     StoredProgress, TaskRecord, open,
@@ -152,7 +152,8 @@ impl Server {
     fn stop(&mut self, ids: &Ids, model: &Model) {
         self.runtime.block_on(self.store.stop_claiming());
         let ends = model.told.stopped.iter().map(|&(seq, epoch, end)| {
-            self.store.end(Arc::new(attempt_end(id_of(ids, seq), seq, epoch, end)))
+            let end = attempt_end(id_of(ids, seq), seq, epoch, end);
+            testing::end(&self.store, Arc::new(end))
         });
         self.runtime.block_on(join_all(ends));
         self.hear(ids, &model.told.news);
@@ -227,7 +228,8 @@ async fn send(store: &Store, change: &Change, erasure: Option<EraseStep>, ids: &
             Answer::Done
         }
         Change::End { seq, epoch, end } => {
-            store.end(Arc::new(attempt_end(id_of(ids, seq), seq, epoch, end))).await.unwrap();
+            let end = attempt_end(id_of(ids, seq), seq, epoch, end);
+            testing::end(store, Arc::new(end)).await.unwrap();
             Answer::Done
         }
         Change::Promote(ref seqs) => {

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::schema::migrate;
 use super::*;
-use crate::store::testing::{Started, new_task};
+use crate::store::testing::{self, Started, new_task};
 use crate::store::{AttemptEnd, Committed, ListFilter, NewTask, Retry, StoreError};
 use crate::task::TaskStatus;
 
@@ -35,7 +35,7 @@ async fn a_finished_task_keeps_its_status_whatever_the_statement() {
         status: TaskStatus::Completed,
         ..AttemptEnd::pending(record.seq, 1, record.info.task_id)
     };
-    started.store.end(Arc::new(end)).await.unwrap();
+    testing::end(&started.store, Arc::new(end)).await.unwrap();
     assert!(matches!(started.heard.recv().await, Some(Committed::Ended(..))));
     started.stop().await;
 

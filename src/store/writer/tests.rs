@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::change::Cancellation;
-use crate::store::testing::{Started, new_task};
+use crate::store::testing::{Started, end, new_task};
 use crate::store::{Limits, NewTask, Opened, StoredProgress, TaskRecord, open};
 
 fn end_of(record: &TaskRecord, epoch: i64) -> Arc<AttemptEnd> {
@@ -81,7 +81,7 @@ async fn a_late_end_changes_nothing_and_is_told_so() {
     // As one batch, so that one statement meets all three.
     let epochs = [1, 0, 1];
     let ends =
-        records.iter().zip(epochs).map(|(record, epoch)| started.store.end(end_of(record, epoch)));
+        records.iter().zip(epochs).map(|(record, epoch)| end(&started.store, end_of(record, epoch)));
     futures_util::future::join_all(ends).await;
     let mut owned = HashMap::new();
     while owned.len() < 3 {
