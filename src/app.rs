@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +14,12 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, ConfigError, HumanDuration};
 use crate::http::{self, Api, ClientLimits, Gate, InvalidOrigin, KeyFileError, KeyRing};
 use crate::manager::{LogLimits, ManagerOptions, StartError, TaskManager};
-use crate::task::{Fault, TaskType, Timestamp};
-use crate::tasks::TaskRegistry;
+use crate::store::state_folder;
+use crate::task::{Timestamp, expected_names, with_causes};
+use crate::tasks::{FolderOptions, TaskRegistry, TasksFolder, become_subreaper};
+
+/// Name of the tasks folder, beside the database.
+const DEFAULT_TASKS_FOLDER: &str = "tasks.d";
 
 /// Maximum time from the end of the grace period to exit: half for tasks to stop, a quarter for clients to
 /// read their responses, the rest for the database to close.
@@ -27,6 +31,9 @@ const OWN_FILES: usize = 48;
 /// File descriptors of a running task: its input, its unfinished output, the hidden folder of that, and
 /// the folder of the output.
 const FILES_PER_TASK: usize = 4;
+/// Further file descriptors of a task that runs a program, which takes at least one CPU slot: its leash, two
+/// pipes, the FIFO of its events and its log.
+const FILES_PER_PROGRAM: usize = 5;
 
 /// Startup error.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +73,9 @@ pub enum AppError {
         /// Files for these tasks, the database and a few clients.
         needed: usize,
     },
+    /// Processes of an earlier run that may be alive.
+    #[error("cannot make sure that no process of an earlier run is left")]
+    Processes(#[source] io::Error),
     /// Unusable database or root.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -81,6 +91,7 @@ pub struct App {
     api: Api,
     clients: ClientLimits,
     manager: TaskManager,
+    folder: TasksFolder,
 }
 
 impl App {
@@ -93,24 +104,35 @@ impl App {
         let clients = client_limits(&config)?;
         let keys = config.api_key_file.as_deref().map(KeyRing::read).transpose()?.map(Arc::new);
         let (listener, address) = listen(&config).await?;
+        become_subreaper();
+        let declared = tasks_folder(&config);
+        declared.await_earlier().map_err(AppError::Processes)?;
         let options = ManagerOptions {
             database: config.database.clone(),
             roots: config.roots.clone(),
-            state_files: config.api_key_file.iter().chain([&config.file]).cloned().collect(),
+            state_files: config
+                .api_key_file
+                .iter()
+                .chain([&config.file, &declared.folder])
+                .cloned()
+                .collect(),
             max_running: config.max_running,
             max_pending: config.max_pending,
             max_streams: clients.streams,
             cpu_slots: config.cpu_slots,
             exclusive: config.exclusive,
-            type_limits: type_limits(&config.limits, &registry)?,
+            type_limits: config.limits.clone(),
             retention: config.retention.map(HumanDuration::get),
             logs: LogLimits { retention: config.log_retention, space: config.log_space },
         };
         let origins = http::origins(&config.cors_origins)?;
         let gate = Gate::new(address.ip(), &config.allowed_hosts, origins.clone(), keys.clone());
+        let folder = TasksFolder::open(declared).await;
+        registry.set_declared(folder.types());
+        check_limits(&config.limits, &registry);
         let manager = TaskManager::start(options, registry).await?;
         let api = Api::new(manager.clone(), gate, origins);
-        Ok(Self { config, listener, address, keys, api, clients, manager })
+        Ok(Self { config, listener, address, keys, api, clients, manager, folder })
     }
 
     /// Returns the bound address.
@@ -121,11 +143,13 @@ impl App {
     /// Serves until `shutdown` is cancelled, then drains: submissions are rejected, and tasks still running
     /// after the grace period run again at the next start.
     pub async fn serve(self, shutdown: CancellationToken) {
-        let Self { config, listener, address, keys, api, clients, manager } = self;
+        let Self { config, listener, address, keys, api, clients, manager, folder } = self;
         log_settings(&config);
         tracing::info!("listening on http://{address}");
         let stop = CancellationToken::new();
         let server = tokio::spawn(http::serve(listener, api, clients, stop.clone()));
+        let following = follow(folder, manager.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(following));
         if let Some(keys) = keys {
             tokio::spawn(stop.clone().run_until_cancelled_owned(keys.follow()));
         }
@@ -148,8 +172,7 @@ impl App {
 
 /// Logs the effective settings.
 fn log_settings(config: &Config) {
-    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-    let roots: Vec<_> = config.roots.iter().map(absolute).collect();
+    let roots: Vec<_> = config.roots.iter().map(|root| absolute(root)).collect();
     let limits: Vec<_> =
         config.limits.iter().map(|(name, limit)| format!("{name}={limit}")).collect();
     let settings = match config.file.exists() {
@@ -178,7 +201,8 @@ fn check_clock(now: Timestamp) -> Result<(), AppError> {
 /// Returns the number of file descriptors reserved for everything but clients.
 fn reserved_files(config: &Config) -> usize {
     let tasks = config.max_running.saturating_mul(FILES_PER_TASK);
-    tasks.saturating_add(OWN_FILES + config.roots.len())
+    let programs = config.cpu_slots.saturating_mul(FILES_PER_PROGRAM);
+    tasks.saturating_add(programs).saturating_add(OWN_FILES + config.roots.len())
 }
 
 /// Returns the open-file limit that allows all tasks and the maximum number of clients.
@@ -205,18 +229,42 @@ fn client_limits(config: &Config) -> Result<ClientLimits, AppError> {
     Ok(clients)
 }
 
-fn type_limits(
-    limits: &[(String, usize)],
-    registry: &TaskRegistry,
-) -> Result<Vec<(TaskType, usize)>, ConfigError> {
-    let find = |(name, limit): &(String, usize)| match registry.find(name) {
-        Some((task_type, _)) => Ok((task_type, *limit)),
-        None => {
-            let fault = Fault::choice(&[], "task type", name, registry.names());
-            Err(ConfigError::Value(format!("--limit: {}", fault.msg)))
-        }
+/// Where the declared types of a server come from.
+pub(crate) fn tasks_folder(config: &Config) -> FolderOptions {
+    let database = absolute(&config.database);
+    let beside = || database.with_file_name(DEFAULT_TASKS_FOLDER);
+    let folder = config.tasks_dir.clone().unwrap_or_else(beside);
+    let cpu_slots = config.cpu_slots;
+    FolderOptions { folder: absolute(&folder), state: state_folder(&database), cpu_slots }
+}
+
+/// The absolute path without symbolic links, as far as it exists.
+fn absolute(path: &Path) -> PathBuf {
+    let in_folder = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        Some(folder.join(path.file_name()?))
     };
-    limits.iter().map(find).collect()
+    let found = path.canonicalize().ok().or_else(in_folder);
+    found.or_else(|| std::path::absolute(path).ok()).unwrap_or_else(|| path.to_owned())
+}
+
+/// Warns of limits whose types do not exist, or not yet.
+fn check_limits(limits: &[(String, usize)], registry: &TaskRegistry) {
+    for (name, _) in limits.iter().filter(|(name, _)| registry.find(name).is_none()) {
+        let expected = expected_names(name, registry.names().into_iter());
+        tracing::warn!("--limit: unknown task type `{name}`, {expected}");
+    }
+}
+
+/// Hands each change of the tasks folder to the manager.
+async fn follow(mut folder: TasksFolder, manager: TaskManager) {
+    loop {
+        folder.changed().await;
+        if let Err(error) = manager.declare(folder.types()).await {
+            tracing::error!(error = with_causes(&error), "cannot take over changed task types");
+        }
+    }
 }
 
 async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), AppError> {

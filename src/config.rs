@@ -39,6 +39,10 @@ pub struct Settings {
     #[serde(deserialize_with = "one_or_many")]
     root: Vec<PathBuf>,
 
+    /// Folder whose files declare task types [default: tasks.d beside the database]
+    #[arg(long, env = "TASK_SERVER_TASKS_DIR", value_name = "DIR")]
+    tasks_dir: Option<PathBuf>,
+
     /// Number of tasks that run at once [default: 64]
     #[arg(long, env = "TASK_SERVER_MAX_RUNNING", value_name = "N")]
     max_running: Option<usize>,
@@ -122,6 +126,8 @@ pub struct Config {
     pub database: PathBuf,
     /// Folders that tasks may use; at least one.
     pub roots: Vec<PathBuf>,
+    /// Folder whose files declare task types; `None` for the default one.
+    pub tasks_dir: Option<PathBuf>,
     /// Number of tasks that run at once; at least one.
     pub max_running: usize,
     /// Number of CPU-bound closures that run at once; at least one.
@@ -206,6 +212,7 @@ impl Config {
             listen: flags.listen.or(file.listen).unwrap_or_else(|| "127.0.0.1:8000".to_owned()),
             database,
             roots: first_given([flags.root, file.root], &[PathBuf::from(".")]),
+            tasks_dir: flags.tasks_dir.or(file.tasks_dir),
             max_running: at_least_one("max-running", flags.max_running.or(file.max_running), 64)?,
             cpu_slots: at_least_one("cpu-slots", flags.cpu_slots.or(file.cpu_slots), cores)?,
             max_pending: flags.max_pending.or(file.max_pending).unwrap_or(100_000),

@@ -19,7 +19,7 @@
 //! 2. The manager reserves a place for it; the store's writer commits it with everything else that waits.
 //! 3. The same or a later transaction claims it, if there is a free slot: `running`.
 //! 4. The manager folds the commit, and only then is the client answered: the task survives a power cut.
-//! 5. The driver of the attempt spawns the task's code with a [`task::TaskContext`] and watches it.
+//! 5. The manager spawns the task's code with a [`task::TaskContext`] and watches its deadline.
 //! 6. Progress is visible to pollers at once, and stored at most twice a second.
 //! 7. A cancellation is noted in memory first, so that the attempt cannot complete any more.
 //! 8. When the code returns, its output is synced, renamed into place, and the end committed.

@@ -8,5 +8,6 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    task_server::cli::main()
+    // The processes that supervise programs are this executable, and start before anything else.
+    task_server::tasks::hidden_verb().unwrap_or_else(task_server::cli::main)
 }

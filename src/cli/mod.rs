@@ -18,6 +18,8 @@ mod openapi;
 mod output;
 mod parameters;
 mod paths;
+mod progress;
+mod python_helper;
 mod record;
 mod retry;
 mod run;
@@ -66,6 +68,8 @@ enum Verb {
     Retry(retry::RetryArgs),
     Stats(stats::StatsArgs),
     Types(types::TypesArgs),
+    Progress(progress::ProgressArgs),
+    PythonHelper(python_helper::PythonHelperArgs),
     Openapi(openapi::OpenapiArgs),
     Run(run::RunArgs),
     Backup(backup::BackupArgs),
@@ -98,6 +102,8 @@ pub fn main() -> ExitCode {
         Some(Verb::Retry(args)) => block_on(retry::run(args)),
         Some(Verb::Stats(args)) => block_on(stats::run(args)),
         Some(Verb::Types(args)) => block_on(types::run(args)),
+        Some(Verb::Progress(args)) => progress::run(args),
+        Some(Verb::PythonHelper(args)) => python_helper::run(args),
         Some(Verb::Openapi(args)) => block_on(openapi::run(args)),
         Some(Verb::Run(args)) => run_in(Runtime::new(), run::run(args)),
         Some(Verb::Backup(args)) => block_on(backup::run(args)),

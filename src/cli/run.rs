@@ -15,13 +15,14 @@ use super::serve::start_logging;
 use super::settings::SettingsFile;
 use super::terminal::ignore_broken_pipe;
 use super::view::View;
+use crate::app::tasks_folder;
 use crate::config::{Config, LogFormat};
 use crate::manager::{
     Interest, LogLimits, ManagerOptions, Submission, SubmitError, Subscription, TaskManager,
 };
 use crate::store::state_files;
 use crate::task::{TaskId, with_causes};
-use crate::tasks::TaskRegistry;
+use crate::tasks::{FolderOptions, TaskRegistry, TasksFolder};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,8 +58,11 @@ pub(super) async fn run(args: RunArgs) -> Outcome {
     let folder = TempDir::new().map_err(|error| {
         Failure::new(Exit::CannotCreate, format!("cannot create a temporary folder: {error}"))
     })?;
-    let options = options(folder.path(), &args.roots, args.settings.load()?);
+    let config = args.settings.load()?;
+    let declared = FolderOptions { state: folder.path().join("tasks"), ..tasks_folder(&config) };
+    let options = options(folder.path(), &args.roots, config, &declared.folder);
     let registry = TaskRegistry::builtin();
+    registry.set_declared(TasksFolder::open(declared).await.types());
     let schema =
         registry.find(&args.task.task_type).map_or(Value::Null, |(_, task)| task.schema().clone());
     let submission = Submission {
@@ -81,10 +85,10 @@ pub(super) async fn run(args: RunArgs) -> Outcome {
 }
 
 /// Returns the options of a manager with its database in `folder`.
-fn options(folder: &Path, roots: &[PathBuf], config: Config) -> ManagerOptions {
+fn options(folder: &Path, roots: &[PathBuf], config: Config, tasks: &Path) -> ManagerOptions {
     // Protects the files of a server with these settings, as that server would.
     let mut protected = state_files(&config.database);
-    protected.extend(config.api_key_file.into_iter().chain([config.file]));
+    protected.extend(config.api_key_file.into_iter().chain([config.file, tasks.to_owned()]));
     ManagerOptions {
         database: folder.join("tasks.db"),
         roots: [PathBuf::from(".")].into_iter().chain(roots.iter().cloned()).collect(),

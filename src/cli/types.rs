@@ -38,6 +38,8 @@ pub(super) struct TypeView {
     defaults: Map<String, Value>,
     input_file_path: String,
     output_file_path: String,
+    /// What is wrong with the file that declares the type.
+    problem: Option<String>,
 }
 
 impl TypeView {
@@ -78,7 +80,9 @@ fn print_types(types: &[TypeView]) -> Result<(), Failure> {
     let header = ["TYPE", "INPUT", "OUTPUT", "DESCRIPTION"].map(str::to_owned).to_vec();
     let row = |found: &TypeView| {
         let first_line = found.description.lines().next().unwrap_or_default();
-        let cells = [&found.task_type, &found.input_file_path, &found.output_file_path, first_line];
+        let problem = found.problem.as_ref().map(|problem| format!("problem: {problem}"));
+        let last = problem.as_deref().unwrap_or(first_line);
+        let cells = [&found.task_type, &found.input_file_path, &found.output_file_path, last];
         cells.map(escape).to_vec()
     };
     let rows: Vec<_> = std::iter::once(header).chain(types.iter().map(row)).collect();
@@ -86,6 +90,9 @@ fn print_types(types: &[TypeView]) -> Result<(), Failure> {
 }
 
 fn print_type(found: &TypeView) -> Result<(), Failure> {
+    if let Some(problem) = &found.problem {
+        print_line(&escape(&format!("problem: {problem}")))?;
+    }
     for line in found.description.lines() {
         print_line(&escape(line))?;
     }

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
 use crate::manager::{Idempotency, Submission, TaskManager};
-use crate::task::{CompiledSchema, Fault, TaskType, Timestamp, schema_of, with_causes};
+use crate::task::{CompiledSchema, Fault, Timestamp, schema_of, with_causes};
 
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 const MAX_KEY_LENGTH: usize = 255;
@@ -27,7 +27,6 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 #[schema(example = json!({ "task_type": "dummy_short", "parameters": { "duration": 3, "steps": 3 } }))]
 pub(super) struct SubmitRequest {
     /// A name from `GET /task-types`.
-    #[schema(value_type = TaskType)]
     task_type: String,
     /// Parameters of that type; omitted ones take their defaults.
     #[serde(default)]
@@ -180,7 +179,9 @@ async fn faults(bytes: &[u8], error: &serde_json::Error, manager: &TaskManager) 
             input: json!({}),
         }];
     };
-    let mut faults = CompiledSchema::new(schema_of::<SubmitRequest>()).faults(&body, &[]);
+    let mut faults = CompiledSchema::new(schema_of::<SubmitRequest>())
+        .expect("schemars makes valid schemas")
+        .faults(&body, &[]);
     // serde finds faults that no schema can express, such as duplicate fields.
     if faults.is_empty() {
         faults.push(Fault::value(&[], error.to_string(), Value::Null));

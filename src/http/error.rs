@@ -135,9 +135,10 @@ impl From<SubmitError> for ApiError {
                 Self::of(StatusCode::TOO_MANY_REQUESTS, &error).with(header::RETRY_AFTER, "1")
             }
             SubmitError::KeyReused => Self::of(StatusCode::UNPROCESSABLE_ENTITY, &error),
-            SubmitError::Busy(_) | SubmitError::RetriedBefore | SubmitError::OutputInUse(_) => {
-                Self::of(StatusCode::CONFLICT, &error)
-            }
+            SubmitError::Busy(_)
+            | SubmitError::RetriedBefore
+            | SubmitError::OutputInUse(_)
+            | SubmitError::OutputOverlaps(_) => Self::of(StatusCode::CONFLICT, &error),
             SubmitError::Store(error) => error.into(),
         }
     }
@@ -180,9 +181,10 @@ impl From<LogError> for ApiError {
 impl From<OutputError> for ApiError {
     fn from(error: OutputError) -> Self {
         match error {
-            OutputError::Unknown | OutputError::NotCompleted(_) | OutputError::NoPath => {
-                Self::of(StatusCode::NOT_FOUND, &error)
-            }
+            OutputError::Unknown
+            | OutputError::NotCompleted(_)
+            | OutputError::NoPath
+            | OutputError::NotWritten(_) => Self::of(StatusCode::NOT_FOUND, &error),
             OutputError::Gone(error) => Self::output_gone(&error),
             OutputError::Panicked => Self::internal(&with_causes(&error)),
             OutputError::Store(error) => error.into(),

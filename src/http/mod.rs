@@ -15,6 +15,7 @@ mod log;
 mod metrics;
 mod openapi;
 mod output;
+mod output_folder;
 mod pace;
 mod query;
 mod retry;
@@ -144,6 +145,7 @@ fn router(manager: TaskManager, guarded: bool) -> (Router, Arc<Metrics>) {
         .routes(routes!(tasks::get, tasks::cancel))
         .routes(routes!(retry::retry))
         .routes(routes!(output::get))
+        .routes(routes!(output_folder::get_file))
         .routes(routes!(log::get))
         .routes(routes!(events::of_task))
         .routes(routes!(events::of_many))

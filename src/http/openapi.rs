@@ -50,6 +50,10 @@ pub(super) fn complete(document: &mut utoipa::openapi::OpenApi, guarded: bool) {
         let needed = SecurityRequirement::new("api_key", [] as [&str; 0]);
         document.security = Some(vec![needed]);
     }
+    // The router's name for a parameter that may hold slashes.
+    let paths = std::mem::take(&mut document.paths.paths);
+    let paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item));
+    document.paths.paths = paths.collect();
     for (path, item) in &mut document.paths.paths {
         for operation in [&mut item.post, &mut item.delete].into_iter().flatten() {
             declare(operation, &CHANGING);

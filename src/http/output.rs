@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::SystemTime;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use http_range_header::{RangeUnsatisfiableError, parse_range_header};
@@ -18,8 +18,10 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
 use super::error::ApiError;
-use super::query::{self, IdFromPath, NoQuery};
+use super::output_folder;
+use super::query::{self, IdFromPath};
 use crate::manager::TaskManager;
+use crate::task::Published;
 
 /// Suffix of the paths of output files.
 pub(super) const PATH: &str = "/output";
@@ -31,16 +33,21 @@ const POLICY: &str = "default-src 'none'; sandbox; frame-ancestors 'none'";
 /// Bytes of a file.
 #[derive(utoipa::ToSchema)]
 #[schema(value_type = String, format = Binary)]
-struct FileBytes(#[expect(dead_code, reason = "documents the body")] Vec<u8>);
+pub(super) struct FileBytes(#[expect(dead_code, reason = "documents the body")] Vec<u8>);
 
-/// Get the output file of a completed task.
+/// Get the output of a completed task.
 ///
 /// Sends the file that is at the task's `output_file_path` now. Images, JSON and text have their own content
 /// type; any other file is `application/octet-stream`.
+///
+/// An output that is a folder is answered with a list of its files as JSON, each with its `path` in the
+/// folder and its size in `bytes`: at most 1000, in the order of their paths. Then `Content-Location` ends in
+/// a slash, and `Link` leads to further files. Links and the server's own `.task-server.json` are left out.
 #[utoipa::path(
     get, path = "/tasks/{task_id}/output", tag = "tasks", operation_id = "output",
     params(
         IdFromPath,
+        ("after" = Option<String>, Query, description = "List the files of a folder that follow this path"),
         ("Range" = Option<String>, Header, description = "One range of bytes, such as `bytes=0-1023`"),
         ("If-Range" = Option<String>, Header,
          description = "Send the range only if this is the current ETag, otherwise the whole file"),
@@ -48,7 +55,7 @@ struct FileBytes(#[expect(dead_code, reason = "documents the body")] Vec<u8>);
         ("If-Modified-Since" = Option<String>, Header, description = "Last-Modified of an earlier response"),
     ),
     responses(
-        (status = 200, body = FileBytes, content_type = "application/octet-stream", description = "The file",
+        (status = 200, body = FileBytes, content_type = "application/octet-stream", description = "The file, or a list of files",
          headers(("ETag" = String, description = "Version of the file"))),
         (status = 206, body = FileBytes, content_type = "application/octet-stream", description = "The range"),
         (status = 304, description = "Not modified"),
@@ -60,14 +67,22 @@ struct FileBytes(#[expect(dead_code, reason = "documents the body")] Vec<u8>);
 pub(super) async fn get(
     State(manager): State<TaskManager>,
     IdFromPath(id): IdFromPath,
-    _: NoQuery,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (path, file) = manager.open_output(id).await?;
-    answer(&path, file, &headers).await.map_err(|error| ApiError::output_gone(&error))
+    let after = |path: &str| Some(path.to_owned());
+    let after = query::only(query.as_deref(), "after", after, "expected a path")?;
+    match manager.open_output(id, after).await? {
+        (path, Published::File(file)) => {
+            answer(&path, file, &headers).await.map_err(|error| ApiError::output_gone(&error))
+        }
+        (_, Published::Folder { files, next }) => {
+            Ok(output_folder::list(id, files, next.as_deref()))
+        }
+    }
 }
 
-async fn answer(path: &str, file: File, headers: &HeaderMap) -> io::Result<Response> {
+pub(super) async fn answer(path: &str, file: File, headers: &HeaderMap) -> io::Result<Response> {
     let file = tokio::fs::File::from_std(file);
     let metadata = file.metadata().await?;
     let (size, modified) = (metadata.len(), metadata.modified()?);
@@ -90,15 +105,18 @@ async fn answer(path: &str, file: File, headers: &HeaderMap) -> io::Result<Respo
     if let Ok(modified) = DateTimePrinter::new().timestamp_to_rfc9110_string(&modified) {
         insert(&mut response, header::LAST_MODIFIED, modified);
     }
-    for (name, value) in [
-        (header::CONTENT_TYPE, content_type),
-        (header::ACCEPT_RANGES, "bytes"),
-        (header::CACHE_CONTROL, "private, no-cache"),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-    ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    protect(&mut response);
     Ok(response)
+}
+
+/// Keeps caches and pages of other origins from using a response.
+pub(super) fn protect(response: &mut Response) {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
 }
 
 async fn part(
@@ -127,7 +145,7 @@ fn body(file: tokio::fs::File, length: u64) -> Body {
 }
 
 /// Inserts a header whose value is visible ASCII.
-fn insert(response: &mut Response, name: header::HeaderName, value: String) {
+pub(super) fn insert(response: &mut Response, name: header::HeaderName, value: String) {
     response.headers_mut().extend(HeaderValue::try_from(value).map(|value| (name, value)));
 }
 

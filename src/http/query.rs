@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::error::ApiError;
 use crate::manager::{ListFilter, MAX_TAGS};
-use crate::task::{Fault, TaskId, TaskStatus, TaskType, Timestamp};
+use crate::task::{Fault, TaskId, TaskStatus, Timestamp};
 use crate::tasks::TaskRegistry;
 
 /// Default page size of a list.
@@ -29,7 +29,7 @@ pub(super) struct FilterParams {
     /// One or more statuses, repeated or comma-separated
     status: Option<Vec<TaskStatus>>,
     /// One or more types, repeated or comma-separated
-    task_type: Option<Vec<TaskType>>,
+    task_type: Option<Vec<String>>,
     /// Submitted at or after this time (RFC 3339)
     #[param(format = DateTime)]
     created_after: Option<String>,
@@ -131,7 +131,8 @@ fn set_parameter(
         }
         "task_type" => {
             let find = |name: &str| types.find(name).map(|(task_type, _)| task_type);
-            add_names(&mut filter.task_types, (name, "task type"), value, types.names(), find)?;
+            let known = types.names().into_iter();
+            add_names(&mut filter.task_types, (name, "task type"), value, known, find)?;
         }
         "created_after" => filter.created_after = time()?,
         "created_before" => filter.created_before = time()?,
@@ -216,7 +217,7 @@ pub(super) fn dry_run(query: Option<&str>) -> Result<bool, ApiError> {
 }
 
 /// Parses the query of a route with a single parameter. If it is repeated, the last one counts.
-fn only<T>(
+pub(super) fn only<T>(
     query: Option<&str>,
     known: &str,
     parse: impl Fn(&str) -> Option<T>,

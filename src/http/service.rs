@@ -13,7 +13,7 @@ use super::dashboard;
 use super::error::ApiError;
 use super::query::NoQuery;
 use crate::manager::{Minute, TaskManager};
-use crate::task::{PathUse, machine};
+use crate::task::{OutputKind, PathUse, machine};
 
 /// Greeting of a running server.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -140,6 +140,18 @@ pub(super) struct TaskTypeView {
     input_file_path: PathUse,
     /// Use of `output_file_path`.
     output_file_path: PathUse,
+    /// What the task writes there.
+    output_kind: OutputKind,
+    /// Version of the code, if its author gives one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    /// Number of CPU slots that a task takes while it runs; absent if it takes them as it needs them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpus: Option<usize>,
+    /// What is wrong with the file that declares the type. An earlier version of the file may still be in
+    /// use; if there is none, submissions are refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
 }
 
 /// List the task types.
@@ -151,13 +163,18 @@ pub(super) async fn task_types(
     State(manager): State<TaskManager>,
     _: NoQuery,
 ) -> Json<Vec<TaskTypeView>> {
-    let views = manager.registry().iter().map(|(task_type, task)| TaskTypeView {
+    let types = manager.registry().types().into_iter();
+    let views = types.map(|(task_type, task)| TaskTypeView {
         task_type: task_type.name(),
         description: task.description().to_owned(),
         parameters: task.schema().clone(),
         defaults: task.defaults().clone(),
         input_file_path: task.paths().input,
         output_file_path: task.paths().output,
+        output_kind: task.paths().output_kind,
+        version: task.about().version.clone(),
+        cpus: Some(task.about().cpus).filter(|cpus| *cpus > 0),
+        problem: task.about().problem.clone(),
     });
     Json(views.collect())
 }

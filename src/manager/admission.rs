@@ -83,6 +83,7 @@ impl TaskManager {
         match (permit.submit(task).await?, idempotency) {
             (Ok(()), _) => Ok(id),
             (Err(Refused::OutputInUse(owner)), _) => Err(SubmitError::OutputInUse(owner)),
+            (Err(Refused::OutputOverlaps(owner)), _) => Err(SubmitError::OutputOverlaps(owner)),
             (Err(Refused::RetriedBefore), _) => Err(SubmitError::RetriedBefore),
             (Err(Refused::Replayed(replay)), Some(asked)) => replayed(&asked, replay),
             (Err(Refused::Replayed(_)), None) => unreachable!("no key, so nothing is replayed"),

@@ -20,6 +20,11 @@ pub(crate) enum SubmitError {
         "unfinished task {0} writes the same output_file_path: choose another file, or wait for that task"
     )]
     OutputInUse(TaskId),
+    #[error(
+        "unfinished task {0} writes a folder around this output_file_path, or a file in it: choose another \
+         path, or wait for that task"
+    )]
+    OutputOverlaps(TaskId),
     #[error("the task was already retried: see its retried_by")]
     RetriedBefore,
     #[error(transparent)]
@@ -48,6 +53,10 @@ pub(crate) enum OutputError {
     NotCompleted(TaskStatus),
     #[error("the task has no output_file_path")]
     NoPath,
+    #[error(
+        "no output: it is optional for this task type, and the task wrote none at `{0}`, or it was removed"
+    )]
+    NotWritten(String),
     /// The file no longer exists or is no longer readable.
     #[error(transparent)]
     Gone(#[from] PathError),

@@ -1,9 +1,11 @@
 //! Prometheus metrics of tasks and the database.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -14,10 +16,11 @@ use super::TaskManager;
 use crate::store::StoreError;
 use crate::task::{TaskInfo, TaskStatus, Timestamp};
 
-/// Counters and timers. Those updated once per task are looked up once, at the start.
+/// Counters and timers. Those updated once per task are looked up once for each type.
 #[derive(Debug)]
 pub(super) struct Metrics {
-    of_type: HashMap<&'static str, TypeMetrics>,
+    /// Types are added as they are declared, and never removed.
+    of_type: RwLock<HashMap<&'static str, Arc<TypeMetrics>>>,
     transitions: Family<Labels<2>, Counter>,
     waits: Family<Labels<1>, Histogram, fn() -> Histogram>,
     runs: Family<Labels<1>, Histogram, fn() -> Histogram>,
@@ -52,30 +55,12 @@ fn long_times() -> Histogram {
 }
 
 impl Metrics {
-    pub(super) fn new(types: impl Iterator<Item = &'static str>) -> Self {
-        let transitions = Family::<Labels<2>, Counter>::default();
-        let waits = Family::new_with_constructor(long_times as fn() -> Histogram);
-        let runs = Family::new_with_constructor(long_times as fn() -> Histogram);
-        let of_type = types.map(|task_type| {
-            let of_type = ("task_type", task_type);
-            let counter = |name| transitions.get_or_create_owned(&[of_type, ("transition", name)]);
-            let metrics = TypeMetrics {
-                submitted: counter("submitted"),
-                started: counter("started"),
-                completed: counter("completed"),
-                failed: counter("failed"),
-                cancelled: counter("cancelled"),
-                returned: counter("returned"),
-                wait: waits.get_or_create_owned(&[of_type]),
-                run: runs.get_or_create_owned(&[of_type]),
-            };
-            (task_type, metrics)
-        });
+    pub(super) fn new() -> Self {
         Self {
-            of_type: of_type.collect(),
-            transitions,
-            waits,
-            runs,
+            of_type: RwLock::default(),
+            transitions: Family::default(),
+            waits: Family::new_with_constructor(long_times),
+            runs: Family::new_with_constructor(long_times),
             commit_changes: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             commit_seconds: Histogram::new(exponential_buckets(0.000_125, 2.0, 14)),
             tasks: Family::default(),
@@ -86,16 +71,42 @@ impl Metrics {
         }
     }
 
+    /// Prepares the metrics of these types.
+    pub(super) fn add_types(&self, types: &[&'static str]) {
+        let mut known = self.of_type.write();
+        for &task_type in types {
+            let of_type = ("task_type", task_type);
+            known.entry(task_type).or_insert_with(|| {
+                let counter =
+                    |name| self.transitions.get_or_create_owned(&[of_type, ("transition", name)]);
+                Arc::new(TypeMetrics {
+                    submitted: counter("submitted"),
+                    started: counter("started"),
+                    completed: counter("completed"),
+                    failed: counter("failed"),
+                    cancelled: counter("cancelled"),
+                    returned: counter("returned"),
+                    wait: self.waits.get_or_create_owned(&[of_type]),
+                    run: self.runs.get_or_create_owned(&[of_type]),
+                })
+            });
+        }
+    }
+
+    fn of_type(&self, task_type: &str) -> Option<Arc<TypeMetrics>> {
+        self.of_type.read().get(task_type).cloned()
+    }
+
     /// Counts a stored task.
     pub(super) fn submitted(&self, task_type: &str) {
-        if let Some(metrics) = self.of_type.get(task_type) {
+        if let Some(metrics) = self.of_type(task_type) {
             metrics.submitted.inc();
         }
     }
 
     /// Counts a claimed task.
     pub(super) fn started(&self, info: &TaskInfo) {
-        if let Some(metrics) = self.of_type.get(&*info.task_type) {
+        if let Some(metrics) = self.of_type(&info.task_type) {
             metrics.started.inc();
             let ready = info.run_at.map_or(info.created_at, |run_at| run_at.max(info.created_at));
             metrics.wait.observe(seconds(ready, info.started_at));
@@ -110,7 +121,7 @@ impl Metrics {
         to: TaskStatus,
         at: Timestamp,
     ) {
-        let Some(metrics) = self.of_type.get(task_type) else { return };
+        let Some(metrics) = self.of_type(task_type) else { return };
         match to {
             TaskStatus::Completed => metrics.completed.inc(),
             TaskStatus::Failed => metrics.failed.inc(),
@@ -131,7 +142,7 @@ impl Metrics {
     /// Numbers of submitted, completed, failed and cancelled tasks since the start.
     pub(super) fn totals(&self) -> [u64; 4] {
         let sum = |count: fn(&TypeMetrics) -> &Counter| {
-            self.of_type.values().map(|metrics| count(metrics).get()).sum()
+            self.of_type.read().values().map(|metrics| count(metrics).get()).sum()
         };
         [
             sum(|metrics| &metrics.submitted),

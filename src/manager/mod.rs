@@ -19,6 +19,7 @@ mod retry;
 mod start;
 mod stats;
 mod submission;
+mod types;
 mod waiters;
 
 use std::sync::Arc;
@@ -26,13 +27,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::store::Store;
 pub(crate) use crate::store::{Idempotency, ListFilter, MAX_PAGE_BYTES, StoreError};
-use crate::store::{Limits, Store};
 use crate::task::{CpuSlots, Files, LogFolder};
 use crate::tasks::TaskRegistry;
 use admission::{AdmissionLimits, KeyTurns};
-use attempt::{Attempts, Runner};
 pub(crate) use attempt::MAX_RESULT_BYTES;
+use attempt::{Attempts, Runner};
 pub(crate) use cancel::{CancelCounts, CancelOutcome};
 pub(crate) use errors::{OutputError, RetryError, SubmitError};
 use events::Events;
@@ -46,6 +47,7 @@ pub use start::{ManagerOptions, StartError};
 use stats::History;
 pub(crate) use stats::Minute;
 pub(crate) use submission::{MAX_TAGS, Submission};
+use types::TypeLimits;
 use waiters::Waiters;
 
 /// Handle for all operations on tasks. Cheap to clone.
@@ -62,7 +64,7 @@ struct Inner {
     logs: Arc<LogFolder>,
     admission: AdmissionLimits,
     keys: Arc<KeyTurns>,
-    limits: Limits,
+    types: TypeLimits,
     attempts: Arc<Attempts>,
     waiters: Arc<Waiters>,
     events: Arc<Events>,

@@ -9,8 +9,9 @@ use super::TaskManager;
 use super::attempt::Stamp;
 use super::errors::OutputError;
 use super::rendered::Rendered;
+use crate::store::TypeLimit;
 use crate::store::{Cursor, ListFilter, MAX_POSITION, Positions, StoreError, TaskPage, TaskRecord};
-use crate::task::{TaskId, TaskInfo, TaskStatus};
+use crate::task::{Files, PathError, PathUse, Published, TaskId, TaskInfo, TaskStatus};
 
 /// One page of a list.
 #[derive(Debug)]
@@ -96,18 +97,46 @@ impl TaskManager {
         Ok(self.explained(record).await?.map(|record| record.info))
     }
 
-    /// Opens the output of a completed task. Also returns its path as submitted. A later task may have
-    /// replaced the file.
-    pub(crate) async fn open_output(&self, id: TaskId) -> Result<(String, File), OutputError> {
+    /// Opens the output of a completed task, or lists its files `after` a path if it is a folder. Also
+    /// returns its path as submitted. A later task may have replaced the output.
+    pub(crate) async fn open_output(
+        &self,
+        id: TaskId,
+        after: Option<String>,
+    ) -> Result<(String, Published), OutputError> {
+        self.with_output(id, move |files, path| files.open_published(path, after.as_deref())).await
+    }
+
+    /// Opens one file of an output that is a folder.
+    pub(crate) async fn open_output_file(
+        &self,
+        id: TaskId,
+        inner: String,
+    ) -> Result<File, OutputError> {
+        let opened =
+            self.with_output(id, move |files, path| files.open_published_file(path, &inner));
+        Ok(opened.await?.1)
+    }
+
+    /// Calls `open` on a blocking thread with the output path of a completed task.
+    async fn with_output<T: Send + 'static>(
+        &self,
+        id: TaskId,
+        open: impl FnOnce(&Files, &str) -> Result<T, PathError> + Send + 'static,
+    ) -> Result<(String, T), OutputError> {
         let (_, info) = self.state(id).await?.ok_or(OutputError::Unknown)?;
         if info.status != TaskStatus::Completed {
             return Err(OutputError::NotCompleted(info.status));
         }
         let path = info.output_file_path.ok_or(OutputError::NoPath)?;
+        let registered = self.inner.registry.find(&info.task_type);
+        let is_optional =
+            registered.is_some_and(|(_, task)| task.paths().output == PathUse::Optional);
         let files = Arc::clone(&self.inner.files);
-        let opened = tokio::task::spawn_blocking(move || {
-            let file = files.open_input(&path)?;
-            Ok((path, file))
+        let opened = tokio::task::spawn_blocking(move || match open(&files, &path) {
+            Ok(opened) => Ok((path, opened)),
+            Err(error) if is_optional && error.is_absence() => Err(OutputError::NotWritten(path)),
+            Err(error) => Err(error.into()),
         });
         opened.await.unwrap_or(Err(OutputError::Panicked))
     }
@@ -154,7 +183,7 @@ impl TaskManager {
                 continue;
             }
             record.info.waiting_because = Some(self.queue_reason(record));
-            let unknown = self.inner.limits.of_type(&record.info.task_type).is_none();
+            let unknown = self.inner.store.reads.limits().of_type(&record.info.task_type).is_none();
             if unknown || record.unrunnable || record.due_at.is_some() || record.is_suspect() {
                 continue;
             }
@@ -178,9 +207,9 @@ impl TaskManager {
             let reason = if info.run_at == Some(due_at) { "scheduled for" } else { "retry at" };
             return format!("{reason} {due_at}");
         }
-        let (limits, attempts) = (&self.inner.limits, &self.inner.attempts);
-        let Some(limit) = limits.of_type(&info.task_type) else {
-            return format!("this server does not know task type `{}`", info.task_type);
+        let (limits, attempts) = (self.inner.store.reads.limits(), &self.inner.attempts);
+        let Some(TypeLimit { tasks: limit, cpus, .. }) = limits.of_type(&info.task_type) else {
+            return self.unrunnable_because(&info.task_type);
         };
         if self.is_draining() {
             return "the server is shutting down".to_owned();
@@ -193,12 +222,27 @@ impl TaskManager {
         if running >= limits.total {
             return format!("{running} of {} tasks running", limits.total);
         }
+        let taken = attempts.cpus(&limits);
+        if cpus > 0 && taken + cpus > limits.cpus {
+            return format!("{taken} of {} CPU slots taken, this task needs {cpus}", limits.cpus);
+        }
         if record.is_suspect() {
             return "the server stopped twice while this task ran, so it waits until no other such \
                     task runs"
                 .to_owned();
         }
         "about to run".to_owned()
+    }
+}
+
+impl TaskManager {
+    /// Why tasks of this type cannot run.
+    fn unrunnable_because(&self, task_type: &str) -> String {
+        let found = self.inner.registry.find(task_type);
+        match found.and_then(|(_, task)| task.about().problem.clone()) {
+            Some(problem) => format!("task type `{task_type}` cannot run: {problem}"),
+            None => format!("this server does not know task type `{task_type}`"),
+        }
     }
 }
 

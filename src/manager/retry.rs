@@ -90,6 +90,7 @@ impl TaskManager {
                     }
                     Err(
                         SubmitError::OutputInUse(_)
+                        | SubmitError::OutputOverlaps(_)
                         | SubmitError::Busy(_)
                         | SubmitError::Invalid(_),
                     ) => counts.conflicts += 1,

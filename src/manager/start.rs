@@ -17,10 +17,11 @@ use super::fold::Fold;
 use super::logs::{LogLimits, tidy};
 use super::metrics::Metrics;
 use super::stats::History;
+use super::types::TypeLimits;
 use super::waiters::Waiters;
 use super::{Inner, TaskManager, due, leftovers};
-use crate::store::{self, Limits, Opened, Writer};
-use crate::task::{CpuSlots, Files, FilesError, LogFolder, StateFolder, TaskId, TaskType};
+use crate::store::{self, Opened, Writer};
+use crate::task::{CpuSlots, Files, FilesError, LogFolder, StateFolder, TaskId};
 use crate::tasks::{InvalidDefaults, TaskRegistry};
 
 /// Settings of a manager.
@@ -42,8 +43,9 @@ pub struct ManagerOptions {
     pub cpu_slots: usize,
     /// Whether to refuse submissions while any task is unfinished.
     pub exclusive: bool,
-    /// Upper limits of running tasks by type; other types have only the total one.
-    pub type_limits: Vec<(TaskType, usize)>,
+    /// Upper limits of running tasks by the name of their type, which need not exist; other types have
+    /// only the total one.
+    pub type_limits: Vec<(String, usize)>,
     /// Lifetime of finished tasks; `None` for unlimited.
     pub retention: Option<Duration>,
     /// Limits on the files of logs.
@@ -79,13 +81,12 @@ impl TaskManager {
         registry.check()?;
         let registry = Arc::new(registry);
         let database = store::real_path(&options.database)?;
-        let state_folder = store::state_folder(&database);
-        let mut state_files = [store::state_files(&database), options.state_files.clone()].concat();
-        state_files.push(state_folder.clone());
+        let state_files = [store::state_files(&database), options.state_files.clone()].concat();
         let files = Arc::new(Files::open(&options.roots, &state_files)?);
-        let limits = limits(&options, &registry);
+        files.protect(registry.programs());
+        let types = TypeLimits::of(&options);
         let Opened { store, writer, due } =
-            store::open(&database, limits.clone(), remover(&files)).await?;
+            store::open(&database, types.apply(&registry), remover(&files)).await?;
         tokio::spawn(store.clone().upkeep(options.retention));
         // Only now: the database is locked against other servers.
         let state_folder = Arc::new(StateFolder::open(store::state_folder(&database)));
@@ -94,7 +95,8 @@ impl TaskManager {
         let attempts = Arc::<Attempts>::default();
         let draining = CancellationToken::new();
         let cpu_slots = CpuSlots::new(options.cpu_slots);
-        let logs = LogFolder::start(state_folder.join("logs")).map_err(StartError::Threads)?;
+        let logs = LogFolder::start(store::state_folder(&database).join("logs"))
+            .map_err(StartError::Threads)?;
         let tidying = (Arc::clone(&logs), store.clone(), Arc::clone(&attempts));
         tokio::spawn(tidy(tidying.0, tidying.1, tidying.2, options.logs, options.retention));
         let runner = Runner::new(
@@ -110,7 +112,8 @@ impl TaskManager {
         let events = Arc::new(Events::new(options.max_streams));
         tokio::spawn(publish_progress(Arc::clone(&events), Arc::clone(&attempts)));
         tokio::spawn(store_progress(store.clone(), Arc::clone(&attempts), draining.clone()));
-        let metrics = Arc::new(Metrics::new(registry.names()));
+        let metrics = Arc::new(Metrics::new());
+        metrics.add_types(&registry.names());
         let history = History::start(Arc::clone(&metrics), draining.clone());
         let waiters = Arc::<Waiters>::default();
         let fold = Fold {
@@ -131,7 +134,7 @@ impl TaskManager {
             logs,
             admission: AdmissionLimits { max_pending, exclusive },
             keys: Arc::default(),
-            limits,
+            types,
             attempts,
             waiters,
             events,
@@ -152,15 +155,6 @@ fn remover(files: &Files) -> impl Fn(&str, TaskId, i64) {
             tracing::info!(task.id = %id, path, "removed a partial output");
         }
     }
-}
-
-fn limits(options: &ManagerOptions, registry: &TaskRegistry) -> Limits {
-    let total = options.max_running;
-    let of = |task_type| {
-        let limit = options.type_limits.iter().rfind(|(limited, _)| *limited == task_type);
-        (task_type.name(), limit.map_or(total, |&(_, limit)| limit.min(total)))
-    };
-    Limits { total, by_type: registry.iter().map(|(task_type, _)| of(task_type)).collect() }
 }
 
 /// Runs the writer on its own thread. On a worker of the runtime it would wait for the requests that are

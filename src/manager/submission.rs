@@ -8,9 +8,10 @@ use serde_json::{Map, Value, json};
 
 use crate::store::{Idempotency, NewTask, Retry};
 use crate::task::{
-    Fault, Files, PathError, PathUse, Paths, Task, TaskId, TaskInfo, Timestamp, with_causes,
+    Fault, Files, OutputKind, PathError, PathUse, Paths, Task, TaskId, TaskInfo, Timestamp,
+    with_causes,
 };
-use crate::tasks::{RegisteredTask, TaskRegistry};
+use crate::tasks::{About, RegisteredTask, TaskRegistry};
 
 /// Maximum size of the parameters, in bytes of JSON.
 const MAX_PARAMETERS_BYTES: usize = 64 * 1024;
@@ -70,7 +71,8 @@ impl Submission {
         registry: &TaskRegistry,
         files: &Arc<Files>,
     ) -> Result<Box<RawValue>, Vec<Fault>> {
-        let uses = registry.find(&self.task_type).map_or(Paths::NONE, |(_, task)| task.paths());
+        let found = registry.find(&self.task_type);
+        let uses = found.map_or(Paths::NONE, |(_, task)| task.paths());
         let (input, output) = (self.input_file_path.clone(), self.output_file_path.clone());
         let checked = self.check(registry, files).await;
         let tried = GivenPaths { input, output }.try_out(uses, files).await;
@@ -95,20 +97,22 @@ impl Submission {
         let mut faults = self.check_limits();
         let found = registry.find(&self.task_type);
         if found.is_none() {
-            let names = registry.names();
+            let names = registry.names().into_iter();
             faults.push(Fault::choice(&["task_type"], "task type", &self.task_type, names));
         }
+        let uses = found.as_ref().map_or(Paths::NONE, |(_, registered)| registered.paths());
         let parsed = found.map(|(task_type, registered)| {
-            (task_type, check_parameters(registered, self.parameters, &mut faults))
+            let checked = check_parameters(&registered, self.parameters, &mut faults);
+            let About { timeout_seconds, max_attempts, .. } = *registered.about();
+            (task_type, checked, (timeout_seconds, max_attempts))
         });
-        let uses = found.map_or(Paths::NONE, |(_, registered)| registered.paths());
         let paths = GivenPaths { input: self.input_file_path, output: self.output_file_path };
         let missing = paths.missing(uses, &self.task_type);
         let (input, output) = paths.used(uses);
         let mut output_key = None;
         if missing.is_empty() && (input.is_some() || output.is_some()) {
             // Boxed to keep the future of submissions without paths small.
-            match Box::pin(check_paths(input, output, files)).await {
+            match Box::pin(check_paths(input, output, uses.output_kind, files)).await {
                 Ok(key) => output_key = key,
                 Err(found) => faults.extend(found),
             }
@@ -117,7 +121,9 @@ impl Submission {
         let now = Timestamp::now();
         let tags = to_raw_value(&self.tags).expect("strings are JSON");
         match parsed {
-            Some((task_type, Some((parameters, code)))) if faults.is_empty() => {
+            Some((task_type, Some((parameters, code)), (timeout, attempts)))
+                if faults.is_empty() =>
+            {
                 Ok(Box::new(NewTask {
                     id: TaskId::new(),
                     task_type: task_type.name(),
@@ -126,8 +132,8 @@ impl Submission {
                     output_file_path: paths.output,
                     output_key,
                     priority: self.priority,
-                    timeout_seconds: self.timeout_seconds,
-                    max_attempts: self.max_attempts.unwrap_or(1),
+                    timeout_seconds: self.timeout_seconds.or(timeout),
+                    max_attempts: self.max_attempts.or(attempts).unwrap_or(1),
                     tags,
                     // A past time means now.
                     run_at: self.run_at.filter(|at| *at > now),
@@ -240,17 +246,22 @@ impl GivenPaths {
             });
             if let Some(path) = output {
                 let bytes = input.and_then(|input| input.metadata().ok()).map_or(0, |it| it.len());
-                faults.of("output_file_path", &path, files.try_output(&path, bytes));
+                faults.of(
+                    "output_file_path",
+                    &path,
+                    files.try_output(&path, uses.output_kind, bytes),
+                );
             }
         })
         .await
     }
 }
 
-/// Checks paths; returns the canonical output.
+/// Checks paths; returns the canonical output, that of a folder with a slash at the end.
 async fn check_paths(
     input: Option<String>,
     output: Option<String>,
+    kind: OutputKind,
     files: &Arc<Files>,
 ) -> Result<Option<String>, Vec<Fault>> {
     let files = Arc::clone(files);
@@ -258,11 +269,12 @@ async fn check_paths(
         let input =
             input.and_then(|path| faults.of("input_file_path", &path, files.check_input(&path)));
         output.and_then(|path| {
-            let checked = files.check_output(&path, input.as_deref());
+            let checked = files.check_output(&path, kind, input.as_deref());
             faults.of("output_file_path", &path, checked)
         })
     });
-    Ok(key.await?.map(|key| key.to_string_lossy().into_owned()))
+    let slash = if kind == OutputKind::Folder { "/" } else { "" };
+    Ok(key.await?.map(|key| format!("{}{slash}", key.to_string_lossy())))
 }
 
 /// Collects faults of paths.

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::counts::Reservation;
 use super::error::StoreError;
 use super::record::LogTail;
+use super::slots::Limits;
 use crate::task::{Task, TaskId, TaskStatus, Timestamp};
 
 /// Upper limit of queued changes; further ones wait for a queue permit.
@@ -19,7 +20,7 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// Called with the result of an end, after the observer has seen the commit. A channel would wake a task
 /// for each attempt, most of them for nothing.
-pub(super) type EndAnswer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+pub(super) type EndAnswer = Box<dyn FnOnce(Result<(), StoreError>) + Send + Sync>;
 
 /// A change and its answer.
 pub(super) enum Change {
@@ -31,6 +32,7 @@ pub(super) enum Change {
     Erase(EraseStep, Answer<bool>),
     Upkeep(UpkeepStep, Answer<()>),
     Log(LogTail, Answer<()>),
+    Types(NewTypes, Answer<()>),
     Close(Answer<()>),
 }
 
@@ -47,6 +49,7 @@ impl Change {
             | Self::Promote(_, answer)
             | Self::Upkeep(_, answer)
             | Self::Log(_, answer)
+            | Self::Types(_, answer)
             | Self::Close(answer) => drop(answer.send(Err(error))),
         }
     }
@@ -110,7 +113,8 @@ pub(crate) struct NewTask {
     pub(crate) parameters: Box<RawValue>,
     pub(crate) input_file_path: Option<String>,
     pub(crate) output_file_path: Option<String>,
-    /// Canonical output path. No two unfinished tasks share one.
+    /// Canonical output path, that of a folder with a slash at the end. No two unfinished tasks share one,
+    /// and none is inside another.
     pub(crate) output_key: Option<String>,
     pub(crate) priority: i32,
     pub(crate) timeout_seconds: Option<f64>,
@@ -154,6 +158,8 @@ pub(crate) type Submitted = Result<(), Refused>;
 pub(crate) enum Refused {
     /// This unfinished task has the same output.
     OutputInUse(TaskId),
+    /// This unfinished task has an output that contains this one, or is inside it.
+    OutputOverlaps(TaskId),
     /// The finished task already has a retry, and only a first one was requested.
     RetriedBefore,
     /// The idempotency key is already stored.
@@ -251,6 +257,14 @@ pub(crate) struct EraseStep {
     pub(crate) tasks: Vec<i64>,
     /// Erases idempotency keys older than this.
     pub(crate) keys_cutoff: Timestamp,
+}
+
+/// New limits, after task types were added, changed or removed.
+#[derive(Debug)]
+pub(crate) struct NewTypes {
+    pub(crate) limits: Limits,
+    /// Types whose unrunnable tasks may be runnable now.
+    pub(crate) changed: Vec<&'static str>,
 }
 
 /// Facts about stored tasks that the engine gathers in the background and stores beside them.

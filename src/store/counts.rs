@@ -72,6 +72,11 @@ impl Counts {
         self.0.lock().unrunnable.insert(seq);
     }
 
+    /// Replaces the set of pending tasks that this build cannot run.
+    pub(super) fn replace_unrunnable(&self, seqs: Vec<i64>) {
+        self.0.lock().unrunnable = seqs.into_iter().collect();
+    }
+
     pub(super) fn cancelled(&self, seq: i64) {
         self.change(TaskStatus::Pending, TaskStatus::Cancelled);
         self.0.lock().unrunnable.remove(&seq);

@@ -16,7 +16,7 @@ impl Engine {
     /// Applies a batch as one transaction, and claims pending tasks for the free slots: waiting ones
     /// first, then new ones. After an error nothing has changed. Lost guards and conflicts are results,
     /// not errors. Within a batch the order is progress, ends, promotions, cancellations, erasures,
-    /// upkeep, logs, claims, submissions; each step sees the effects of the ones before.
+    /// upkeep, logs, types, claims, submissions; each step sees the effects of the ones before.
     pub(super) async fn commit(
         &mut self,
         batch: &[Change],

@@ -26,8 +26,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub(crate) use change::{
-    AttemptEnd, CancelEffect, Cancellation, Idempotency, NewTask, QueuePermit, Refused, Replay,
-    Retry, StoredProgress,
+    AttemptEnd, CancelEffect, Cancellation, Idempotency, NewTask, NewTypes, QueuePermit, Refused,
+    Replay, Retry, StoredProgress,
 };
 use change::{Change, Queue};
 pub(crate) use committed::{Commit, Committed, Observer};
@@ -37,8 +37,8 @@ pub use error::OpenError;
 pub(crate) use error::StoreError;
 pub(crate) use filter::{Cursor, ListFilter, MAX_PAGE_BYTES, MAX_POSITION, Positions, TaskPage};
 pub(crate) use record::{CANCELLED_MESSAGE, LogOwner, LogTail, StoredDue, TaskRecord};
-pub(crate) use slots::Limits;
 use slots::Slots;
+pub(crate) use slots::{Limits, TypeLimit};
 use sqlite::ReadHalf;
 pub(crate) use sqlite::{BackupError, backup, real_path, state_files, state_folder};
 pub(crate) use writer::Writer;
@@ -100,7 +100,7 @@ impl Store {
     pub(crate) async fn end(
         &self,
         end: Arc<AttemptEnd>,
-        answer: impl FnOnce(Result<(), StoreError>) + Send + 'static,
+        answer: impl FnOnce(Result<(), StoreError>) + Send + Sync + 'static,
     ) {
         match self.queue.permit().await {
             Ok(permit) => permit.end(end, Box::new(answer)),
@@ -121,6 +121,11 @@ impl Store {
     /// Makes tasks ready whose time has come.
     pub(crate) async fn promote(&self, seqs: Vec<i64>) -> Result<(), StoreError> {
         self.queue.change(|answer| Change::Promote(seqs, answer)).await
+    }
+
+    /// Replaces the limits of the task types, and looks again at tasks that could not be run.
+    pub(crate) async fn set_types(&self, types: NewTypes) -> Result<(), StoreError> {
+        self.queue.change(|answer| Change::Types(types, answer)).await
     }
 
     /// Stops claims. Resolves when the last one is published.

@@ -19,6 +19,8 @@ pub(super) struct Results {
     pub(super) erased: Vec<Erased>,
     /// Tasks that were pending and are now running.
     pub(super) claimed: Vec<TaskRecord>,
+    /// After a change of the task types: all pending tasks that this build cannot run, by `seq`.
+    pub(super) all_unrunnable: Option<Vec<i64>>,
     /// Pending tasks whose rows cannot be read, by `seq`.
     pub(super) unrunnable: Vec<i64>,
     /// Whether the next commit may claim more tasks even if no change is queued.
@@ -34,6 +36,7 @@ impl Results {
             cancelled: Cancelled::default(),
             erased: Vec::new(),
             claimed: Vec::new(),
+            all_unrunnable: None,
             unrunnable: Vec::new(),
             claims_left: false,
         }

@@ -72,7 +72,7 @@ pub(super) struct Started {
 impl Started {
     /// Opens this file, with slots for that many tasks.
     pub(super) async fn open(path: &Path, slots: usize) -> Self {
-        let limits = Limits { total: slots, by_type: vec![("idle", slots)] };
+        let limits = Limits::of(slots, &[("idle", slots)]);
         let Opened { store, writer, .. } = open(path, limits, |_, _, _| {}).await.unwrap();
         let (sender, heard) = unbounded_channel();
         let writer = tokio::spawn(writer.run(Arc::new(Ear(sender))));

@@ -135,6 +135,11 @@ impl Writer {
 
     async fn try_commit(&mut self, batch: &[Change]) -> Result<(Results, Instant), StoreError> {
         self.claims_left = false;
+        for change in batch {
+            if let Change::Types(types, _) = change {
+                self.slots.set_limits(types.limits.clone());
+            }
+        }
         let begin = Instant::now();
         let ended = batch.iter().filter_map(|change| match change {
             Change::End(end, _) => Some((end.seq, end.epoch)),
@@ -142,7 +147,7 @@ impl Writer {
         });
         let mut free = self.slots.free_after(ended);
         if !self.claiming.load(Ordering::Relaxed) {
-            free.total = 0;
+            free.limits.total = 0;
         }
         let results = self.engine.commit(batch, free).await?;
         Ok((results, begin))
@@ -160,6 +165,9 @@ impl Writer {
         let Results { at, submitted, disowned, cancelled, erased, claimed, .. } = results;
         self.claims_left |= results.claims_left;
         let mut claims = Vec::new();
+        if let Some(seqs) = results.all_unrunnable {
+            self.counts.replace_unrunnable(seqs);
+        }
         results.unrunnable.into_iter().for_each(|seq| self.counts.set_unrunnable(seq));
         let (mut submitted, mut erased) = (submitted.into_iter(), erased.into_iter());
         for change in batch {
@@ -195,6 +203,7 @@ impl Writer {
                 | Change::Promote(_, answer)
                 | Change::Upkeep(_, answer)
                 | Change::Log(_, answer)
+                | Change::Types(_, answer)
                 | Change::Close(answer) => unpublished.answer(answer, ()),
             }
         }

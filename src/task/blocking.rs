@@ -79,6 +79,26 @@ impl CpuSlots {
         CpuSlot { permit: Some(permit), slots: self.clone() }
     }
 
+    /// Takes that many slots, if they are free.
+    pub(super) fn try_reserve(&self, slots: usize) -> Option<ReservedCpus> {
+        let permits = u32::try_from(slots).ok()?;
+        let permit = Arc::clone(&self.0.semaphore).try_acquire_many_owned(permits).ok()?;
+        Some(self.split(permit, slots))
+    }
+
+    /// Waits for that many slots at once, before whoever asks later.
+    pub(super) async fn reserve(&self, slots: usize) -> ReservedCpus {
+        let _waiting = Arc::clone(&self.0.waiting);
+        let permits = u32::try_from(slots).unwrap_or(u32::MAX);
+        let acquired = Arc::clone(&self.0.semaphore).acquire_many_owned(permits).await;
+        self.split(acquired.expect("the semaphore of the CPU slots is never closed"), slots)
+    }
+
+    fn split(&self, mut permit: OwnedSemaphorePermit, slots: usize) -> ReservedCpus {
+        let one = |_| CpuSlot { permit: permit.split(1), slots: self.clone() };
+        ReservedCpus { _slots: (0..slots).map(one).collect() }
+    }
+
     /// Changes the number of abandoned closures, and lends or recalls slots accordingly.
     fn change_abandoned(&self, change: isize) {
         let Shared { semaphore, total, ledger, .. } = &*self.0;
@@ -116,6 +136,12 @@ impl Drop for CpuSlot {
             self.permit = None;
         }
     }
+}
+
+/// CPU slots that an attempt holds outside of closures. Dropping it returns them.
+#[derive(Debug)]
+pub(crate) struct ReservedCpus {
+    _slots: Vec<CpuSlot>,
 }
 
 /// The running closures of one attempt.

@@ -8,11 +8,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Span;
 
 use super::{
-    AttemptFolders, BlockingWork, Files, MemoryBudget, OutputFile, Progress, SlotWait, TaskError,
-    TaskInfo, TaskLog,
+    AttemptFolders, BlockingWork, Ending, Files, MemoryBudget, Output, OutputFile, PathError,
+    Paths, Progress, ReservedCpus, SlotWait, TaskError, TaskInfo, TaskLog,
 };
 
 /// Services of the server for a running task: progress, cancellation, files, CPU time.
@@ -36,9 +37,10 @@ pub(crate) struct Attempt {
     pub(crate) blocking: Arc<BlockingWork>,
     pub(crate) memory: MemoryBudget,
     pub(crate) slot_wait: Arc<SlotWait>,
-    pub(crate) output: Arc<Mutex<Option<OutputFile>>>,
+    pub(crate) output: Arc<Mutex<Option<Output>>>,
     pub(crate) folders: Arc<AttemptFolders>,
     pub(crate) log: TaskLog,
+    pub(crate) ending: Arc<Ending>,
 }
 
 impl TaskContext {
@@ -52,6 +54,11 @@ impl TaskContext {
     /// server limits the rate of its database writes.
     pub fn update_progress(&self, percent: f64, message: impl Into<String>) {
         self.attempt.progress.update(percent, message.into());
+    }
+
+    /// Reports what is given, and keeps the rest as it is.
+    pub(crate) fn report(&self, percent: Option<f64>, message: Option<String>) {
+        self.attempt.progress.report(percent, message);
     }
 
     /// Returns whether the task has been asked to stop.
@@ -127,10 +134,22 @@ impl TaskContext {
     /// # Errors
     /// If there is no input path, or the file is absent, unreadable, irregular or out of bounds.
     pub fn open_input(&self) -> Result<std::fs::File, TaskError> {
-        let path = self
-            .input_file_path()
-            .ok_or_else(|| TaskError::permanent("input_file_path is required"))?;
-        Ok(self.attempt.files.open_input(path)?)
+        Ok(self.attempt.files.open_input(self.required_input()?)?)
+    }
+
+    /// Absolute path of the input, for a program that opens it by itself. Unlike for
+    /// [`open_input`](Self::open_input), the input may also be a folder: many programs take one.
+    ///
+    /// Otherwise it is checked as there, but the program may find something else by the time it opens it.
+    ///
+    /// # Errors
+    /// As for [`open_input`](Self::open_input).
+    pub fn locate_input(&self) -> Result<PathBuf, TaskError> {
+        Ok(self.attempt.files.locate_input(self.required_input()?)?)
+    }
+
+    fn required_input(&self) -> Result<&str, TaskError> {
+        self.input_file_path().ok_or_else(|| TaskError::permanent("input_file_path is required"))
     }
 
     /// Creates the output and missing parent folders. The complete, durable file gets its name
@@ -140,20 +159,49 @@ impl TaskContext {
     /// # Errors
     /// If the task has no output path, the file cannot be created, or on a second call.
     pub fn create_output(&self) -> Result<OutputFile, TaskError> {
+        let attempt = &self.attempt;
+        let (id, epoch, token) = (attempt.info.task_id, attempt.epoch, attempt.token.clone());
+        self.begin_output(|path| {
+            let file = attempt.files.create_output(path, id, epoch, token)?;
+            Ok((Output::File(file.clone()), file))
+        })
+    }
+
+    /// Absolute path at which a program has to write the output, in a hidden folder; a folder already
+    /// exists there, and is empty. `paths` are those of the task's type. Parent folders are created.
+    ///
+    /// The output is published after the task has returned `Ok`. Then a required output has to be there; an
+    /// optional folder that is empty counts as absent. By then all processes that write to it must have
+    /// ended.
+    ///
+    /// # Errors
+    /// As for [`create_output`](Self::create_output), which cannot be called as well.
+    pub fn reserve_output(&self, paths: Paths) -> Result<PathBuf, TaskError> {
+        let attempt = &self.attempt;
+        self.begin_output(|path| {
+            let reserved = attempt.files.reserve_output(path, paths, &attempt.info, attempt.epoch);
+            let (reserved, place) = reserved?;
+            Ok((Output::Reserved(Arc::new(reserved)), place))
+        })
+    }
+
+    /// Fills the cell of the output, once.
+    fn begin_output<T>(
+        &self,
+        begin: impl FnOnce(&str) -> Result<(Output, T), PathError>,
+    ) -> Result<T, TaskError> {
         let path = self
             .output_file_path()
             .ok_or_else(|| TaskError::permanent("output_file_path is required"))?;
-        // The runner no longer cleans up after an abandoned thread.
-        self.check_cancelled()?;
         let mut output = self.attempt.output.lock();
+        // Under the lock: the runner no longer cleans up after an abandoned thread.
+        self.check_cancelled()?;
         if output.is_some() {
-            return Err(TaskError::permanent("create_output was called twice"));
+            return Err(TaskError::permanent("the output was created twice"));
         }
-        let attempt = &self.attempt;
-        let (id, epoch, token) = (attempt.info.task_id, attempt.epoch, attempt.token.clone());
-        let file = attempt.files.create_output(path, id, epoch, token)?;
-        *output = Some(file.clone());
-        Ok(file)
+        let (begun, answer) = begin(path)?;
+        *output = Some(begun);
+        Ok(answer)
     }
 
     /// Absolute path of a private folder for temporary files, empty at first. It is removed when the
@@ -214,6 +262,33 @@ impl TaskContext {
             // The runtime shut down before the closure began.
             Err(_) => Err(TaskError::Cancelled),
         }
+    }
+
+    /// Waits for a number of CPU slots, as far as there are that many.
+    ///
+    /// # Errors
+    /// [`TaskError::Cancelled`] if the task is cancelled meanwhile.
+    pub(crate) async fn reserve_cpus(&self, cpus: usize) -> Result<ReservedCpus, TaskError> {
+        let slots = self.attempt.blocking.slots();
+        let cpus = cpus.min(slots.total());
+        match slots.try_reserve(cpus) {
+            Some(reserved) => Ok(reserved),
+            None => {
+                let message = format!("Waiting for {cpus} of {} CPU slots", slots.total());
+                self.wait_with_message(message, slots.reserve(cpus)).await
+            }
+        }
+    }
+
+    /// Keeps the attempt from ending, even after a cancellation or a timeout, until the guard is
+    /// dropped. For what surely ends soon after the task is asked to stop, such as processes.
+    pub(crate) fn hold_end(&self) -> TaskTrackerToken {
+        self.attempt.ending.hold()
+    }
+
+    /// Resolves when the server is about to exit: the attempt must end at once.
+    pub(crate) async fn hurried(&self) {
+        self.attempt.ending.hurried().await;
     }
 
     /// Waits for a resource that other tasks hold, with this message and a paused timeout. A

@@ -5,9 +5,10 @@
 
 mod absolute;
 mod machine;
+mod outputs;
 mod path_error;
+mod published;
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -16,19 +17,21 @@ use std::path::{Path, PathBuf};
 use cap_fs_ext::{MetadataExt, OpenOptionsSyncExt};
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, Metadata, OpenOptions};
-use tokio_util::sync::CancellationToken;
+use parking_lot::RwLock;
 
 use self::absolute::{canonical_target, follow_links, joined, normalize, path_of};
 pub(crate) use self::machine::machine;
 pub use self::path_error::PathError;
-use super::hidden::{HiddenFolder, is_hidden_name, remove_leftover, sync_folder};
-use super::{OutputFile, TaskId};
+pub(crate) use self::published::{ListedFile, Published};
+pub(super) use self::published::{MARKER, is_published_folder};
 
 /// The folders that tasks may use, except for the server's own files in them.
 #[derive(Debug)]
 pub struct Files {
     roots: Vec<Root>,
     state_files: Vec<PathBuf>,
+    /// Programs and scripts that tasks run, and must not write to. They change with the task types.
+    programs: RwLock<Vec<PathBuf>>,
 }
 
 #[derive(Debug)]
@@ -66,7 +69,12 @@ impl Files {
             .map(|path| open(path).map_err(|source| FilesError { path: path.clone(), source }))
             .collect::<Result<_, _>>()?;
         let state_files = state_files.iter().filter_map(|path| canonical_target(path)).collect();
-        Ok(Self { roots, state_files })
+        Ok(Self { roots, state_files, programs: RwLock::default() })
+    }
+
+    /// Replaces the programs and scripts that no task may write to.
+    pub(crate) fn protect(&self, programs: Vec<PathBuf>) {
+        *self.programs.write() = programs;
     }
 
     /// The roots without symbolic links. Relative paths start at the first.
@@ -86,36 +94,6 @@ impl Files {
             return Err(PathError::StateFile(path.to_owned()));
         }
         Ok(real)
-    }
-
-    /// Checks the output path of a submission and returns its canonical form. `input` is the
-    /// canonical form of the input path.
-    ///
-    /// # Errors
-    /// If the path is out of bounds, a folder, one of the server's files, or the input.
-    pub(crate) fn check_output(
-        &self,
-        path: &str,
-        input: Option<&Path>,
-    ) -> Result<PathBuf, PathError> {
-        let (root, relative) = self.locate(path)?;
-        let (parent, name) = split_output(&relative, path)?;
-        if relative.iter().any(is_hidden_name) {
-            return Err(PathError::HiddenName(path.to_owned()));
-        }
-        // Publishing replaces a link rather than following it.
-        let entry = self.real_path(root, parent, path)?.join(name);
-        let target = self.real_path(root, &relative, path)?;
-        if self.is_state_path(&entry) || self.is_state_path(&target) {
-            return Err(PathError::StateFile(path.to_owned()));
-        }
-        if let Ok(found) = root.dir.symlink_metadata(&relative) {
-            self.check_regular(&found, path)?;
-        }
-        if input.is_some_and(|input| input == entry || input == target) {
-            return Err(PathError::OutputIsInput(path.to_owned()));
-        }
-        Ok(entry)
     }
 
     /// Opens a regular file for reading.
@@ -140,67 +118,27 @@ impl Files {
         Ok(file.into_std())
     }
 
-    /// Creates an output in a hidden folder beside its path, and the folders on the way to it. Writes to
-    /// it fail once `token` is cancelled.
+    /// Returns the canonical path of a file that can be opened as an input, or of a folder that can be
+    /// read.
     ///
     /// # Errors
-    /// If the path is out of bounds, a folder or one of the server's files, or on an I/O error.
-    pub(crate) fn create_output(
-        &self,
-        path: &str,
-        id: TaskId,
-        epoch: i64,
-        token: CancellationToken,
-    ) -> Result<OutputFile, PathError> {
-        let explain = |error| self.explain(error, path, "create");
-        let (root, relative) = self.locate(path)?;
-        let (parent, name) = split_output(&relative, path)?;
-        if !parent.as_os_str().is_empty() {
-            root.dir.create_dir_all(parent).map_err(explain)?;
-            sync_ancestors(&root.dir, parent).map_err(explain)?;
+    /// As for [`open_input`](Self::open_input), but for folders.
+    pub(crate) fn locate_input(&self, path: &str) -> Result<PathBuf, PathError> {
+        match self.open_input(path) {
+            Err(PathError::Folder(_)) => drop(self.open_folder(path)?),
+            opened => drop(opened?),
         }
-        let folder = root.dir.open_dir(or_dot(parent)).map_err(explain)?;
+        let (root, relative) = self.locate(path)?;
+        self.real_path(root, &relative, path)
+    }
+
+    /// Opens a folder.
+    fn open_folder(&self, path: &str) -> Result<Dir, PathError> {
+        let (root, relative) = self.locate(path)?;
+        let folder = root.dir.open_dir(or_dot(&relative));
+        let folder = folder.map_err(|error| self.explain(error, path, "open"))?;
         self.check_location(&folder, path)?;
-        if let Ok(found) = folder.symlink_metadata(name) {
-            self.check_regular(&found, path)?;
-        }
-        HiddenFolder::create(folder, name.to_owned(), id, epoch)
-            .and_then(|hidden| OutputFile::create(hidden, path.to_owned(), token))
-            .map_err(explain)
-    }
-
-    /// Checks that an output of this size could be created now, and leaves nothing behind.
-    ///
-    /// # Errors
-    /// As for [`create_output`](Self::create_output), or if the disk is full.
-    pub(crate) fn try_output(&self, path: &str, bytes: u64) -> Result<(), PathError> {
-        let explain = |error| self.explain(error, path, "create");
-        let (root, relative) = self.locate(path)?;
-        let (_, name) = split_output(&relative, path)?;
-        let mut folders = relative.ancestors().skip(1);
-        let folder = folders.find_map(|folder| match root.dir.open_dir(or_dot(folder)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            opened => Some(opened),
-        });
-        let folder = folder.unwrap_or_else(|| root.dir.try_clone()).map_err(explain)?;
-        let file = HiddenFolder::create(folder, name.to_owned(), TaskId::new(), 0)
-            .and_then(|hidden| hidden.create_file())
-            .map_err(explain)?;
-        let disk = rustix::fs::fstatvfs(&file).map_err(|error| explain(error.into()))?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if free < bytes {
-            return Err(PathError::DiskFull { path: path.to_owned(), free, bytes });
-        }
-        Ok(())
-    }
-
-    /// Removes the unfinished output that an attempt left in a crash. Returns whether there was one.
-    pub(crate) fn remove_partial(&self, path: &str, id: TaskId, epoch: i64) -> bool {
-        let parent = self
-            .locate(path)
-            .ok()
-            .and_then(|(root, relative)| root.dir.open_dir(or_dot(relative.parent()?)).ok());
-        parent.is_some_and(|parent| remove_leftover(&parent, id, epoch))
+        Ok(folder)
     }
 
     /// Splits a path into its root and the rest, by its text alone.
@@ -291,6 +229,11 @@ impl Files {
         self.state_files.iter().any(|state| real.starts_with(state))
     }
 
+    /// Returns whether a canonical path is a program that tasks run.
+    fn is_program(&self, real: &Path) -> bool {
+        self.programs.read().iter().any(|program| program == real)
+    }
+
     /// Returns whether this is one of the server's files, under any name.
     fn is_state_file(&self, found: &Metadata) -> bool {
         self.state_files.iter().any(|path| {
@@ -308,22 +251,6 @@ impl Files {
         }
         PathError::Io { action, path: path.to_owned(), source }
     }
-}
-
-/// Splits the path of an output into its folder and its name.
-fn split_output<'a>(relative: &'a Path, path: &str) -> Result<(&'a Path, &'a OsStr), PathError> {
-    match (relative.parent(), relative.file_name()) {
-        (Some(parent), Some(name)) if !path.ends_with('/') => Ok((parent, name)),
-        _ => Err(PathError::Folder(path.to_owned())),
-    }
-}
-
-/// Syncs all folders above this one: an attempt that crashed may have created any of them.
-fn sync_ancestors(root: &Dir, folder: &Path) -> io::Result<()> {
-    for above in folder.ancestors().skip(1) {
-        sync_folder(&root.open_dir(or_dot(above))?)?;
-    }
-    Ok(())
 }
 
 /// Handles resolve "." but not "".

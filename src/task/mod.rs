@@ -5,6 +5,7 @@
 
 mod blocking;
 mod context;
+mod ending;
 mod error;
 mod fault;
 mod files;
@@ -16,6 +17,7 @@ mod output;
 mod parallel;
 mod progress;
 mod removal;
+mod reserved;
 mod schema;
 mod state_folder;
 #[cfg(test)]
@@ -24,26 +26,29 @@ mod types;
 
 pub use async_trait::async_trait;
 pub use blocking::CpuSlots;
-pub(crate) use blocking::{BlockingWork, SlotWait};
+pub(crate) use blocking::{BlockingWork, ReservedCpus, SlotWait};
 pub(crate) use context::Attempt;
 pub use context::TaskContext;
+pub(crate) use ending::Ending;
 pub(crate) use error::with_causes;
 pub use error::{InvalidParameters, TaskError};
 pub use fault::Fault;
 pub(crate) use fault::{MAX_FAULTS, expected_names};
 pub(crate) use files::machine;
 pub use files::{Files, FilesError, PathError};
+pub(crate) use files::{ListedFile, Published};
 pub(crate) use info::new_uuid;
 pub use info::{TaskId, TaskInfo, TaskStatus, Timestamp};
 pub(crate) use log::{LogEntry, LogFolder, LogText, attach, tail_lines};
 pub use log::{LogSource, TaskLog, task_logs};
 pub(crate) use memory::MemoryBudget;
 pub use memory::{MEMORY_BUDGET, ReservedMemory};
+pub(crate) use output::Output;
 pub use output::OutputFile;
 pub(crate) use progress::{Progress, shorten};
 pub(crate) use schema::{CompiledSchema, schema_of};
 pub(crate) use state_folder::{AttemptFolders, StateFolder};
-pub use types::TaskType;
+pub use types::{DeclaredName, TaskType};
 
 /// Outcome of a task: the JSON object for `result`, or an error.
 pub type TaskResult = Result<serde_json::Value, TaskError>;
@@ -86,20 +91,48 @@ pub struct Paths {
     pub input: PathUse,
     /// Use of `output_file_path`.
     pub output: PathUse,
+    /// What the task writes there.
+    pub output_kind: OutputKind,
 }
 
 impl Paths {
     /// Uses neither path.
-    pub const NONE: Self = Self { input: PathUse::Unused, output: PathUse::Unused };
+    pub const NONE: Self =
+        Self { input: PathUse::Unused, output: PathUse::Unused, output_kind: OutputKind::File };
     /// Requires both an input and an output.
-    pub const BOTH: Self = Self { input: PathUse::Required, output: PathUse::Required };
+    pub const BOTH: Self =
+        Self { input: PathUse::Required, output: PathUse::Required, ..Self::NONE };
+}
+
+/// What a task writes at its output path.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Deserialize,
+    serde::Serialize,
+    utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputKind {
+    /// One file.
+    #[default]
+    File,
+    /// A folder of files.
+    Folder,
 }
 
 /// Use of one path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum PathUse {
     /// Accepted and returned in the record, but never opened.
+    #[serde(alias = "none")]
     Unused,
     /// Used if present.
     Optional,

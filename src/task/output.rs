@@ -1,4 +1,4 @@
-//! Output files: written in a hidden folder, moved to their target once complete.
+//! Unpublished outputs, and the file that a task writes.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -8,9 +8,46 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::hidden::HiddenFolder;
+use super::reserved::ReservedOutput;
 
 /// Size of the write buffer.
 const BUFFER_BYTES: usize = 256 * 1024;
+
+/// The output of an attempt, from its creation until it is published or discarded.
+#[derive(Clone, Debug)]
+pub(crate) enum Output {
+    /// Written by the task itself.
+    File(OutputFile),
+    /// Written by a program.
+    Reserved(Arc<ReservedOutput>),
+}
+
+/// Errors are sentences that name the client's path.
+impl Output {
+    /// Checks that the output is as expected, and waits until its content is on disk.
+    pub(crate) fn sync(&self) -> Result<(), String> {
+        match self {
+            Self::File(file) => file.explained(Partial::sync),
+            Self::Reserved(reserved) => reserved.sync(),
+        }
+    }
+
+    /// Moves the output to its path, replacing an earlier one, and waits until that is on disk.
+    pub(crate) fn publish(&self) -> Result<(), String> {
+        match self {
+            Self::File(file) => file.explained(|partial| partial.hidden.publish_file()),
+            Self::Reserved(reserved) => reserved.publish(),
+        }
+    }
+
+    /// Removes the output now, even if an abandoned thread still writes to it.
+    pub(crate) fn discard(&self) {
+        match self {
+            Self::File(file) => file.0.lock().hidden.remove(),
+            Self::Reserved(reserved) => reserved.discard(),
+        }
+    }
+}
 
 /// Output file of a task. It appears at its path after the task has returned `Ok`.
 ///
@@ -40,21 +77,9 @@ impl OutputFile {
         Ok(Self(Arc::new(Mutex::new(Partial { writer, hidden, path, token }))))
     }
 
-    /// Flushes the buffer and waits until the data is on disk.
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        let mut partial = self.0.lock();
-        partial.writer.flush()?;
-        partial.writer.get_ref().sync_all()
-    }
-
-    /// Moves the file to its path, replacing any other, and waits until that is on disk.
-    pub(crate) fn publish(&self) -> io::Result<()> {
-        self.0.lock().hidden.publish()
-    }
-
-    /// Removes the file now, even if an abandoned thread still writes to it.
-    pub(crate) fn discard(&self) {
-        self.0.lock().hidden.remove();
+    fn explained(&self, step: fn(&mut Partial) -> io::Result<()>) -> Result<(), String> {
+        let partial = &mut *self.0.lock();
+        step(partial).map_err(|error| format!("cannot write `{}`: {error}", partial.path))
     }
 
     /// Runs one write operation, unless the task was asked to stop: the only check in some code.
@@ -68,6 +93,13 @@ impl OutputFile {
             let text = format!("cannot write `{}`: {error}", partial.path);
             io::Error::new(error.kind(), text)
         })
+    }
+}
+
+impl Partial {
+    fn sync(&mut self) -> io::Result<()> {
+        self.writer.flush()?;
+        self.writer.get_ref().sync_all()
     }
 }
 

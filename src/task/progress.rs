@@ -31,23 +31,28 @@ impl Progress {
 
     /// Clamps `percent` to 0..=100; NaN leaves it unchanged.
     pub(crate) fn update(&self, percent: f64, message: String) {
-        self.replace(percent, shorten(message, MAX_MESSAGE_BYTES));
+        self.report(Some(percent), Some(message));
+    }
+
+    /// Updates what is given, as [`update`](Self::update) does.
+    pub(crate) fn report(&self, percent: Option<f64>, message: Option<String>) {
+        self.replace(percent, message.map(|message| shorten(message, MAX_MESSAGE_BYTES)));
     }
 
     /// Replaces the message alone and returns the previous one.
     pub(crate) fn swap_message(&self, message: String) -> String {
-        self.replace(f64::NAN, message)
+        self.replace(None, Some(message)).unwrap_or_default()
     }
 
     /// Returns the old message, so that it is freed after the lock is released.
-    fn replace(&self, percent: f64, message: String) -> String {
+    fn replace(&self, percent: Option<f64>, message: Option<String>) -> Option<String> {
         let mut state = self.state.lock();
-        if !percent.is_nan() {
+        if let Some(percent) = percent.filter(|percent| !percent.is_nan()) {
             state.percent = percent.clamp(0.0, 100.0);
         }
         state.updated_at = Timestamp::now();
         state.version += 1;
-        std::mem::replace(&mut state.message, message)
+        message.map(|message| std::mem::replace(&mut state.message, message))
     }
 
     pub(crate) fn read(&self) -> Snapshot {

@@ -112,7 +112,7 @@ pub(super) fn open_folder(parent: &Dir, name: &OsStr) -> io::Result<Dir> {
 fn make_writable(folder: &Dir) -> io::Result<()> {
     let mode = Mode::from_raw_mode(fstat(folder)?.st_mode);
     if !mode.contains(Mode::RWXU) {
-        fchmod(folder, Mode::RWXU)?;
+        fchmod(folder, mode | Mode::RWXU)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! JSON Schemas of Rust types, compiled for validation.
 
-use jsonschema::Validator;
+use jsonschema::{PatternOptions, Validator};
 use schemars::generate::SchemaSettings;
 use schemars::transform::transform_subschemas;
 use schemars::{JsonSchema, Schema};
@@ -16,12 +16,18 @@ pub(crate) struct CompiledSchema {
 }
 
 impl CompiledSchema {
-    /// # Panics
-    /// If `document` is not a valid JSON Schema.
-    pub(crate) fn new(document: Value) -> Self {
-        let options = jsonschema::options().should_validate_formats(true);
-        let validator = options.build(&document).expect("schemars makes valid schemas");
-        Self { document, validator }
+    /// # Errors
+    /// If `document` is not a valid JSON Schema, with the reason.
+    pub(crate) fn new(document: Value) -> Result<Self, String> {
+        // Patterns match in linear time: the texts come from clients.
+        let options = jsonschema::options()
+            .should_validate_formats(true)
+            .with_pattern_options(PatternOptions::regex());
+        let validator = options.build(&document).map_err(|error| {
+            let place = error.instance_path().to_string();
+            if place.is_empty() { error.to_string() } else { format!("{place}: {error}") }
+        })?;
+        Ok(Self { document, validator })
     }
 
     pub(crate) fn document(&self) -> &Value {

@@ -116,7 +116,7 @@ pub(crate) struct AttemptFolders {
     state: Arc<StateFolder>,
     id: TaskId,
     epoch: i64,
-    /// Written by the task's code, which makes the folder, and by the driver, which removes it.
+    /// Written by the task's code, which makes the folder, and by the runner, which removes it.
     work: Mutex<Work>,
 }
 

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Attempt, AttemptFolders, BlockingWork, CpuSlots, Files, LogFolder, MemoryBudget, OutputFile,
+    Attempt, AttemptFolders, BlockingWork, CpuSlots, Files, LogFolder, MemoryBudget, Output,
     Progress, StateFolder, Task, TaskContext, TaskError, TaskId, TaskInfo, TaskResult, TaskStatus,
     Timestamp,
 };
@@ -46,8 +46,8 @@ impl TestRun {
         let output = Arc::new(Mutex::new(None));
         let result = task.execute(self.context(Arc::clone(&output))?).await?;
         if let Some(output) = output.lock().take() {
-            output.sync()?;
-            output.publish()?;
+            output.sync().map_err(TaskError::failed)?;
+            output.publish().map_err(TaskError::failed)?;
         }
         Ok(result)
     }
@@ -55,7 +55,7 @@ impl TestRun {
     /// Context for a task of this run.
     pub(crate) fn context(
         &self,
-        output: Arc<Mutex<Option<OutputFile>>>,
+        output: Arc<Mutex<Option<Output>>>,
     ) -> Result<TaskContext, TaskError> {
         let (id, epoch, now) = (TaskId::new(), 1, Timestamp::now());
         let state = Arc::new(StateFolder::open(self.root.join("state")));
@@ -97,6 +97,7 @@ impl TestRun {
             memory: self.memory.clone(),
             slot_wait: Arc::default(),
             output,
+            ending: Arc::default(),
             folders: Arc::new(AttemptFolders::new(state, id, epoch)),
             log: LogFolder::start(self.root.join("logs"))?.log(TaskId::new(), 1),
         }))

@@ -1,41 +1,84 @@
 //! Maps each task type to its code and its default parameters.
 
-use std::any::type_name;
+use std::path::PathBuf;
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::registered::{RegisteredTask, entry};
 use super::*;
-use crate::task::{CompiledSchema, Fault, Paths, Task, TaskType, schema_of};
+use crate::task::{Fault, Task, TaskType};
+
+/// A type and its task.
+pub type TypeEntry = (TaskType, Arc<RegisteredTask>);
 
 /// Task types and the task that runs for each: the one place that knows which types there are.
+///
+/// Built-in types never change. Declared ones are replaced as a whole by whoever follows the tasks
+/// folder, and read by everybody.
 #[derive(Debug)]
 pub struct TaskRegistry {
-    /// In the order in which they are listed to users.
-    types: Vec<(TaskType, RegisteredTask)>,
+    builtin: Vec<TypeEntry>,
+    declared: RwLock<Vec<TypeEntry>>,
 }
 
 impl TaskRegistry {
     /// The built-in tasks.
     pub fn builtin() -> Self {
-        let types = TaskType::ALL.iter().map(|&task_type| (task_type, register(task_type)));
-        Self { types: types.collect() }
+        let entry = |task_type| Some((task_type, Arc::new(register(task_type)?)));
+        let builtin = TaskType::builtin().filter_map(entry).collect();
+        Self { builtin, declared: RwLock::default() }
     }
 
     /// A type by its name on the wire, if there is one.
-    pub fn find(&self, name: &str) -> Option<(TaskType, &RegisteredTask)> {
-        self.iter().find(|(task_type, _)| task_type.name() == name)
+    pub fn find(&self, name: &str) -> Option<TypeEntry> {
+        let named = |(task_type, _): &&TypeEntry| task_type.name() == name;
+        let builtin = self.builtin.iter().find(named).cloned();
+        builtin.or_else(|| self.declared.read().iter().find(named).cloned())
     }
 
     /// All types, in the order in which they are listed to users.
-    pub fn iter(&self) -> impl Iterator<Item = (TaskType, &RegisteredTask)> {
-        self.types.iter().map(|(task_type, task)| (*task_type, task))
+    pub fn types(&self) -> Vec<TypeEntry> {
+        let declared = self.declared.read();
+        let named = |name: &str| declared.iter().find(|(other, _)| other.name() == name);
+        // A file that takes a built-in name is shown as a problem of that type.
+        let builtin = self.builtin.iter().map(|(task_type, task)| match named(task_type.name()) {
+            Some((_, taking)) => {
+                let problem = taking.about().problem.clone();
+                (*task_type, Arc::new(task.with_problem(problem)))
+            }
+            None => (*task_type, Arc::clone(task)),
+        });
+        let others =
+            declared.iter().filter(|(name, _)| TaskType::builtin_named(name.name()).is_none());
+        builtin.chain(others.cloned()).collect()
     }
 
     /// The names of all types, in that order.
-    pub fn names(&self) -> impl ExactSizeIterator<Item = &'static str> + Clone {
-        self.types.iter().map(|(task_type, _)| task_type.name())
+    pub fn names(&self) -> Vec<&'static str> {
+        self.types().iter().map(|(task_type, _)| task_type.name()).collect()
+    }
+
+    /// Programs and scripts that tasks run.
+    pub fn programs(&self) -> Vec<PathBuf> {
+        let declared = self.declared.read();
+        declared.iter().flat_map(|(_, task)| task.about().programs.clone()).collect()
+    }
+
+    /// Replaces the declared types. Returns the names of those that are new, changed or gone.
+    pub fn set_declared(&self, types: Vec<TypeEntry>) -> Vec<&'static str> {
+        let mut declared = self.declared.write();
+        let is_in = |types: &[TypeEntry], (name, task): &TypeEntry| {
+            types.iter().any(|(other, same)| other == name && Arc::ptr_eq(task, same))
+        };
+        let new = types.iter().filter(|entry| !is_in(&declared, entry));
+        let gone = declared.iter().filter(|entry| !is_in(&types, entry));
+        let changed = new.chain(gone).map(|(task_type, _)| task_type.name()).collect();
+        *declared = types;
+        changed
     }
 
     /// Checks that all tasks accept their default parameters. Required parameters need no default.
@@ -43,9 +86,8 @@ impl TaskRegistry {
     /// # Errors
     /// All faults in the defaults of one type.
     pub fn check(&self) -> Result<(), InvalidDefaults> {
-        for (task_type, task) in self.iter() {
-            let mut faults = task.parse(&task.merge(Map::new())).err().unwrap_or_default();
-            faults.retain(|fault| fault.kind != "missing");
+        for (task_type, task) in &self.builtin {
+            let faults = task.faults_in_defaults();
             if !faults.is_empty() {
                 return Err(InvalidDefaults { task_type: task_type.name(), faults });
             }
@@ -58,10 +100,10 @@ impl TaskRegistry {
     where
         T: Task + DeserializeOwned + JsonSchema,
     {
-        let replaced = entry::<T>(defaults);
-        match self.types.iter_mut().find(|(known, _)| *known == task_type) {
+        let replaced = Arc::new(entry::<T>(defaults));
+        match self.builtin.iter_mut().find(|(known, _)| *known == task_type) {
             Some((_, task)) => *task = replaced,
-            None => self.types.push((task_type, replaced)),
+            None => self.builtin.push((task_type, replaced)),
         }
     }
 }
@@ -85,118 +127,31 @@ fn in_words(fault: &Fault) -> String {
     }
 }
 
-/// Field of a submission that holds the parameters.
-const PARAMETERS: &str = "parameters";
-
 /// Code and default parameters, one line per type.
 #[rustfmt::skip]
-fn register(task_type: TaskType) -> RegisteredTask {
-    match task_type {
+fn register(task_type: TaskType) -> Option<RegisteredTask> {
+    Some(match task_type {
         TaskType::DummyShort => entry::<dummy::DummyTask>(json!({ "duration": 5, "steps": 5 })),
         TaskType::DummyLong => entry::<dummy::DummyTask>(json!({ "duration": 30, "steps": 10 })),
         TaskType::DummyVeryLong => entry::<dummy::DummyTask>(json!({ "duration": 120, "steps": 20 })),
         TaskType::Tokenize => entry::<tokenize::TokenizeTask>(json!({ "encoding": "cl100k_base", "sleep_duration": 60, "special_tokens": "text" })),
         TaskType::ImageProcess => entry::<image_process::ImageProcessTask>(json!({ "width": 800, "height": 600, "format": null, "quality": 85, "fit": "stretch" })),
-    }
-}
-
-/// A task type's code and its description.
-#[derive(Debug)]
-pub struct RegisteredTask {
-    paths: Paths,
-    defaults: Map<String, Value>,
-    schema: CompiledSchema,
-    deserialize: fn(&Value) -> serde_json::Result<Box<dyn Task>>,
-}
-
-fn entry<T: Task + DeserializeOwned + JsonSchema>(defaults: Value) -> RegisteredTask {
-    let Value::Object(defaults) = defaults else {
-        panic!("invalid default parameters of {}: expected a JSON object", type_name::<T>());
-    };
-    let mut schema = schema_of::<T>();
-    publish_defaults(&mut schema, &defaults);
-    RegisteredTask {
-        paths: T::paths(),
-        defaults,
-        schema: CompiledSchema::new(schema),
-        deserialize: |parameters| Ok(Box::new(T::deserialize(parameters)?)),
-    }
-}
-
-/// Adds the defaults to the schema, which then no longer requires their fields.
-fn publish_defaults(schema: &mut Value, defaults: &Map<String, Value>) {
-    for (field, default) in defaults {
-        if let Some(property) = schema["properties"].get_mut(field) {
-            property["default"] = default.clone();
-        }
-    }
-    if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
-        required.retain(|field| field.as_str().is_none_or(|field| !defaults.contains_key(field)));
-    }
-}
-
-impl RegisteredTask {
-    /// Use of the input and the output path.
-    pub fn paths(&self) -> Paths {
-        self.paths
-    }
-
-    /// Default parameters.
-    pub fn defaults(&self) -> &Map<String, Value> {
-        &self.defaults
-    }
-
-    /// JSON Schema of the parameters, including defaults.
-    pub fn schema(&self) -> &Value {
-        self.schema.document()
-    }
-
-    /// Description for users: the doc comment of the task.
-    pub fn description(&self) -> &str {
-        self.schema()["description"].as_str().unwrap_or_default()
-    }
-
-    /// Merges the parameters of a submission over the defaults.
-    pub fn merge(&self, given: Map<String, Value>) -> Value {
-        let mut merged = self.defaults.clone();
-        merged.extend(given);
-        Value::Object(merged)
-    }
-
-    /// Creates a task from merged parameters.
-    ///
-    /// # Errors
-    /// All faults in the parameters.
-    pub fn parse(&self, parameters: &Value) -> Result<Box<dyn Task>, Vec<Fault>> {
-        if !self.schema.accepts(parameters) {
-            return Err(self.schema.faults(parameters, &[PARAMETERS]));
-        }
-        let task = (self.deserialize)(parameters).map_err(|error| {
-            vec![Fault::value(&[PARAMETERS], error.to_string(), parameters.clone())]
-        })?;
-        task.validate().map_err(|invalid| {
-            let fault = |(field, expected): (&str, &str)| {
-                let msg = format!("Input should be {expected}");
-                Fault::value(&[PARAMETERS, field], msg, parameters[field].clone())
-            };
-            invalid.faults().map(fault).collect::<Vec<_>>()
-        })?;
-        Ok(task)
-    }
+        TaskType::Declared(_) => return None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn get(registry: &TaskRegistry, task_type: TaskType) -> &RegisteredTask {
+    fn get(registry: &TaskRegistry, task_type: TaskType) -> Arc<RegisteredTask> {
         registry.find(task_type.name()).unwrap().1
     }
 
     #[test]
     fn every_type_accepts_its_own_defaults() {
         TaskRegistry::builtin().check().unwrap();
-        for (task_type, task) in TaskRegistry::builtin().iter() {
+        for (task_type, task) in TaskRegistry::builtin().types() {
             assert!(!task.description().is_empty(), "{} has no description", task_type.name());
         }
     }
@@ -273,7 +228,8 @@ mod tests {
     #[test]
     fn defaulted_fields_are_not_called_required() {
         let registry = TaskRegistry::builtin();
-        let schema = get(&registry, TaskType::DummyLong).schema();
+        let task = get(&registry, TaskType::DummyLong);
+        let schema = task.schema();
         assert_eq!(schema["required"], json!([]));
         assert_eq!(schema["properties"]["steps"]["default"], json!(10));
     }

@@ -65,7 +65,7 @@ static FAILURES: AtomicU32 = AtomicU32::new(0);
 #[async_trait]
 impl Task for Scripted {
     fn paths() -> Paths {
-        Paths { input: PathUse::Optional, output: PathUse::Optional }
+        Paths { input: PathUse::Optional, output: PathUse::Optional, ..Paths::NONE }
     }
 
     fn validate(&self) -> Result<(), InvalidParameters> {

@@ -1,4 +1,4 @@
-// The output file of a task: saved, and looked at where it is an image or text.
+// The output of a task: a file is saved, and looked at where it is an image or text; a folder is listed.
 
 import { Problem, send, storedKey } from "./api.js";
 import { sayProblem } from "./actions.js";
@@ -9,14 +9,11 @@ const LARGEST_IMAGE = 32 * 1024 * 1024;
 
 export function outputPanel(task, signal) {
   const path = `/tasks/${task.task_id}/output`;
-  const name = task.output_file_path.split("/").pop();
+  const name = task.output_file_path.replace(/\/+$/, "").split("/").pop();
   const size = el("span", { class: "hint" });
   const content = el("div", { class: "preview" });
-  // A link brings no key.
-  const save = storedKey()
-    ? el("button", { type: "button", class: "small", onclick: () => download(path, name) }, "Download")
-    : el("a", { class: "button small", href: path, download: name }, "Download");
-  preview(path, name, content, size, signal).catch((error) => {
+  const save = saver(path, name, "Download");
+  preview(path, name, content, size, save, signal).catch((error) => {
     if (!(error instanceof Problem)) return;
     save.remove();
     content.replaceChildren(el("p", { class: "note" }, error.message));
@@ -25,10 +22,21 @@ export function outputPanel(task, signal) {
     el("div", { class: "panel-head" }, el("h2", {}, "Output"), el("code", { class: "path" }, name), size, save), content);
 }
 
-async function preview(path, name, content, size, signal) {
+// A link brings no key.
+function saver(path, name, text) {
+  return storedKey()
+    ? el("button", { type: "button", class: "small", onclick: () => download(path, name) }, text)
+    : el("a", { class: "button small", href: path, download: name }, text);
+}
+
+async function preview(path, name, content, size, save, signal) {
   const head = await send(path, { headers: { Range: `bytes=0-${MOST_TEXT - 1}` }, signal });
   if (head.status === 416) return void (size.textContent = "empty");
   if (!head.ok) throw new Problem(head.status, await head.json().catch(() => null));
+  if (head.headers.get("Content-Location")?.endsWith("/")) {
+    save.remove();
+    return void content.append(fileList(path, await head.json(), head.headers.has("Link")));
+  }
   const total = Number(/\/(\d+)$/.exec(head.headers.get("Content-Range") ?? "")?.[1] ?? head.headers.get("Content-Length"));
   const type = head.headers.get("Content-Type") ?? "";
   size.textContent = bytes(total);
@@ -45,6 +53,18 @@ async function preview(path, name, content, size, signal) {
   } else {
     await head.body?.cancel();
   }
+}
+
+function fileList(path, files, more) {
+  if (files.length === 0) return el("p", { class: "hint" }, "The folder is empty.");
+  const row = (file) => {
+    const url = `${path}/${file.path.split("/").map(encodeURIComponent).join("/")}`;
+    const name = file.path.split("/").pop();
+    return el("tr", {}, el("td", {}, el("code", { class: "path" }, file.path)), el("td", {}, bytes(file.bytes)), el("td", {}, saver(url, name, "Download")));
+  };
+  return el("div", {},
+    el("table", { class: "files", "aria-label": "Files of the output" }, el("tbody", {}, files.map(row))),
+    more && el("p", { class: "hint" }, `The first ${files.length} files.`));
 }
 
 function readable(text, type) {

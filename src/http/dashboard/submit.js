@@ -70,7 +70,7 @@ function form(place, signal, types, { type: wanted, task }, go) {
   function choose(name, from) {
     type = types.find((one) => one.task_type === name);
     choice.value = name;
-    about.replaceChildren(...prose(type.description.replaceAll(/([^\n])\n([^\n])/g, "$1 $2")));
+    about.replaceChildren(...(type.problem ? [el("strong", { class: "problem" }, `Problem: ${type.problem} `)] : []), ...prose(type.description.replaceAll(/([^\n])\n([^\n])/g, "$1 $2")));
     const kept = new Map(fields.filter((field) => field.name in PATHS).map((field) => [field.name, field.value()]));
     const schema = type.parameters;
     const required = schema.required ?? [];

@@ -8,9 +8,10 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::state::Attempt;
+use crate::store::Limits;
 use crate::task::TaskId;
 
-/// All attempts, by task id. Attempts are inserted by the fold, and removed by the fold or a driver that
+/// All attempts, by task id. Attempts are inserted by the fold, and removed by the fold or the runner that
 /// gives up storing an end; all parts of the manager read them. `count` is the size of the map, written
 /// under its lock, for those that wait for it.
 #[derive(Debug, Default)]
@@ -53,6 +54,12 @@ impl Attempts {
     pub(crate) fn of_type(&self, task_type: &str) -> usize {
         let attempts = self.by_task.read();
         attempts.values().filter(|attempt| attempt.claimed.task_type == task_type).count()
+    }
+
+    /// Number of CPU slots that the attempts take while they run.
+    pub(crate) fn cpus(&self, limits: &Limits) -> usize {
+        let of = |attempt: &Arc<Attempt>| limits.of_type(&attempt.claimed.task_type);
+        self.by_task.read().values().filter_map(of).map(|limit| limit.cpus).sum()
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::state::{Attempt, EndRight};
 use crate::store::{AttemptEnd, CANCELLED_MESSAGE};
-use crate::task::{OutputFile, TaskError, TaskResult, TaskStatus, shorten, with_causes};
+use crate::task::{Output, TaskError, TaskResult, TaskStatus, shorten, with_causes};
 
 /// Maximum size of a result, in bytes of JSON.
 pub(crate) const MAX_RESULT_BYTES: usize = 1024 * 1024;
@@ -83,7 +83,8 @@ pub(super) async fn conclude(
         Err(failure) => fail(&mut end, failure, info.attempt, info.max_attempts),
     }
     if let Some(output) = output.filter(|_| end.status != TaskStatus::Completed) {
-        output.discard();
+        // A folder may take long.
+        let _ = tokio::task::spawn_blocking(move || output.discard()).await;
     }
     end
 }
@@ -104,7 +105,7 @@ impl Failure {
 async fn finish(
     attempt: &Attempt,
     result: &Value,
-    output: Option<&OutputFile>,
+    output: Option<&Output>,
 ) -> Result<Option<Box<RawValue>>, Failure> {
     let result = serde_json::value::to_raw_value(result)
         .map_err(|error| Failure::of(with_causes(&error)))?;
@@ -119,25 +120,19 @@ async fn finish(
         });
     }
     if let Some(output) = output {
-        let failed = |error: std::io::Error| {
-            let path = attempt.claimed.output_file_path.as_deref().unwrap_or_default();
-            Failure::of(format!("cannot write `{path}`: {error}"))
-        };
-        on_disk(output, OutputFile::sync).await.map_err(failed)?;
+        on_disk(output, Output::sync).await?;
         if attempt.finish().is_none() {
-            on_disk(output, OutputFile::publish).await.map_err(failed)?;
+            on_disk(output, Output::publish).await?;
         }
     }
     Ok(Some(result))
 }
 
 /// Runs a step of publishing on a blocking thread.
-async fn on_disk(
-    output: &OutputFile,
-    step: fn(&OutputFile) -> std::io::Result<()>,
-) -> std::io::Result<()> {
+async fn on_disk(output: &Output, step: fn(&Output) -> Result<(), String>) -> Result<(), Failure> {
     let output = output.clone();
-    tokio::task::spawn_blocking(move || step(&output)).await.map_err(std::io::Error::other)?
+    let done = tokio::task::spawn_blocking(move || step(&output)).await;
+    done.unwrap_or_else(|error| Err(with_causes(&error))).map_err(Failure::of)
 }
 
 /// Schedules another attempt, or fails the task.

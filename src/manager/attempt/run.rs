@@ -21,8 +21,8 @@ use super::polls::{SlowThreads, WatchedPolls};
 use super::state::{Attempt, EndRight};
 use crate::store::{AttemptEnd, Store, StoreError, TaskRecord};
 use crate::task::{
-    self, CpuSlots, Files, LogFolder, MemoryBudget, SlotWait, StateFolder, Task, TaskContext, TaskError,
-    TaskInfo, with_causes,
+    self, CpuSlots, Files, LogFolder, MemoryBudget, SlotWait, StateFolder, Task, TaskContext,
+    TaskError, TaskInfo, with_causes,
 };
 use crate::tasks::TaskRegistry;
 
@@ -111,6 +111,7 @@ impl Runner {
         let executed = AssertUnwindSafe(self.execute(&attempt, code)).catch_unwind().await;
         // An attempt ends only after its blocking threads.
         attempt.blocking.finished().await;
+        attempt.ending.finished().await;
         if let Some(end_right) = attempt.take_end_right() {
             self.end(attempt, executed.unwrap_or_else(panicked), end_right).await;
         }
@@ -156,6 +157,10 @@ impl Runner {
         if threads > 0 {
             warn!(threads, "abandoned an attempt whose blocking work is still running");
         }
+        if matches!(outcome, Outcome::Interrupted) {
+            attempt.ending.hurry();
+        }
+        attempt.ending.finished().await;
         self.end(attempt, outcome, end_right).await;
     }
 
@@ -185,6 +190,7 @@ impl Runner {
             output: Arc::clone(&attempt.output),
             folders: Arc::clone(&attempt.folders),
             log: attempt.log.clone(),
+            ending: Arc::clone(&attempt.ending),
         });
         Outcome::Returned(tokio::select! {
             biased;

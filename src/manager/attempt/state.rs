@@ -13,8 +13,8 @@ use super::stamp::Stamp;
 use crate::manager::rendered::Rendered;
 use crate::store::{AttemptEnd, StoreError, TaskRecord};
 use crate::task::{
-    AttemptFolders, BlockingWork, CpuSlots, OutputFile, Progress, SlotWait, StateFolder, TaskInfo,
-    TaskLog, Timestamp,
+    AttemptFolders, BlockingWork, CpuSlots, Ending, Output, Progress, SlotWait, StateFolder,
+    TaskInfo, TaskLog, Timestamp,
 };
 
 /// One attempt at a task, from its claim to the commit of its end.
@@ -30,10 +30,12 @@ pub(crate) struct Attempt {
     pub(super) blocking: Arc<BlockingWork>,
     pub(super) slot_wait: Arc<SlotWait>,
     /// The output that the task has created, to be published.
-    pub(super) output: Arc<Mutex<Option<OutputFile>>>,
+    pub(super) output: Arc<Mutex<Option<Output>>>,
     pub(super) folders: Arc<AttemptFolders>,
     pub(crate) log: TaskLog,
-    /// Written by the methods below: by requests for cancellation, by the driver and by the fold. Its
+    /// What has to be over before the attempt ends.
+    pub(super) ending: Arc<Ending>,
+    /// Written by the methods below: by requests for cancellation, by the runner and by the fold. Its
     /// lock decides between completion and cancellation.
     state: watch::Sender<State>,
     /// Taken by whoever ends the attempt: its own code, its deadline or the stop of the server.
@@ -88,6 +90,7 @@ impl Attempt {
             output: Arc::default(),
             folders: Arc::new(folders),
             log,
+            ending: Arc::default(),
             state: watch::Sender::new(State::Running),
             end_right: Mutex::new(Some(EndRight(()))),
             running: Mutex::new(None),

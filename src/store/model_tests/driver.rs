@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 
 use super::model::Model;
-use super::moves::{Change, End, LIMITS, Move, NewTask, Start, TYPES};
+use super::moves::{Change, End, LIMITS, Move, NewTask, OUTPUTS, Start, TYPES};
 use super::seen::{self, Ids, seq_of};
 use super::told::{Answer, News, Told};
 use crate::store::change::{self, EraseStep, Submitted};
@@ -89,6 +89,7 @@ impl Driver {
                 Sent::Task(_, Err(Refused::OutputInUse(id))) => {
                     Answer::OutputInUse(seq_of(&self.ids, id))
                 }
+                Sent::Task(_, Err(Refused::OutputOverlaps(_))) => Answer::OutputOverlaps,
                 Sent::Task(_, Err(Refused::Replayed(replay))) => {
                     let body = replay.body_hash.parse().unwrap();
                     Answer::Replayed(seq_of(&self.ids, replay.task_id), body)
@@ -120,13 +121,13 @@ impl Server {
         // One thread, so that whatever waits for the writer waits for it in a known order.
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let (total, by_type) = LIMITS;
-        let by_type = TYPES.into_iter().zip(by_type).collect();
+        let by_type: Vec<_> = TYPES.into_iter().zip(by_type).collect();
         let partials = Mutex::new(Vec::new());
         let remove_partial = |path: &str, id, epoch| {
             partials.lock().unwrap().push((path.to_owned(), seq_of(ids, id), epoch));
         };
         let path = folder.join("tasks.db");
-        let opened = open(&path, Limits { total, by_type }, remove_partial);
+        let opened = open(&path, Limits::of(total, &by_type), remove_partial);
         let Opened { store, writer, due, .. } = runtime.block_on(opened).unwrap();
         let mut due: Vec<_> = due.into_iter().map(|due| due.seq).collect();
         due.sort();
@@ -271,7 +272,7 @@ fn new_task(new: &NewTask, ids: &Ids) -> crate::store::NewTask {
         parameters: to_raw_value(&()).unwrap(),
         input_file_path: None,
         output_file_path: new.output.map(|output| output.to_string()),
-        output_key: new.output.map(|output| output.to_string()),
+        output_key: new.output.map(|output| OUTPUTS[usize::from(output)].to_owned()),
         priority: new.priority,
         timeout_seconds: None,
         max_attempts: 1,

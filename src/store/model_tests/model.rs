@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::moves::{Change, End, LIMITS, Move, NewTask, Start};
+use super::moves::{Change, End, LIMITS, Move, NewTask, OUTPUTS, Start};
 use super::told::{Answer, News, Restart, Told};
 use crate::store::CancelEffect;
 use crate::store::record::{CANCELLED_MESSAGE, RUNNING_MESSAGE};
@@ -220,6 +220,19 @@ impl Model {
         };
         if let Some((&owner, _)) = self.tasks.iter().find(|(_, task)| same_output(task)) {
             return Answer::OutputInUse(owner);
+        }
+        let overlaps = |task: &Task| {
+            let both = task.new.output.zip(new.output);
+            let both =
+                both.map(|(one, other)| (OUTPUTS[usize::from(one)], OUTPUTS[usize::from(other)]));
+            let is_in = |(inner, outer): (&str, &str)| {
+                inner.trim_end_matches('/') == outer.trim_end_matches('/')
+                    || outer.ends_with('/') && inner.starts_with(outer)
+            };
+            !task.status.is_final() && both.is_some_and(|(a, b)| is_in((a, b)) || is_in((b, a)))
+        };
+        if self.tasks.values().any(overlaps) {
+            return Answer::OutputOverlaps;
         }
         self.stored += 1;
         let seq = self.stored;

@@ -200,6 +200,9 @@ fn any_change(model: &Model) -> BoxedStrategy<Change> {
     .boxed()
 }
 
+/// Output keys; folders end with a slash.
+pub(super) const OUTPUTS: [&str; 5] = ["/a", "/a/", "/a/b", "/a/b/c", "/a0/"];
+
 fn any_task(model: &Model) -> BoxedStrategy<NewTask> {
     let kind = prop_oneof![6 => Just(0), 3 => Just(1), 1 => Just(2)];
     let start = prop_oneof![
@@ -207,7 +210,7 @@ fn any_task(model: &Model) -> BoxedStrategy<NewTask> {
         3 => Just(Start::Later),
     ];
     let tag = prop::option::of(0..2_u8);
-    let output = prop::option::weighted(0.3, 0..3_u8);
+    let output = prop::option::weighted(0.3, 0..OUTPUTS.len() as u8);
     let key = prop::option::weighted(0.3, (0..4_u8, 0..2_u8));
     let of = one_of(model, |task| task.status.is_final());
     let retry = prop::option::weighted(0.2, (of, any::<bool>()));

@@ -27,7 +27,7 @@ pub(super) async fn compare(store: &Store, ids: &Ids, model: &Model) {
     let (status, kind, tag) = (TaskStatus::ALL[turn % 5], turn % TYPES.len(), (turn % 2) as u8);
     let by_status = ListFilter { statuses: vec![status], ..all.clone() };
     let by_type = ListFilter {
-        task_types: TaskType::from_name(TYPES[kind]).into_iter().collect(),
+        task_types: TaskType::builtin_named(TYPES[kind]).into_iter().collect(),
         ..all.clone()
     };
     let by_tag = ListFilter { tags: vec![("tag".to_owned(), tag.to_string())], ..all };

@@ -30,6 +30,7 @@ pub(super) struct Restart {
 pub(super) enum Answer {
     Stored(i64),
     OutputInUse(i64),
+    OutputOverlaps,
     RetriedBefore,
     Replayed(i64, u8),
     Cancel(CancelEffect),

@@ -31,7 +31,7 @@ pub(super) async fn ready(
     connection: &mut SqliteConnection,
     free: &FreeSlots,
 ) -> sqlx::Result<(Vec<TaskRecord>, Unreadable)> {
-    let mut by_type = free.by_type.clone();
+    let mut by_type: Vec<_> = free.by_type().collect();
     let mut rows = Vec::new();
     if free.suspect {
         let open = by_type.iter().filter(|(_, free)| *free > 0).map(|(name, _)| *name);
@@ -46,7 +46,7 @@ pub(super) async fn ready(
         }
     }
     let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), " FROM tasks WHERE seq IN ("));
-    push_ready(&mut query, &by_type, free.total - rows.len());
+    push_ready(&mut query, &by_type, free.limits.total - rows.len());
     query.push(") ORDER BY priority DESC, seq");
     rows.extend(query.build().fetch_all(connection).await?);
 

@@ -12,9 +12,10 @@ use super::reads::ReadHalf;
 use super::ready::Ready;
 use super::times::Times;
 use super::transaction::{Transaction, Written};
-use super::{claims, logs, retention, retries, submissions, times, transitions};
+use super::types::{self, KnownTypes};
+use super::{claims, logs, outputs, retention, retries, submissions, times, transitions};
 use crate::store::change::{
-    AttemptEnd, Cancellation, Change, EraseStep, NewTask, StoredProgress, UpkeepStep,
+    AttemptEnd, Cancellation, Change, EraseStep, NewTask, NewTypes, StoredProgress, UpkeepStep,
 };
 use crate::store::error::StoreError;
 use crate::store::record::LogTail;
@@ -43,8 +44,12 @@ struct State {
     ready: Ready,
     /// The `seq` of the next new task. Written after the commit of the tasks before it.
     next_seq: Arc<AtomicI64>,
+    /// Whether an unfinished task may have a folder as its output. Once set it stays: then submissions
+    /// take a few more lookups.
+    folder_outputs: bool,
     times: Arc<Times>,
     positions: Arc<PositionCache>,
+    types: Arc<KnownTypes>,
 }
 
 /// The changes of a batch by kind, each in the order of the batch.
@@ -58,6 +63,7 @@ struct ByKind<'b> {
     erasures: Vec<&'b EraseStep>,
     upkeep: Vec<&'b UpkeepStep>,
     logs: Vec<&'b LogTail>,
+    types: Vec<&'b NewTypes>,
 }
 
 impl<'b> ByKind<'b> {
@@ -73,6 +79,7 @@ impl<'b> ByKind<'b> {
                 Change::Erase(step, _) => kinds.erasures.push(step),
                 Change::Upkeep(step, _) => kinds.upkeep.push(step),
                 Change::Log(tail, _) => kinds.logs.push(tail),
+                Change::Types(types, _) => kinds.types.push(types),
                 Change::Close(_) => {}
             }
         }
@@ -86,17 +93,26 @@ impl<'b> ByKind<'b> {
 
     /// Whether this batch may make a stored task ready.
     fn may_make_ready(&self) -> bool {
-        !self.promoted.is_empty() || self.ends.iter().any(|end| end.status == TaskStatus::Pending)
+        !self.promoted.is_empty()
+            || !self.types.is_empty()
+            || self.ends.iter().any(|end| end.status == TaskStatus::Pending)
     }
 }
 
 impl WriteHalf {
-    pub(super) fn new(connection: SqliteConnection, locks: Locks, read: &ReadHalf) -> Self {
+    pub(super) fn new(
+        connection: SqliteConnection,
+        locks: Locks,
+        folder_outputs: bool,
+        read: &ReadHalf,
+    ) -> Self {
         let state = State {
             ready: Ready::Unknown,
             next_seq: Arc::clone(&read.next_seq),
+            folder_outputs,
             times: Arc::clone(&read.times),
             positions: Arc::clone(&read.positions),
+            types: Arc::clone(&read.types),
         };
         let (files, checked) = (Arc::clone(&read.files), Instant::now());
         Self { connection, locks, files, checked, checkpointed: false, state }
@@ -185,26 +201,38 @@ impl State {
         times::store(transaction, &kinds.upkeep).await?;
         retries::store(transaction, &kinds.upkeep).await?;
         logs::store(transaction, &kinds.logs);
+        if !kinds.types.is_empty() {
+            let connection = transaction.connection().await?;
+            results.all_unrunnable = Some(types::look_again(connection, &kinds.types).await?);
+        }
 
         // Stays unknown if the transaction fails.
         let mut ready = std::mem::take(&mut self.ready);
         if kinds.may_make_ready() || free.reopened || results.cancelled.was_pending() {
             ready = Ready::Unknown;
         }
-        let has_slots = free.total > 0;
+        let has_slots = free.limits.total > 0;
         if has_slots {
             ready = claim(transaction, ready, &mut free, &mut results).await?;
         }
         let at_once = (has_slots && matches!(ready, Ready::Known(_))).then_some(&mut free);
         let next_seq = self.next_seq.load(Ordering::Relaxed);
+        let is_folder =
+            |task: &&NewTask| task.output_key.as_deref().is_some_and(outputs::is_folder);
+        self.folder_outputs |= kinds.submits.iter().any(is_folder);
+        let (submits, folders) = (&kinds.submits, self.folder_outputs);
         results.submitted =
-            submissions::submit(transaction, &kinds.submits, next_seq, at_once, results.at).await?;
+            submissions::submit(transaction, submits, next_seq, at_once, folders, results.at)
+                .await?;
         Ok((results, ready, end))
     }
 
     /// Updates the state after a commit.
     fn committed(&mut self, kinds: &ByKind<'_>, results: &Results, ready: Ready) {
         self.ready = ready;
+        if let Some(types) = kinds.types.last() {
+            self.types.set(types.limits.clone());
+        }
         self.positions.invalidate();
         for record in results.submitted.iter().flatten() {
             self.next_seq.store(record.seq + 1, Ordering::Relaxed);
@@ -230,7 +258,7 @@ async fn claim(
     if matches!(ready, Ready::Unknown) {
         let (found, unreadable) = claims::ready(transaction.connection().await?, free).await?;
         // Fewer tasks than slots: the remaining ones wait for a slot of their type, or of a suspect.
-        complete = found.len() < free.total && unreadable.is_empty();
+        complete = found.len() < free.limits.total && unreadable.is_empty();
         claims::set_unrunnable(transaction, &unreadable);
         // Their slots are still free, and the next commit may be far off.
         results.claims_left = !unreadable.is_empty();

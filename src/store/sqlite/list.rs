@@ -40,7 +40,8 @@ impl ReadHalf {
         }
         let ranges = self.times.ranges(filter);
         let mut scan = self.readers.scan().await?;
-        let mut walk = Walk::new(filter, &self.types, &self.counts);
+        let types = self.types.listed();
+        let mut walk = Walk::new(filter, &types, &self.counts);
         walk.run(scan.connection(), &ranges).await?;
         // Before the rows are decoded, so that the next scan can start.
         scan.finish();
@@ -51,7 +52,8 @@ impl ReadHalf {
     pub(crate) async fn newest_pending(&self) -> Result<Option<TaskRecord>, StoreError> {
         let newest =
             ListFilter { statuses: vec![TaskStatus::Pending], limit: 1, ..ListFilter::default() };
-        let walk = Walk::new(&newest, &self.types, &Counts::default());
+        let types = self.types.listed();
+        let walk = Walk::new(&newest, &types, &Counts::default());
         let row =
             walk.rows(&(0..i64::MAX), 1).build().fetch_optional(self.readers.points()).await?;
         Ok(row.as_ref().map(columns::read).transpose()?)

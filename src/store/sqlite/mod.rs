@@ -8,6 +8,7 @@ mod files;
 mod import;
 mod list;
 mod logs;
+mod outputs;
 mod positions;
 mod readers;
 mod reads;
@@ -21,6 +22,7 @@ mod submissions;
 mod times;
 mod transaction;
 mod transitions;
+mod types;
 mod upkeep;
 
 #[cfg(test)]
@@ -32,7 +34,7 @@ use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tokio::sync::mpsc;
 
 pub(crate) use backup::{BackupError, backup};
@@ -43,6 +45,7 @@ pub(crate) use reads::ReadHalf;
 use schema::{Found, MIGRATIONS, explain, number, with_suffix};
 pub(crate) use schema::{real_path, state_files, state_folder};
 use times::Times;
+use types::KnownTypes;
 pub(super) use upkeep::upkeep;
 
 use super::change::Queue;
@@ -109,11 +112,10 @@ async fn read_all(
     let next_seq = Arc::new(AtomicI64::new(number(&mut connection, last_seq).await? + 1));
     let times = Arc::new(Times::read(&mut connection).await?);
     let retries_known = retries::are_known(&mut connection).await?;
-    let known_types: Vec<_> = limits.by_type.iter().map(|(name, _)| *name).collect();
-    let types = types(&mut connection, &known_types).await?;
+    let types = Arc::new(KnownTypes::read(&mut connection, limits).await?);
     let options = options.read_only(true).create_if_missing(false);
     let counting = SqliteConnection::connect_with(&options).await?;
-    let counts = recovery::count(counting, &known_types).await?;
+    let counts = recovery::count(counting, limits).await?;
     let readers = Readers::open(options).await?;
     let (lookups, asked) = mpsc::unbounded_channel();
     tokio::spawn(reads::look_up(readers.clone(), asked));
@@ -125,26 +127,11 @@ async fn read_all(
         positions: Arc::default(),
         retries_known,
         next_seq,
-        known_types: known_types.into(),
         types,
         log: Arc::new(with_suffix(path, "-wal")),
         files,
     };
-    let write = WriteHalf::new(connection, locks, &read);
+    let folder_outputs = outputs::has_folders(&mut connection).await?;
+    let write = WriteHalf::new(connection, locks, folder_outputs, &read);
     Ok(Opened { write, read, due, suspects })
-}
-
-/// Names of the known task types, then of further types of stored tasks.
-async fn types(
-    connection: &mut SqliteConnection,
-    known: &[&'static str],
-) -> sqlx::Result<Arc<[String]>> {
-    let mut names: Vec<_> = known.iter().map(|&name| name.to_owned()).collect();
-    for row in &sqlx::query("SELECT name FROM task_types").fetch_all(connection).await? {
-        let name: String = row.try_get(0)?;
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    Ok(names.into())
 }

@@ -16,11 +16,13 @@ use super::readers::Readers;
 use super::statements::OverRows;
 use super::submissions::oldest_remembered;
 use super::times::Times;
+use super::types::KnownTypes;
 use crate::store::change::{Answer, Replay};
 use crate::store::counts::Counts;
 use crate::store::error::StoreError;
 use crate::store::filter::Positions;
 use crate::store::record::TaskRecord;
+use crate::store::slots::Limits;
 use crate::task::{TaskId, Timestamp};
 
 /// State of all reads, shared by all readers. Cheap to clone.
@@ -35,10 +37,7 @@ pub(crate) struct ReadHalf {
     pub(super) retries_known: Arc<AtomicBool>,
     /// Greater than the `seq` of every stored task. Written by the writer after each commit.
     pub(super) next_seq: Arc<AtomicI64>,
-    /// Task types that this server knows.
-    pub(super) known_types: Arc<[&'static str]>,
-    /// Those, and further types of stored tasks.
-    pub(super) types: Arc<[String]>,
+    pub(super) types: Arc<KnownTypes>,
     /// Path of the write-ahead log.
     pub(super) log: Arc<PathBuf>,
     pub(super) files: Arc<DatabaseFiles>,
@@ -55,6 +54,11 @@ impl ReadHalf {
         &self.counts
     }
 
+    /// Limits on running tasks.
+    pub(crate) fn limits(&self) -> Arc<Limits> {
+        self.types.limits()
+    }
+
     /// Returns one task.
     pub(crate) async fn get(&self, id: TaskId) -> Result<Option<TaskRecord>, StoreError> {
         let (answer, found) = oneshot::channel();
@@ -65,7 +69,7 @@ impl ReadHalf {
 
     /// Returns the newest pending task that this build can run, among the newest 1000 of each type.
     pub(crate) async fn newest_runnable(&self) -> Result<Option<TaskId>, StoreError> {
-        let types = serde_json::Value::from(&*self.known_types).to_string();
+        let types = serde_json::Value::from(self.types.limits().names()).to_string();
         let newest = sqlx::query(NEWEST_RUNNABLE).bind(types);
         let newest = newest.fetch_optional(self.readers.points()).await?;
         Ok(newest.map(|row| parse(row.try_get(0)?)).transpose()?)
@@ -82,7 +86,7 @@ impl ReadHalf {
 
     /// Queue positions of the ready tasks, up to [`MAX_POSITION`](crate::store::MAX_POSITION).
     pub(crate) async fn positions(&self) -> Result<Arc<Positions>, StoreError> {
-        self.positions.read(&self.readers, &self.known_types).await
+        self.positions.read(&self.readers, &self.types.limits().names()).await
     }
 
     /// Returns the first submission with this idempotency key, if it is remembered.

@@ -8,8 +8,10 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, Row, SqliteConnection};
 
 use super::columns::parse;
+use super::types;
 use crate::store::counts::Counts;
 use crate::store::record::{CANCELLED_MESSAGE, StoredDue};
+use crate::store::slots::Limits;
 use crate::task::{TaskId, TaskStatus, Timestamp};
 
 /// Maximum wait for the count of finished tasks: enough for a million or two.
@@ -113,14 +115,11 @@ pub(super) async fn has_suspects(connection: &mut SqliteConnection) -> sqlx::Res
     row.try_get(0)
 }
 
-pub(super) const OF_UNKNOWN_TYPES: &str = "SELECT seq FROM tasks WHERE status = 'pending' AND task_type IN \
-     (SELECT name FROM task_types WHERE name NOT IN (SELECT value FROM json_each(?1)))";
-
 /// Counts the tasks along an index of types and statuses. If there are millions of finished tasks they
 /// are added later: the connection keeps its snapshot, so the writer's changes meanwhile add up.
 pub(super) async fn count(
     mut connection: SqliteConnection,
-    known_types: &[&'static str],
+    limits: &Limits,
 ) -> sqlx::Result<Arc<Counts>> {
     let counts = Arc::<Counts>::default();
     sqlx::query("BEGIN").execute(&mut connection).await?;
@@ -130,11 +129,7 @@ pub(super) async fn count(
         let row = sqlx::query(count).bind(status.name()).fetch_one(&mut connection).await?;
         counts.add(*status, row.try_get(0)?);
     }
-    let known_types = serde_json::Value::from(known_types).to_string();
-    let unknown = sqlx::query(OF_UNKNOWN_TYPES).bind(known_types);
-    for row in &unknown.fetch_all(&mut connection).await? {
-        counts.set_unrunnable(row.try_get(0)?);
-    }
+    counts.replace_unrunnable(types::of_unknown_types(&mut connection, limits).await?);
     let counting = tokio::spawn(add_finished(Arc::clone(&counts), connection));
     // The result is in the counts, or in the log.
     let _ = tokio::time::timeout(COUNT_WAIT, counting).await;
@@ -164,6 +159,7 @@ mod tests {
     use super::*;
     use crate::store::sqlite::reads::NEWEST_RUNNABLE;
     use crate::store::sqlite::schema::MIGRATIONS;
+    use crate::store::sqlite::types::OF_UNKNOWN_TYPES;
 
     #[tokio::test]
     async fn neither_look_reads_the_whole_table() {

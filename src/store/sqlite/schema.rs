@@ -47,11 +47,6 @@ pub(crate) fn state_folder(database: &Path) -> PathBuf {
     with_suffix(database, "-state")
 }
 
-/// Folder for what the server keeps beside the database, such as the logs of tasks. Made when it is needed.
-pub(crate) fn state_folder(database: &Path) -> PathBuf {
-    with_suffix(database, "-state")
-}
-
 /// Path of the database without symbolic links, so that every name of it leads to the same lock.
 /// Creates an empty file if there is none.
 ///

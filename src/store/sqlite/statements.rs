@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
     use crate::store::sqlite::{
-        claims, logs, reads, retention, retries, schema, submissions, transitions,
+        claims, logs, outputs, reads, retention, retries, schema, submissions, transitions,
     };
 
     #[tokio::test]
@@ -126,7 +126,8 @@ mod tests {
             claims::SUSPECT,
             claims::CLAIM,
             claims::SET_UNRUNNABLE,
-            submissions::OUTPUT_OWNERS,
+            outputs::OWNERS,
+            outputs::INSIDE,
             submissions::INSERT,
             submissions::INSERT_TAGS,
             submissions::KNOWN_KEYS,

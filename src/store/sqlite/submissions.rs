@@ -2,12 +2,12 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::columns::{self, parse};
+use super::outputs::Owners;
 use super::retries;
 use super::statements::OverRows;
 use super::transaction::Transaction;
@@ -20,18 +20,20 @@ use crate::task::{TaskId, TaskInfo, TaskStatus, Timestamp};
 const KEY_LIFETIME: i64 = 24 * 60 * 60 * 1_000_000;
 
 /// Stores new tasks, numbered from `next_seq`. Results are in the order of `tasks`. Given `free` slots,
-/// which means that no other task waits, tasks with a free slot are stored as running.
+/// which means that no other task waits, tasks with a free slot are stored as running. `folders` is whether any
+/// unfinished task may have a folder as its output.
 pub(super) async fn submit(
     transaction: &mut Transaction<'_>,
     tasks: &[&NewTask],
     next_seq: i64,
     free: Option<&mut FreeSlots>,
+    folders: bool,
     now: Timestamp,
 ) -> sqlx::Result<Vec<Result<Box<TaskRecord>, Refused>>> {
     if tasks.is_empty() {
         return Ok(Vec::new());
     }
-    let refusals = refusals(transaction, tasks).await?;
+    let refusals = refusals(transaction, tasks, folders).await?;
     let accepted = tasks.iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none());
     let stored: Vec<&NewTask> = accepted.map(|(&task, _)| task).collect();
     let mut rows: Vec<_> =
@@ -67,10 +69,11 @@ pub(super) async fn submit(
 async fn refusals(
     transaction: &mut Transaction<'_>,
     tasks: &[&NewTask],
+    folders: bool,
 ) -> sqlx::Result<Vec<Option<Refused>>> {
     let known = known_keys(transaction, tasks).await?;
     let mut retried = retries::retried(transaction, tasks).await?;
-    let mut owners = output_owners(transaction, tasks).await?;
+    let mut owners = Owners::read(transaction, tasks, folders).await?;
     let refuse = |task: &&NewTask| {
         if let Some(replay) = task.idempotency.as_ref().and_then(|it| known.get(&it.key)) {
             return Some(Refused::Replayed(replay.clone()));
@@ -81,11 +84,10 @@ async fn refusals(
         {
             return Some(Refused::RetriedBefore);
         }
-        if let Some(output) = &task.output_key {
-            match owners.entry(output.clone()) {
-                Entry::Occupied(owner) => return Some(Refused::OutputInUse(*owner.get())),
-                Entry::Vacant(free) => free.insert(task.id),
-            };
+        if let Some(output) = &task.output_key
+            && let Err(refused) = owners.claim(output, task.id)
+        {
+            return Some(refused);
         }
         retried.extend(task.retry.map(|retry| retry.of));
         None
@@ -156,25 +158,6 @@ pub(super) const INSERT_TAGS: OverRows = OverRows {
     sql: "INSERT INTO task_tags (key, value, task_seq) \
      SELECT tag.key, tag.value, seq FROM new, json_each(tags) AS tag",
 };
-
-pub(super) const OUTPUT_OWNERS: OverRows = OverRows {
-    columns: &["output_key"],
-    sql: "SELECT tasks.output_key, id FROM tasks INDEXED BY tasks_output \
-     WHERE tasks.output_key IN (SELECT output_key FROM new) \
-       AND tasks.output_key IS NOT NULL AND status IN ('pending', 'running')",
-};
-
-/// Returns the unfinished tasks with the same outputs, by output.
-async fn output_owners(
-    transaction: &mut Transaction<'_>,
-    tasks: &[&NewTask],
-) -> sqlx::Result<HashMap<String, TaskId>> {
-    let keys: Vec<_> = tasks.iter().filter_map(|task| task.output_key.as_ref()).collect();
-    let rows = transaction.read(&OUTPUT_OWNERS, &keys, |row, key| {
-        row.text(key.as_str());
-    });
-    rows.await?.iter().map(|row| Ok((row.try_get(0)?, parse(row.try_get(1)?)?))).collect()
-}
 
 pub(super) const KNOWN_KEYS: OverRows = OverRows {
     columns: &["key", "oldest"],

@@ -15,7 +15,7 @@ use crate::task::TaskStatus;
 #[tokio::test]
 async fn every_commit_waits_for_the_disk() {
     let folder = TempDir::new().unwrap();
-    let limits = Limits { total: 1, by_type: Vec::new() };
+    let limits = Limits::of(1, &[]);
     let path = folder.path().join("tasks.db");
     let (queue, _changes) = Queue::new();
     let mut opened = open(&path, &limits, |_, _, _| {}, &queue).await.unwrap();

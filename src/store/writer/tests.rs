@@ -64,7 +64,7 @@ async fn what_an_interrupted_attempt_has_written_is_removed_by_the_next_start() 
 
     let removed = Mutex::new(Vec::new());
     let remove = |path: &str, id, epoch| removed.lock().unwrap().push((path.to_owned(), id, epoch));
-    let limits = Limits { total: 1, by_type: Vec::new() };
+    let limits = Limits::of(1, &[]);
     open(&folder.path().join("tasks.db"), limits, remove).await.unwrap();
     assert_eq!(removed.into_inner().unwrap(), [("out.txt".to_owned(), id, 1)]);
 }
@@ -80,8 +80,10 @@ async fn a_late_end_changes_nothing_and_is_told_so() {
 
     // As one batch, so that one statement meets all three.
     let epochs = [1, 0, 1];
-    let ends =
-        records.iter().zip(epochs).map(|(record, epoch)| end(&started.store, end_of(record, epoch)));
+    let ends = records
+        .iter()
+        .zip(epochs)
+        .map(|(record, epoch)| end(&started.store, end_of(record, epoch)));
     futures_util::future::join_all(ends).await;
     let mut owned = HashMap::new();
     while owned.len() < 3 {
@@ -113,7 +115,7 @@ impl Observer for Suspicious {
 #[tokio::test]
 async fn nobody_is_answered_before_the_observer_has_seen_the_commit() {
     let folder = TempDir::new().unwrap();
-    let limits = Limits { total: 1, by_type: vec![("idle", 1)] };
+    let limits = Limits::of(1, &[("idle", 1)]);
     let path = folder.path().join("tasks.db");
     let Opened { store, writer, .. } = open(&path, limits, |_, _, _| {}).await.unwrap();
     let asking = store.clone();

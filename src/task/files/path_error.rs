@@ -33,11 +33,28 @@ pub enum PathError {
     #[error("path `{0}` is one of the server's own files, expected another")]
     StateFile(String),
     /// A name that the server reserves.
-    #[error("path `{0}` has a name reserved for unfinished outputs, expected another")]
+    #[error("path `{0}` has a name reserved for unfinished outputs and marks, expected another")]
     HiddenName(String),
     /// An output that would overwrite the input.
     #[error("output `{0}` is the input itself, expected another file")]
     OutputIsInput(String),
+    /// A folder that would be replaced together with what is in it.
+    #[error("output folder `{path}` would replace `{inside}`, expected a folder of its own")]
+    Holds {
+        /// The path as sent by the client.
+        path: String,
+        /// The input, an allowed folder or one of the server's files.
+        inside: String,
+    },
+    /// A folder that no task has published.
+    #[error(
+        "`{0}` is a folder that no task has made, expected a new path, an empty folder, or the output of an \
+         earlier task"
+    )]
+    ForeignFolder(String),
+    /// A file in place of a folder.
+    #[error("`{0}` is not a folder, expected a new path or a folder")]
+    NotAFolder(String),
     /// A folder in place of a file.
     #[error("`{0}` is a folder, expected a file")]
     Folder(String),
@@ -59,13 +76,20 @@ pub enum PathError {
     /// An error of the file system.
     #[error("cannot {action} `{path}`")]
     Io {
-        /// "open" or "create".
+        /// "open", "create" or "list".
         action: &'static str,
         /// The path as sent by the client.
         path: String,
         /// The error.
         source: io::Error,
     },
+}
+
+impl PathError {
+    /// Whether there is nothing at the path.
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 /// Shell-quoted options that allow these folders.

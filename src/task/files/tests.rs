@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use proptest::prelude::*;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::task::{Output, OutputKind, TaskId};
 
 /// A root with a file in it, and a file outside.
 fn playground() -> (TempDir, Files) {
@@ -29,7 +31,7 @@ fn the_same_file_has_one_key_however_it_is_spelt() {
     symlink("sub", folder.path().join("root/link")).unwrap();
     let absolute = folder.path().join("root/sub/new/out").display().to_string();
     let keys: Vec<_> = ["sub/new/out", "./sub/../sub/new/out", "link/new/out", &absolute]
-        .map(|path| files.check_output(path, None).unwrap())
+        .map(|path| files.check_output(path, OutputKind::File, None).unwrap())
         .into();
     assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
 }
@@ -60,13 +62,13 @@ fn a_hint_names_where_a_link_leads_and_keeps_the_present_folders() {
         ("away/new/out.txt", "elsewhere/new/out.txt", "elsewhere/new"),
         ("dangling/out.txt", "nowhere/out.txt", "nowhere"),
     ] {
-        let error = files.check_output(path, None).unwrap_err().to_string();
+        let error = files.check_output(path, OutputKind::File, None).unwrap_err().to_string();
         let leads_to = format!("leads to `{}`", outside.join(leads_to).display());
         assert!(error.contains(&leads_to), "{error}");
         assert!(error.ends_with(&format!("--root {}", outside.join(add).display())), "{error}");
         assert!(error.contains(&format!("--root {} ", root.display())), "{error}");
     }
-    let error = files.check_output("/etc/out.txt", None).unwrap_err().to_string();
+    let error = files.check_output("/etc/out.txt", OutputKind::File, None).unwrap_err().to_string();
     assert!(
         error.contains("`/etc/out.txt` is outside") && error.ends_with("--root /etc"),
         "{error}"
@@ -80,6 +82,7 @@ fn a_link_in_place_of_the_output_is_replaced_not_followed() {
     let mut output =
         files.create_output("link", TaskId::new(), 1, CancellationToken::new()).unwrap();
     output.write_all(b"new").unwrap();
+    let output = Output::File(output);
     output.sync().unwrap();
     output.publish().unwrap();
     assert_eq!(fs::read(folder.path().join("root/in.txt")).unwrap(), b"inside");
@@ -97,7 +100,7 @@ fn the_servers_files_are_known_under_every_name() {
         assert!(matches!(error, PathError::StateFile(_)), "{path}: {error}");
     }
     for path in ["state.db", "soft", "hard"] {
-        let error = files.check_output(path, None).unwrap_err();
+        let error = files.check_output(path, OutputKind::File, None).unwrap_err();
         assert!(matches!(error, PathError::StateFile(_)), "{path}: {error}");
     }
 }
@@ -114,7 +117,7 @@ fn what_is_in_the_servers_folders_is_not_reached_through_a_link() {
     for path in ["own/sub/file", "link/file"] {
         let refusals = [
             files.check_input(path).map(drop),
-            files.check_output(path, None).map(drop),
+            files.check_output(path, OutputKind::File, None).map(drop),
             files.open_input(path).map(drop),
             files.create_output(path, TaskId::new(), 1, CancellationToken::new()).map(drop),
         ];
@@ -138,9 +141,15 @@ fn what_is_no_regular_file_is_not_opened() {
     assert!(matches!(files.open_input("fifo"), Err(PathError::NotRegular(_))));
     assert!(matches!(files.open_input("sub"), Err(PathError::Folder(_))));
     assert!(matches!(files.open_input("."), Err(PathError::Folder(_))));
-    assert!(matches!(files.check_output("fifo", None), Err(PathError::NotRegular(_))));
-    assert!(matches!(files.check_output("sub", None), Err(PathError::Folder(_))));
-    assert!(matches!(files.check_output("new/", None), Err(PathError::Folder(_))));
+    assert!(matches!(
+        files.check_output("fifo", OutputKind::File, None),
+        Err(PathError::NotRegular(_))
+    ));
+    assert!(matches!(files.check_output("sub", OutputKind::File, None), Err(PathError::Folder(_))));
+    assert!(matches!(
+        files.check_output("new/", OutputKind::File, None),
+        Err(PathError::Folder(_))
+    ));
 }
 
 #[test]
@@ -182,6 +191,7 @@ fn what_stands_beside_an_output_is_discarded() {
         fs::create_dir(partial.join("folder")).unwrap();
         fs::write(partial.join("folder/file"), "unwanted").unwrap();
         symlink(folder.path(), partial.join("link")).unwrap();
+        let output = Output::File(output);
         match publishes {
             true => output.publish().unwrap(),
             false => output.discard(),
@@ -197,7 +207,7 @@ fn no_output_may_stand_where_others_are_hidden() {
     let (_folder, files) = playground();
     let hidden = format!(".{}.1.part", TaskId::new());
     for path in [hidden.clone(), format!("sub/{hidden}"), format!("{hidden}/out")] {
-        let error = files.check_output(&path, None).unwrap_err();
+        let error = files.check_output(&path, OutputKind::File, None).unwrap_err();
         assert!(matches!(error, PathError::HiddenName(_)), "{path}: {error}");
     }
 }
@@ -230,10 +240,10 @@ fn use_while_swapped(files: &Files, outside: &Path) -> (u32, u32) {
     }
     let id = TaskId::new();
     for path in ["door/out", "door/new/out", "file"] {
-        if let Ok(key) = files.check_output(path, None) {
+        if let Ok(key) = files.check_output(path, OutputKind::File, None) {
             assert!(!key.starts_with(outside), "{key:?}");
         }
-        let _ = files.try_output(path, 1);
+        let _ = files.try_output(path, OutputKind::File, 1);
         let _ = files.remove_partial(path, id, 1);
         let created = files.create_output(path, id, 1, CancellationToken::new());
         count(created.is_ok());
@@ -241,7 +251,7 @@ fn use_while_swapped(files: &Files, outside: &Path) -> (u32, u32) {
             output.write_all(b"inside").unwrap();
             // Replacing `file` would end the swapping.
             if path != "file" {
-                output.publish().unwrap();
+                Output::File(output).publish().unwrap();
             }
         }
     }
@@ -313,8 +323,36 @@ proptest! {
             file.read_to_string(&mut text).unwrap();
             prop_assert_eq!(text, "inside");
         }
-        if let Ok(key) = files.check_output(&path, None) {
+        if let Ok(key) = files.check_output(&path, OutputKind::File, None) {
             prop_assert!(key.starts_with(folder.path().canonicalize().unwrap().join("root")));
         }
+    }
+}
+
+#[test]
+fn an_output_folder_replaces_nothing_that_others_need() {
+    let folder = TempDir::new().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    for name in ["data/inner", "data/empty", "state/logs", "input"] {
+        fs::create_dir_all(root.join(name)).unwrap();
+    }
+    let roots = [root.clone(), root.join("data/inner")];
+    let files = Files::open(&roots, &[root.join("state/tasks.db")]).unwrap();
+    let input = root.join("input/sub/in.txt");
+    let check = |path: &str| files.check_output(path, OutputKind::Folder, Some(&input));
+    for path in
+        ["data", "data/inner", ".", "", "state", "state/", "input", "input/sub", "input/sub/in.txt"]
+    {
+        assert!(check(path).is_err(), "{path}");
+    }
+    for (path, inside) in
+        [("data", "data/inner"), ("state", "state/tasks.db"), ("input", "input/sub/in.txt")]
+    {
+        let error = check(path).unwrap_err().to_string();
+        assert!(error.contains(&root.join(inside).display().to_string()), "{error}");
+    }
+    for path in ["data/empty", "data/empty/", "input/out", "state/logs/new", "new/folder/"] {
+        let key = check(path).unwrap();
+        assert_eq!(key, root.join(path.trim_end_matches('/')));
     }
 }

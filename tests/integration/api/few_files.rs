@@ -26,9 +26,9 @@ fn starter(folder: &TempDir, files: u32) -> std::path::PathBuf {
 #[test]
 fn a_server_that_may_open_too_few_files_says_so_and_ends() {
     for (files, args, needed) in [
-        (64, &["--listen", "127.0.0.1:0"][..], 433),
-        (64, &["--listen", "127.0.0.1:0", "--max-running", "1"], 181),
-        (180, &["--listen", "127.0.0.1:0", "--max-running", "1"], 181),
+        (64, &["--listen", "127.0.0.1:0", "--cpu-slots", "2"][..], 443),
+        (64, &["--cpu-slots", "2", "--listen", "127.0.0.1:0", "--max-running", "1"], 191),
+        (190, &["--cpu-slots", "2", "--listen", "127.0.0.1:0", "--max-running", "1"], 191),
     ] {
         let folder = TempDir::new().unwrap();
         let starter = starter(&folder, files);

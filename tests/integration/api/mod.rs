@@ -30,6 +30,8 @@ mod many;
 mod metrics;
 mod output;
 mod page;
+mod processes;
+mod programs;
 mod query;
 mod refused_bodies;
 mod retention;

@@ -5,7 +5,7 @@ import uuid
 from generated import Client
 from generated.api.service import task_types
 from generated.api.tasks import cancel, get, list_, submit
-from generated.models import ErrorBody, SubmitRequest, SubmitRequestParameters, TaskStatus, TaskType
+from generated.models import ErrorBody, SubmitRequest, SubmitRequestParameters, TaskStatus
 from generated.models import TaskInfo, TaskResponse
 
 client = Client(base_url="http://localhost:8000", timeout=90)
@@ -13,7 +13,7 @@ client = Client(base_url="http://localhost:8000", timeout=90)
 
 def submitted(parameters: dict) -> TaskResponse | ErrorBody:
     body = SubmitRequest(
-        task_type=TaskType.DUMMY_SHORT,
+        task_type="dummy_short",
         parameters=SubmitRequestParameters.from_dict(parameters),
     )
     return submit.sync(client=client, body=body)
@@ -41,5 +41,5 @@ refused = submitted({"stepz": 3})
 assert isinstance(refused, ErrorBody) and refused.detail[0].loc == ["body", "parameters", "stepz"], refused
 missing = get.sync(uuid.uuid4(), client=client)
 assert isinstance(missing, ErrorBody) and missing.detail == "Task not found", missing
-assert TaskType.TOKENIZE in [one.task_type for one in task_types.sync(client=client)]
+assert "tokenize" in [one.task_type for one in task_types.sync(client=client)]
 print("passed")

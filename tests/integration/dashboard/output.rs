@@ -44,6 +44,28 @@ async fn an_output_is_previewed_and_can_be_saved() {
 }
 
 #[tokio::test]
+async fn the_files_of_an_output_folder_are_listed() {
+    let Some((server, browser)) = open(&[], "/dashboard").await else { return };
+    server.write("in.txt", "some text");
+    let id = server.submit(tokenize("in.txt", "out")).await;
+    server.wait_for(&id, "completed").await;
+    // No shipped task writes a folder.
+    fs::remove_file(server.folder().join("out")).unwrap();
+    fs::create_dir_all(server.folder().join("out/sub dir")).unwrap();
+    server.write("out/.task-server.json", json!({ "task_id": id }).to_string());
+    server.write("out/sub dir/a#b.txt", "0123456789");
+    browser.open(&page_of(&id)).await;
+    browser.until("document.querySelector('.files code')?.textContent === 'sub dir/a#b.txt'").await;
+    let link = format!(
+        "document.querySelector('.files a[download]').getAttribute('href') === \
+         '/tasks/{id}/output/sub%20dir/a%23b.txt'"
+    );
+    browser.until(&link).await;
+    browser.until("document.querySelectorAll('a[download]').length === 1").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn the_overview_counts() {
     let Some((server, browser)) = open(&[], "/dashboard/overview").await else { return };
     for _ in 0..3 {

@@ -10,6 +10,12 @@ fn blocks() -> Vec<Block> {
     fenced_blocks(GUIDE)
 }
 
+/// The files of the tasks folder, by name.
+pub(super) fn tasks_folder() -> Vec<(&'static str, String)> {
+    let in_folder = |block: Block| Some((block.title?.strip_prefix("tasks.d/")?, block.text));
+    blocks().into_iter().filter_map(in_folder).collect()
+}
+
 /// Text of the only block in this language that contains `words`.
 pub(super) fn block(language: &str, words: &str) -> String {
     let mut found: Vec<_> = blocks();
@@ -50,7 +56,8 @@ pub(super) fn apply_guide() -> Applied {
                 let added = block.text.lines().filter_map(|line| line.strip_prefix('+'));
                 applied.added_lines.extend(added.map(|line| format!("{file}: {}", line.trim())));
             }
-            ("rust" | "bash" | "json", None) => {}
+            // See `programs`.
+            ("python" | "toml" | "sh", Some(_)) | ("rust" | "bash" | "json", None) => {}
             (language, title) => panic!("no test handles blocks of `{language}` {title:?}"),
         }
     }

@@ -8,8 +8,10 @@
 //! - `rust` without a title is a method of a task or a few statements from one. All of them are
 //!   compiled as one more file of the copy, see [`blocks::snippets`].
 //! - `bash` and `json` are input and output of a user.
+//! - `python`, `toml` and `sh` with the title `tasks.d/FILE` are files of the tasks folder.
 
 mod blocks;
+mod programs;
 mod workshop;
 
 use std::fs;
@@ -52,7 +54,7 @@ async fn the_guide_leads_to_a_task_that_works() {
     let args = ["--root", &path, "--log-format", "json"];
     let mut server = Server::start_binary(&binary, TempDir::new().unwrap(), &args);
 
-    let curl = here(blocks::block("bash", "curl -X POST"));
+    let curl = here(blocks::block("bash", "my_custom_task"));
     let answer = run_curl(&server, &curl.replace("http://localhost:8000", &server.url(""))).await;
     let id = answer["task_id"].as_str().unwrap_or_else(|| panic!("refused: {answer:#}"));
     let task = server.wait_for(id, "completed").await;

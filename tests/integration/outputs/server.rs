@@ -14,6 +14,7 @@ use task_server::tasks::TaskRegistry;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+use super::program;
 use crate::common::Server;
 
 const SERVER: &str = "outputs::server::serves_if_it_is_asked_to";
@@ -50,7 +51,7 @@ impl Task for Resumes {
     }
 }
 
-async fn wait_for_go(ctx: &TaskContext) -> Result<(), TaskError> {
+pub(crate) async fn wait_for_go(ctx: &TaskContext) -> Result<(), TaskError> {
     while !Path::new(GO).exists() {
         ctx.sleep(Duration::from_millis(1)).await?;
     }
@@ -83,6 +84,7 @@ async fn serves_if_it_is_asked_to() {
     config.listen = "127.0.0.1:0".to_owned();
     let mut registry = TaskRegistry::builtin();
     registry.replace::<Resumes>(TaskType::DummyShort, json!({}));
+    program::register(&mut registry);
     let app = App::build(config, registry).await.unwrap();
     app.serve(CancellationToken::new()).await;
 }

@@ -88,7 +88,7 @@ impl History {
         loop {
             self.steps.store(0, Ordering::Relaxed);
             let ranges = self.started.reads().times.ranges(&filter);
-            let types = &self.started.reads().types;
+            let types = &self.started.reads().types.listed();
             let mut walk = Walk::new(&filter, types, self.started.store.reads.counts());
             walk.run(&mut self.connection, &ranges).await.unwrap();
             most = most.max(self.steps.load(Ordering::Relaxed));
@@ -199,7 +199,8 @@ async fn no_list_sorts_rows_or_scans_the_table() {
     let started = Started::open(&path, 0).await;
     let reads = started.reads();
     for filter in filters() {
-        let walk = Walk::new(&filter, &reads.types, started.store.reads.counts());
+        let types = reads.types.listed();
+        let walk = Walk::new(&filter, &types, started.store.reads.counts());
         let explain = format!("EXPLAIN QUERY PLAN {}", walk.rows(&(0..9), 9).sql().as_str());
         let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(reads.readers.points());
         let plan: Vec<String> = rows.await.unwrap().iter().map(|row| row.get("detail")).collect();
