@@ -74,6 +74,19 @@ fn kill(id: i32) {
     kill_process(Pid::from_raw(id).unwrap(), Signal::KILL).unwrap();
 }
 
+/// Stops a process, and waits until it has stopped.
+fn stop(id: i32) {
+    kill_process(Pid::from_raw(id).unwrap(), Signal::STOP).unwrap();
+    let begin = Instant::now();
+    let is_stopped = || {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('T')
+    };
+    while !is_stopped() {
+        assert!(begin.elapsed() < PATIENCE, "{id} does not stop");
+    }
+}
+
 #[tokio::test]
 async fn a_cancelled_task_leaves_no_process() {
     let server = family("");
@@ -124,10 +137,11 @@ async fn a_killed_supervisor_leaves_no_process() {
 async fn the_next_server_ends_what_nobody_else_could() {
     let mut server = family("");
     let (id, [_, supervisor]) = started(&server, json!({ "task_type": "family" })).await;
-    // Stopped, so that it can do nothing in between.
-    kill_process(Pid::from_raw(supervisor).unwrap(), Signal::STOP).unwrap();
-    server.kill();
+    // Stopped, so that it can do nothing in between. (A stopped supervisor would go on: the kernel continues
+    // process groups whose parent ends.)
+    stop(server.process_id().cast_signed());
     kill(supervisor);
+    server.kill();
     fs::write(server.folder().join("tasks.d/family.toml"), shell("true", &[], "")).unwrap();
     server.restart(&[]);
     assert_eq!(processes(server.folder()), NONE, "they are gone before the server listens");
